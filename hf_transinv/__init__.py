@@ -1,0 +1,1 @@
+"""Transfer learning that carries a teacher's invariances over to a student."""
