@@ -1,0 +1,15 @@
+"""Students and teachers; importing it registers the 32 px architectures with timm."""
+
+from hf_transinv.models import cifar_resnet, wide_resnet
+from hf_transinv.models.classifier import Classifier, open_classifier
+from hf_transinv.models.teacher import EMATeacher, Teacher, build_teachers
+
+__all__ = [
+    "Classifier",
+    "EMATeacher",
+    "Teacher",
+    "build_teachers",
+    "cifar_resnet",
+    "open_classifier",
+    "wide_resnet",
+]

@@ -1,0 +1,163 @@
+"""A Classifier: pixels in [0, 1] of any size -> logits, whoever made the network, and the one door that opens one.
+
+A network of timm or transformers expects images of its own size, normalised in its own way; a Classifier carries those
+facts (mean, std, input size, interpolation, label names) with the network, so that nobody re-normalises between
+models. Everything before the network is differentiable, so gradients reach the pixels.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hf_transinv.errors import InputError
+from hf_transinv.models.location import locate
+from hf_transinv.models.timm_networks import open_timm
+from hf_transinv.models.transformers_networks import open_transformers
+
+# ITU-R BT.601, the weights of PIL's convert("L").
+_LUMINANCE = (0.299, 0.587, 0.114)
+
+
+class Classifier(nn.Module):
+    """A network with its resizing and normalisation inside.
+
+    Args:
+        network: maps normalised images [B, C, h, w] to logits [B, num_classes], or to an output that has `logits`.
+        num_classes: columns of the logits.
+        mean: per channel, of pixels in [0, 1]; its length is the number of channels the network takes: 3, or 1, which
+            is fed the luminance.
+        std: per channel, of pixels in [0, 1].
+        input_size: (h, w) that the network sees, in pixels.
+        interpolation: "bilinear" or "bicubic", for images of another size.
+        label_names: one name a class, or None when nobody knows them.
+        source: the name by which the network was opened.
+        image_processor: the transformers image processor to be saved with the network.
+
+    Raises:
+        InputError: the number of channels is not 1 or 3, or the label names do not fit the classes.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        num_classes: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        input_size: tuple[int, int],
+        interpolation: str = "bilinear",
+        label_names: Sequence[str] | None = None,
+        source: str = "",
+        image_processor: Any = None,
+    ) -> None:
+        super().__init__()
+        if len(mean) not in (1, 3) or len(std) != len(mean):
+            raise InputError(
+                f"Model {source!r} takes {len(mean)} channels (std: {len(std)}); expected a network for 3 channels "
+                "(RGB) or 1 (luminance). Choose another model."
+            )
+        if interpolation not in ("bilinear", "bicubic"):
+            raise InputError(f"Interpolation {interpolation!r} is not known; give 'bilinear' or 'bicubic'.")
+        if label_names is not None and len(label_names) != num_classes:
+            raise InputError(
+                f"Model {source!r} has {num_classes} classes and was given {len(label_names)} label names; give one "
+                f"name a class, or num_classes={len(label_names)} for a new head."
+            )
+        self.network = network
+        self.num_classes = num_classes
+        self.input_size = tuple(input_size)
+        self.interpolation = interpolation
+        self.label_names = None if label_names is None else [str(name) for name in label_names]
+        self.source = source
+        self.image_processor = image_processor
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(-1, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images [B, 3, h, w], float in [0, 1], any size -> logits [B, num_classes]."""
+        output = self.network(self.prepare(images))
+        return output if isinstance(output, Tensor) else output.logits
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """Images [B, 3, h, w] in [0, 1] -> what the network sees: [B, C, *input_size], normalised, at least float32.
+
+        Raises:
+            InputError: the images are not floating point, or not [B, 3, h, w].
+        """
+        if not images.is_floating_point() or images.ndim != 4 or images.shape[1] != 3:
+            raise InputError(
+                f"A Classifier got images of type {images.dtype} and shape {tuple(images.shape)}; expected float "
+                "images [B, 3, h, w] in [0, 1]. Divide uint8 images by 255."
+            )
+        images = images.to(torch.promote_types(images.dtype, torch.float32))
+        images = resize(images, self.input_size, self.interpolation)
+        if len(self.mean) == 1:
+            images = (images * images.new_tensor(_LUMINANCE).view(3, 1, 1)).sum(1, keepdim=True)
+        return (images - self.mean) / self.std
+
+    def relabel(self, label_names: Sequence[str]) -> "Classifier":
+        """Give the network these classes, in place. A timm network gets a new head; one of transformers, whose heads go by
+        many names, keeps its own, which must have as many classes.
+
+        Raises:
+            InputError: a network of transformers has another number of classes.
+        """
+        if self.image_processor is None:
+            self.network.reset_classifier(len(label_names))
+            self.network.pretrained_cfg = {**self.network.pretrained_cfg, "num_classes": len(label_names)}
+        elif len(label_names) != self.num_classes:
+            raise InputError(
+                f"Model {self.source!r} has {self.num_classes} classes, not {len(label_names)}; open it with num_classes."
+            )
+        self.num_classes, self.label_names = len(label_names), [str(name) for name in label_names]
+        return self
+
+
+def resize(images: Tensor, size: tuple[int, int], interpolation: str) -> Tensor:
+    """Images [B, C, h, w] -> [B, C, *size]; antialiased when either side shrinks, unchanged when the size is right.
+
+    Bicubic interpolation overshoots; its result is brought back to [0, 1], as Pillow does for 8-bit images.
+    """
+    height, width = images.shape[-2:]
+    if (height, width) == tuple(size):
+        return images
+    shrinks = size[0] < height or size[1] < width
+    resized = F.interpolate(images, size=size, mode=interpolation, align_corners=False, antialias=shrinks)
+    return resized.clamp(0, 1) if interpolation == "bicubic" else resized
+
+
+def open_classifier(
+    name: str,
+    *,
+    num_classes: int | None = None,
+    label_names: Sequence[str] | None = None,
+    pretrained: bool = True,
+    revision: str | None = None,
+    architecture: str | None = None,
+) -> Classifier:
+    """The one door: any name of an image classifier -> Classifier, in training mode, on the CPU, in float32.
+
+    Args:
+        name: an architecture of timm ("resnet18.a1_in1k", "wrn16_2_cifar"); a Hub id of timm or transformers
+            ("user/repo", "hf-hub:user/repo@revision"); a local folder in either layout; "ARCH:FOLDER" for a folder
+            that has model.safetensors and no config.json.
+        num_classes: another number than the checkpoint's gives a new head; None keeps the checkpoint's.
+        label_names: one name a class, instead of the checkpoint's.
+        pretrained: False takes the architecture and leaves the weights.
+        revision: branch, tag or commit of a Hub id.
+        architecture: the timm architecture of a folder without config.json, as ARCH in "ARCH:FOLDER".
+
+    Raises:
+        InputError: the name is unknown or cannot be reached, has no safetensors weights, or they do not fit.
+    """
+    if num_classes is not None and num_classes < 2:
+        raise InputError(f"num_classes={num_classes} was given for {name!r}; a classifier needs at least 2 classes.")
+    location = locate(name, revision=revision, architecture=architecture, with_weights=pretrained)
+    open_network = open_timm if location.is_timm else open_transformers
+    arguments = open_network(location, num_classes, pretrained)
+    if label_names is not None:
+        arguments["label_names"] = label_names
+    return Classifier(**arguments, source=name).train()

@@ -1,0 +1,109 @@
+"""Teachers: classifiers whose answers are a reference. Frozen from birth, but gradients pass to their input.
+
+The EMA teacher is the student's own running average: theta' <- d theta' + (1 - d) theta after each student step, with
+the warm-up d = min(decay, (1 + t) / (10 + t)), t the number of updates before this one (as in TensorFlow's
+`ExponentialMovingAverage`), since the first students are not worth remembering. Buffers (BatchNorm statistics) are
+averaged too.
+"""
+
+import copy
+from collections.abc import Sequence
+from itertools import chain
+
+import torch
+from torch import Tensor, nn
+
+from hf_transinv.errors import InputError
+from hf_transinv.models.classifier import Classifier, open_classifier
+
+
+class Teacher(nn.Module):
+    """A Classifier that never learns. It takes the classifier over: that object itself is frozen and put in eval.
+
+    Args:
+        classifier: the network that answers.
+        name: what to call it; None: the name by which it was opened.
+    """
+
+    def __init__(self, classifier: Classifier, name: str | None = None) -> None:
+        super().__init__()
+        self.classifier = classifier.requires_grad_(False)
+        self.name = classifier.source if name is None else name
+        self.eval()
+
+    @property
+    def num_classes(self) -> int:
+        """Columns of the logits: the teacher's own label space."""
+        return self.classifier.num_classes
+
+    @property
+    def label_names(self) -> list[str] | None:
+        """One name a class, or None when nobody knows them."""
+        return self.classifier.label_names
+
+    def train(self, mode: bool = True) -> "Teacher":
+        """Stays in eval whatever is asked, so that BatchNorm and dropout of a teacher never wake up."""
+        return super().train(False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images [B, 3, h, w] in [0, 1] -> logits [B, num_classes], differentiable with respect to the images."""
+        return self.classifier(images)
+
+
+class EMATeacher(Teacher):
+    """A student's exponential moving average; `update` follows the student after each of its steps.
+
+    Args:
+        student: copied, and left as it is.
+        decay: limit of d, in [0, 1).
+
+    Raises:
+        InputError: the decay lies outside [0, 1).
+    """
+
+    def __init__(self, student: Classifier, decay: float = 0.999) -> None:
+        if not 0 <= decay < 1:
+            raise InputError(f"The decay of the EMA teacher was {decay}; expected 0 <= decay < 1, for example 0.999.")
+        average = copy.deepcopy(student)
+        average.zero_grad(set_to_none=True)
+        super().__init__(average, name="ema")
+        self.decay = decay
+        self.register_buffer("num_updates", torch.zeros((), dtype=torch.long, device=average.mean.device))
+
+    @torch.no_grad()
+    def update(self, student: Classifier) -> None:
+        """One step towards `student` (unwrapped, on the same device); integer buffers are copied."""
+        # (1 - d) stays a tensor: reading the count back would make the host wait for the device at every step.
+        weight = (9.0 / (10.0 + self.num_updates.float())).clamp(min=1.0 - self.decay)
+        pairs = list(zip(_tensors(self.classifier), _tensors(student), strict=True))
+        averages = [own for own, _ in pairs if own.is_floating_point()]
+        step = torch._foreach_sub([new for own, new in pairs if own.is_floating_point()], averages)
+        torch._foreach_mul_(step, weight)
+        torch._foreach_add_(averages, step)
+        for own, new in pairs:
+            if not own.is_floating_point():
+                own.copy_(new)
+        self.num_updates += 1
+
+
+def _tensors(module: nn.Module) -> chain[Tensor]:
+    return chain(module.parameters(), module.buffers())
+
+
+def build_teachers(names: Sequence[str], student: Classifier, ema_decay: float = 0.999) -> nn.ModuleList:
+    """The panel of teachers, in the order of `names`: what `open_classifier` opens, or "ema" for the student's.
+
+    A name that stands twice is one Teacher that stands twice, so there is at most one EMATeacher to update.
+
+    Raises:
+        InputError: no names, or one of them cannot be opened.
+    """
+    if isinstance(names, str) or not names:
+        raise InputError(
+            f"Teachers were given as {names!r}; expected a list of at least one name, for example ['ema']."
+        )
+    panel: dict[str, Teacher] = {}
+    for name in names:
+        if name not in panel:
+            panel[name] = EMATeacher(student, ema_decay) if name == "ema" else Teacher(open_classifier(name))
+    return nn.ModuleList(panel[name] for name in names)

@@ -1,0 +1,136 @@
+"""Networks of timm: from its registry, from a folder in its Hub layout, from a bare weights file.
+
+A checkpoint is loaded strictly with its own number of classes, and only then given a new head: timm would load
+anything non-strictly as soon as the number of classes differs, and say so in its log alone.
+"""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import timm
+from huggingface_hub.errors import EntryNotFoundError
+from safetensors import SafetensorError, safe_open
+from timm.data import resolve_model_data_config
+from torch import nn
+
+from hf_transinv.errors import InputError
+from hf_transinv.models.location import Location
+
+_logger = logging.getLogger(__name__)
+
+# Last layers of well-known checkpoints, besides the one the architecture itself names.
+_HEADS = ("linear", "fc", "head", "head.fc", "classifier")
+
+
+def open_timm(location: Location, num_classes: int | None, pretrained: bool) -> dict[str, Any]:
+    """A timm network and what Classifier must know of it: the arguments of Classifier by name.
+
+    Raises:
+        InputError: there are no weights, or they do not fit the architecture.
+    """
+    config = location.config or {}
+    label_names = _label_names(config)
+    try:
+        network = _create(location, num_classes, pretrained)
+    except InputError:
+        raise
+    except (RuntimeError, ValueError, KeyError, TypeError, AssertionError, SafetensorError) as error:
+        raise InputError(
+            f"Model {location.name!r} cannot be loaded: {error}. Expected a checkpoint of exactly that architecture; "
+            "check its config.json against its weights."
+        ) from error
+    except (OSError, EntryNotFoundError) as error:
+        raise InputError(
+            f"The weights of {location.name!r} could not be read or fetched ({error}). Check the network, or start "
+            "without them (pretrained=False)."
+        ) from error
+    if num_classes is not None and num_classes != network.num_classes:
+        network.reset_classifier(num_classes)
+        label_names = None
+    if network.num_classes < 1:
+        raise InputError(f"Model {location.name!r} has no classifier; give num_classes for a new one.")
+    if label_names is not None and len(label_names) != network.num_classes:
+        _logger.warning(
+            "%s: %d label names for %d classes: left out", location.name, len(label_names), network.num_classes
+        )
+        label_names = None
+    return {
+        "network": network,
+        "num_classes": network.num_classes,
+        "label_names": label_names,
+        **_preprocessing(network, config.get("model_args", {}).get("img_size")),
+    }
+
+
+def _create(location: Location, num_classes: int | None, pretrained: bool) -> nn.Module:
+    if location.config is not None:
+        if not timm.is_model(location.config["architecture"]):
+            raise InputError(
+                f"Model {location.name!r} is a {location.config['architecture']!r}, which timm {timm.__version__} "
+                "does not know. Import the package that registers it, or upgrade timm."
+            )
+        return timm.create_model(f"local-dir:{location.folder}", pretrained=pretrained)
+    if location.folder is not None and pretrained:
+        weights = location.folder / "model.safetensors"
+        stored = _count_classes(location, weights)
+        overlay = {"file": str(weights), "num_classes": stored}
+        return timm.create_model(
+            location.architecture, pretrained=True, num_classes=stored, pretrained_cfg_overlay=overlay
+        )
+    if not pretrained:
+        return timm.create_model(location.architecture, num_classes=num_classes)
+    registered = timm.get_pretrained_cfg(location.architecture)
+    if registered is None or not registered.has_weights:
+        raise InputError(
+            f"timm has no weights for {location.name!r}. Start it without them (pretrained=False), or give a "
+            "checkpoint."
+        )
+    return timm.create_model(location.architecture, pretrained=True)
+
+
+def _count_classes(location: Location, weights: Path) -> int:
+    """Rows of the last layer in a weights file of an architecture that is not written down anywhere else."""
+    registered = timm.get_pretrained_cfg(location.architecture)
+    named = registered.classifier if registered else None
+    heads = ((named,) if isinstance(named, str) else tuple(named or ())) + _HEADS
+    with safe_open(str(weights), framework="pt") as file:
+        keys = {key.removeprefix("module."): key for key in file.keys()}  # noqa: SIM118 (not a dict)
+        for head in heads:
+            if f"{head}.weight" in keys:
+                return file.get_slice(keys[f"{head}.weight"]).get_shape()[0]
+    raise InputError(
+        f"The number of classes of {location.name!r} cannot be read off its weights: none of {', '.join(heads)} is in "
+        "model.safetensors. Add a config.json in timm's layout."
+    )
+
+
+def _label_names(config: dict[str, Any]) -> list[str] | None:
+    names = config.get("label_names", config.get("pretrained_cfg", {}).get("label_names"))
+    if isinstance(names, dict):
+        names = [names[key] for key in sorted(names, key=int)]
+    return None if not names or is_placeholder(names) else [str(name) for name in names]
+
+
+def is_placeholder(names: Sequence[str]) -> bool:
+    """True for LABEL_0, LABEL_1 ..., which transformers writes where nobody gave names."""
+    return all(name == f"LABEL_{index}" for index, name in enumerate(names))
+
+
+def _preprocessing(network: nn.Module, built_for: int | Sequence[int] | None) -> dict[str, Any]:
+    data = resolve_model_data_config(network)
+    channels, *size = data["input_size"]
+    if built_for is not None:
+        # A flexible ViT built for other images than its architecture's keeps recommending the architecture's size.
+        size = (built_for, built_for) if isinstance(built_for, int) else built_for
+    statistics = {}
+    for key in ("mean", "std"):
+        values = tuple(data[key])
+        # timm keeps the three values of RGB when a network is built for another number of channels.
+        statistics[key] = values if len(values) == channels else (sum(values) / len(values),) * channels
+    return {
+        **statistics,
+        "input_size": tuple(size),
+        "interpolation": "bicubic" if data["interpolation"] in ("bicubic", "lanczos") else "bilinear",
+    }

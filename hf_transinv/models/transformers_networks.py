@@ -1,0 +1,133 @@
+"""Image classifiers of transformers, from a folder in its layout: config.json, preprocessor_config.json, weights."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+
+from hf_transinv.errors import InputError
+from hf_transinv.models.location import Location
+from hf_transinv.models.timm_networks import is_placeholder
+
+
+def open_transformers(location: Location, num_classes: int | None, pretrained: bool) -> dict[str, Any]:
+    """A transformers network and what Classifier must know of it: the arguments of Classifier by name.
+
+    Raises:
+        InputError: not an image classifier, weights that do not fit, or an image processor missing or unusual.
+    """
+    from transformers import AutoConfig, AutoModelForImageClassification
+
+    folder = location.folder
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        label_names = list(config.id2label.values())
+        known = config.num_labels
+        if num_classes not in (None, known):
+            config.num_labels = num_classes
+            label_names = None
+        if pretrained:
+            network = _load(location, config, known)
+        else:
+            network = AutoModelForImageClassification.from_config(config, dtype=torch.float32, trust_remote_code=False)
+    except InputError:
+        raise
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        raise InputError(
+            f"Model {location.name!r} cannot be opened as an image classifier of transformers: {error}. Code that "
+            "comes with a model is never run."
+        ) from error
+    if label_names is not None and is_placeholder(label_names):
+        label_names = None
+    processor = _image_processor(location, folder)
+    return {
+        "network": network,
+        "num_classes": config.num_labels,
+        "label_names": label_names,
+        "image_processor": processor,
+        **_preprocessing(location.name, processor.to_dict(), config.to_dict().get("num_channels", 3)),
+    }
+
+
+def _load(location: Location, config: Any, known: int) -> nn.Module:
+    """The network with its weights, all of them: only a head of another size than `known` classes may be new."""
+    from transformers import AutoModelForImageClassification
+
+    network, info = AutoModelForImageClassification.from_pretrained(
+        location.folder,
+        config=config,
+        dtype=torch.float32,
+        use_safetensors=True,
+        ignore_mismatched_sizes=True,
+        output_loading_info=True,
+        trust_remote_code=False,
+    )
+    head = _head_names(config) if config.num_labels != known else set()
+    problems = [f"{key} is missing" for key in sorted(info["missing_keys"]) if key not in head]
+    problems += [f"{key} is not part of the network" for key in sorted(info["unexpected_keys"])]
+    problems += [
+        f"{key} has shape {tuple(given)}, expected {tuple(expected)}"
+        for key, given, expected in sorted(info["mismatched_keys"])
+        if key not in head
+    ]
+    problems += info["error_msgs"]
+    if problems:
+        raise InputError(
+            f"The weights of {location.name!r} do not fit its config.json: {'; '.join(problems)}. Export the model "
+            "again, or give num_classes if only its head is missing."
+        )
+    return network
+
+
+def _head_names(config: Any) -> set[str]:
+    """Names of the tensors whose shape depends on the number of classes."""
+    from transformers import AutoModelForImageClassification
+
+    shapes = []
+    for extra in (0, 1):
+        varied = copy.deepcopy(config)
+        varied.num_labels = config.num_labels + extra
+        with torch.device("meta"):
+            network = AutoModelForImageClassification.from_config(varied, trust_remote_code=False)
+        shapes.append({name: tensor.shape for name, tensor in network.state_dict().items()})
+    return {name for name, shape in shapes[0].items() if shape != shapes[1][name]}
+
+
+def _image_processor(location: Location, folder: Path) -> Any:
+    from transformers import AutoImageProcessor
+
+    try:
+        return AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise InputError(
+            f"The image processor of {location.name!r} cannot be read ({error}). Its preprocessor_config.json says "
+            "how images are resized and normalised; put it beside config.json."
+        ) from error
+
+
+def _preprocessing(name: str, processor: dict[str, Any], channels: int) -> dict[str, Any]:
+    """What the processor does to 8-bit images, for images in [0, 1]: (255 x f - mean) / std, f its rescale factor."""
+    if processor.get("rescale_offset") or processor.get("include_top"):
+        raise InputError(
+            f"The image processor of {name!r} rescales twice or with an offset; such models are not supported."
+        )
+    scale = 255 * processor["rescale_factor"] if processor.get("do_rescale") else 255.0
+    normalises = processor.get("do_normalize")
+    mean = processor["image_mean"] if normalises else [0.0]
+    std = processor["image_std"] if normalises else [1.0]
+    size = processor.get("crop_size") if processor.get("do_center_crop") else processor.get("size")
+    height = size.get("height") or size.get("shortest_edge")
+    return {
+        "mean": _per_channel([value / scale for value in mean], channels),
+        "std": _per_channel([value / scale for value in std], channels),
+        "input_size": (height, size.get("width") or height),
+        # Numbers of PIL's filters: 1 Lanczos, 3 bicubic.
+        "interpolation": "bicubic" if processor.get("resample") in (1, 3) else "bilinear",
+    }
+
+
+def _per_channel(values: list[float], channels: int) -> list[float]:
+    return list(values) if len(values) == channels else [sum(values) / len(values)] * channels
