@@ -1,0 +1,211 @@
+"""The learned augmentation A_{phi,p,q} and the panel of L of them with the selection r (TransInv, section 3, eq. 1-4, 6).
+
+    A_{phi,p,q}(x, z) = b a_i(x, z) + (1 - b) x,    i ~ Categorical(p),  b ~ Bernoulli(q),  z ~ N(0, I_M)
+
+Which symbol is which: phi the primitives' MLPs; p = softmax(`logits_p`); q = q_min + (1 - q_min) sigmoid(`logit_q`);
+r = softmax(`logits_r`); lambda = exp(`log_multipliers`), the multipliers of the constrained objective.
+"""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from hf_transinv.augment.primitives import PRIMITIVES, PrimitiveConfig
+from hf_transinv.augment.selection import (
+    Draws,
+    relaxed_bernoulli,
+    relaxed_categorical,
+    sample_gumbel,
+    sampled_choices,
+    stratified_choices,
+)
+from hf_transinv.errors import InputError
+
+
+@dataclass
+class AugmentationConfig:
+    """The augmentation models: which primitives, where p and q start, which estimator chooses.
+
+    Attributes:
+        primitives: names of the primitives, in order.
+        primitive: what the paper leaves open about them.
+        q_init: probability of deforming an image, before training.
+        q_min: floor of q in [0, 1); 0 leaves q free.
+        estimator: "expectation" (strata: exact, one primitive an image) or "gumbel" (the paper's relaxation).
+        gumbel_temperature: of the relaxation.
+        gumbel_hard: straight through: true samples in the forward pass, the relaxation's gradient.
+    """
+
+    primitives: tuple[str, ...] = tuple(PRIMITIVES)
+    primitive: PrimitiveConfig = field(default_factory=PrimitiveConfig)
+    q_init: float = 0.5
+    q_min: float = 0.0
+    estimator: str = "expectation"
+    gumbel_temperature: float = 1.0
+    gumbel_hard: bool = True
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.primitives if name not in PRIMITIVES]
+        if unknown or not self.primitives:
+            raise InputError(f"primitives {list(self.primitives)}: expected some of {list(PRIMITIVES)}")
+        if not 0 <= self.q_min < self.q_init < 1:
+            raise InputError(f"expected 0 <= q_min < q_init < 1, given q_min {self.q_min} and q_init {self.q_init}")
+        if self.estimator not in ("expectation", "gumbel"):
+            raise InputError(f"estimator {self.estimator!r} is neither expectation nor gumbel")
+        if self.gumbel_temperature <= 0:
+            raise InputError(f"gumbel_temperature must be positive, given {self.gumbel_temperature}")
+
+
+class Selection(NamedTuple):
+    """The probabilities as tensors in the graph: p [L, K], q [L], r [L], and the multipliers lambda [L, K]."""
+
+    p: Tensor
+    q: Tensor
+    r: Tensor
+    multipliers: Tensor
+
+
+class AugmentationModel(nn.Module):
+    """A_{phi,p,q} for one teacher: its primitives (phi) and the logits of p and q."""
+
+    def __init__(self, config: AugmentationConfig) -> None:
+        super().__init__()
+        self.q_min = config.q_min
+        self.primitives = nn.ModuleList(PRIMITIVES[name](config.primitive) for name in config.primitives)
+        self.logits_p = nn.Parameter(torch.zeros(len(config.primitives)))
+        start = torch.tensor((config.q_init - config.q_min) / (1 - config.q_min))
+        self.logit_q = nn.Parameter(torch.logit(start))
+
+    @property
+    def p(self) -> Tensor:
+        """Probabilities of the primitives, [K]."""
+        return torch.softmax(self.logits_p, dim=0)
+
+    @property
+    def q(self) -> Tensor:
+        """Probability of deforming an image at all, a scalar in (q_min, 1)."""
+        return self.q_min + (1 - self.q_min) * torch.sigmoid(self.logit_q)
+
+
+class AugmentationPanel(nn.Module):
+    """L independent augmentation models, one a teacher, and the selection r among them.
+
+    Args:
+        num_models: L, the number of teachers.
+        config: shared by all models; each has parameters of its own.
+    """
+
+    def __init__(self, num_models: int, config: AugmentationConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.models = nn.ModuleList(AugmentationModel(config) for _ in range(num_models))
+        self.logits_r = nn.Parameter(torch.zeros(num_models))
+        self.log_multipliers = nn.Parameter(torch.zeros(num_models, len(config.primitives)))
+        self.noisy = torch.tensor([PRIMITIVES[name].uses_noise for name in config.primitives] + [False])
+
+    @property
+    def num_primitives(self) -> int:
+        """K, the number of primitives."""
+        return len(self.config.primitives)
+
+    def selection(self) -> Selection:
+        """p, q, r and the multipliers as they stand, in the graph."""
+        p = torch.stack([model.p for model in self.models])
+        q = torch.stack([model.q for model in self.models])
+        return Selection(p, q, torch.softmax(self.logits_r, dim=0), self.log_multipliers.exp())
+
+    def draw(
+        self, shape: tuple[int, ...], device: torch.device, generator: torch.Generator, strata: bool, selection: Selection
+    ) -> Draws:
+        """Draw how a batch is deformed.
+
+        Args:
+            shape: of the images, (B, C, H, W).
+            device: where latents and noise are needed.
+            generator: on the CPU; the only source of randomness.
+            strata: an augmentation turn (every choice its share of the batch) instead of samples from r, q, p.
+            selection: p, q, r on the CPU, detached.
+        """
+        batch_size, num_models = shape[0], len(self.models)
+        relaxed = strata and self.config.estimator == "gumbel"
+        if strata:
+            # The relaxed choice deforms every image by every primitive: only the models need their share.
+            num_choices = 1 if relaxed else self.num_primitives + 1
+            model, choice, share = stratified_choices(batch_size, num_models, num_choices, generator)
+        else:
+            model, choice, share = sampled_choices(
+                batch_size, selection.p, selection.q, selection.r, generator
+            )
+        needs_noise = torch.full_like(choice, bool(self.noisy.any()), dtype=torch.bool) if relaxed else self.noisy[choice]
+        noise_row = torch.where(needs_noise, needs_noise.cumsum(0) - 1, -1)
+        gumbel = gumbel_r = None
+        if relaxed:
+            gumbel_p = sample_gumbel((batch_size, self.num_primitives), generator).to(device)
+            uniform = torch.rand(batch_size, generator=generator).clamp(1e-7, 1 - 1e-7)
+            gumbel = (gumbel_p, torch.logit(uniform).to(device))
+            gumbel_r = sample_gumbel((num_models,), generator).to(device)
+        z = torch.randn(batch_size, self.config.primitive.latent_dim, generator=generator)
+        noise = torch.randn(int(needs_noise.sum()), *shape[1:], generator=generator)
+        return Draws(z.to(device), model, choice, noise.to(device), noise_row, share, gumbel, gumbel_r)
+
+    def forward(self, images: Tensor, draws: Draws) -> tuple[Tensor, Selection]:
+        """Deform images [B, C, H, W] in [0, 1] as drawn; returns them with the selection, both in the graph.
+
+        Runs in float32 also under autocast: eight bits of mantissa are too few for pixels.
+        """
+        with torch.autocast(images.device.type, enabled=False):
+            deform = self._deform_relaxed if draws.gumbel is not None else self._deform_chosen
+            return deform(images.float(), draws), self.selection()
+
+    @torch.no_grad()
+    def preview(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Every primitive of every model on the same images with the same latents: [N, C, H, W] -> [L, K, N, C, H, W]."""
+        z = torch.randn(len(images), self.config.primitive.latent_dim, generator=generator).to(images.device)
+        noise = torch.randn(images.shape, generator=generator).to(images.device)
+        rows = [
+            torch.stack([a.apply_to(images, a(z), noise if a.uses_noise else None) for a in model.primitives])
+            for model in self.models
+        ]
+        return torch.stack(rows)
+
+    def _strengths(self, index: int, rows: list[Tensor], z: Tensor) -> Tensor:
+        """Parameters of primitive `index` for the rows of each model, models one after another."""
+        return torch.cat([model.primitives[index](z[r]) for model, r in zip(self.models, rows, strict=True)])
+
+    def _deform_chosen(self, images: Tensor, draws: Draws) -> Tensor:
+        deformed, places = [], []
+        for index in range(self.num_primitives):
+            chosen = draws.choice == index
+            rows = [(chosen & (draws.model == k)).nonzero().squeeze(1) for k in range(len(self.models))]
+            place = torch.cat(rows)
+            # Without a row of its own a model still takes part, with an empty batch, so that every process of a
+            # distributed run has a gradient for every parameter.
+            parameters = self._strengths(index, [r.to(images.device) for r in rows], draws.z)
+            primitive = self.models[0].primitives[index]
+            noise = draws.noise[draws.noise_row[place].to(images.device)] if primitive.uses_noise else None
+            place = place.to(images.device)
+            deformed.append(primitive.apply_to(images[place], parameters, noise))
+            places.append(place)
+        return images.index_copy(0, torch.cat(places), torch.cat(deformed))
+
+    def _deform_relaxed(self, images: Tensor, draws: Draws) -> Tensor:
+        config, (gumbel_p, logistic_q) = self.config, draws.gumbel
+        model = draws.model.to(images.device)
+        rows = [(draws.model == k).nonzero().squeeze(1).to(images.device) for k in range(len(self.models))]
+        back = torch.cat(rows).argsort()
+        selection = self.selection()
+        weights = relaxed_categorical(
+            selection.p.log()[model], gumbel_p, config.gumbel_temperature, config.gumbel_hard
+        )
+        applied = relaxed_bernoulli(
+            torch.logit(selection.q)[model], logistic_q, config.gumbel_temperature, config.gumbel_hard
+        )
+        mixed = torch.zeros_like(images)
+        for index in range(self.num_primitives):
+            primitive = self.models[0].primitives[index]
+            noise = draws.noise[draws.noise_row.to(images.device)] if primitive.uses_noise else None
+            deformed = primitive.apply_to(images, self._strengths(index, rows, draws.z)[back], noise)
+            mixed = mixed + weights[:, index].view(-1, 1, 1, 1) * deformed
+        return torch.lerp(images, mixed, applied.view(-1, 1, 1, 1))

@@ -1,0 +1,65 @@
+"""Fixed augmentation policies: nothing about them is learned. Each draws for a whole batch, then applies what was drawn."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from hf_transinv.augment.corruptions import CORRUPTIONS, corrupt
+from hf_transinv.errors import InputError
+
+
+@dataclass(frozen=True)
+class CorruptionDraws:
+    """What was drawn: for each image which corruption (-1: none) and its severity, [B] on the CPU; and a seed.
+
+    Cut into parts, each part has noise of its own: a batch in two parts is equal to the whole in distribution only.
+    """
+
+    which: Tensor
+    severity: Tensor
+    seed: int
+
+    def __getitem__(self, rows: slice) -> "CorruptionDraws":
+        return replace(
+            self, which=self.which[rows], severity=self.severity[rows], seed=self.seed + (rows.start or 0)
+        )
+
+
+class RandomCorruption:
+    """Corrupt images at random, as the teachers of TransInv were trained (section 4: "using data augmentation with the
+    corresponding corruption"; how severities are drawn is open there: uniformly).
+
+    Args:
+        names: an image gets one of these, each equally likely.
+        clean_share: share of the images that stay as they are, in [0, 1].
+        severities: 1 to 5, each equally likely.
+    """
+
+    def __init__(self, names: Sequence[str], clean_share: float = 0.5, severities: Sequence[int] = (1, 2, 3, 4, 5)):
+        unknown = sorted(set(names) - set(CORRUPTIONS))
+        if unknown or not names:
+            raise InputError(f"corruption {', '.join(unknown) or '(none)'}: expected some of {', '.join(CORRUPTIONS)}")
+        if not 0 <= clean_share <= 1 or not severities or not set(severities) <= {1, 2, 3, 4, 5}:
+            raise InputError("clean_share must be in [0, 1], severities some of 1 to 5")
+        self.names, self.clean_share, self.severities = tuple(names), clean_share, torch.tensor(severities)
+
+    def draw(self, batch_size: int, generator: torch.Generator) -> CorruptionDraws:
+        """Draw for every image whether, which and how strong; the generator is on the CPU."""
+        which = torch.randint(len(self.names), (batch_size,), generator=generator)
+        clean = torch.rand(batch_size, generator=generator) < self.clean_share
+        severity = self.severities[torch.randint(len(self.severities), (batch_size,), generator=generator)]
+        seed = int(torch.randint(2**62, (), generator=generator))
+        return CorruptionDraws(torch.where(clean, -1, which), severity, seed)
+
+    def __call__(self, images: Tensor, draws: CorruptionDraws) -> Tensor:
+        """Images [B, 3, H, W] in [0, 1], corrupted as drawn."""
+        generator = torch.Generator(images.device).manual_seed(draws.seed)
+        for index, name in enumerate(self.names):
+            rows = (draws.which == index).nonzero().squeeze(1)
+            if len(rows):
+                place = rows.to(images.device)
+                corrupted = corrupt(images[place], name, draws.severity[rows].to(images.device), generator)
+                images = images.index_copy(0, place, corrupted)
+        return images

@@ -1,0 +1,142 @@
+"""The learned primitives a_phi(x, z): a latent z ~ N(0, I_M) -> an MLP (phi) -> parameters -> an image function.
+
+TransInv, section 4.2, K = 4. The ranges of contrast, brightness, blur and noise are the paper's; the geometric range is open
+there and is a field (0.25 an affine entry, TeachAugment's). The MLP's shape and start are open too: z of 32, one hidden
+layer of 64, a small last layer; noise and blur start weak (ours), so that training does not begin on destroyed images.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from hf_transinv.augment import ops
+from hf_transinv.errors import InputError
+
+
+@dataclass
+class PrimitiveConfig:
+    """What the paper leaves open about the primitives.
+
+    Attributes:
+        latent_dim: M, the length of z.
+        hidden_dim: width of the MLP's hidden layer.
+        init_scale: standard deviation of the last layer's weights; how much strengths vary with z at the start.
+        geometric_range: largest change of an entry of the affine matrix (its unit is half the image).
+        padding_mode: what a warped image shows outside itself: "zeros", "border" or "reflection".
+        out_of_range: how pixels return to [0, 1]: "clamp" or "fold" (a triangle wave).
+    """
+
+    latent_dim: int = 32
+    hidden_dim: int = 64
+    init_scale: float = 0.1
+    geometric_range: float = 0.25
+    padding_mode: str = "zeros"
+    out_of_range: str = "clamp"
+
+    def __post_init__(self) -> None:
+        if min(self.latent_dim, self.hidden_dim) < 1:
+            raise InputError(f"latent_dim {self.latent_dim} and hidden_dim {self.hidden_dim} must be at least 1")
+        if self.padding_mode not in ("zeros", "border", "reflection"):
+            raise InputError(f"padding_mode {self.padding_mode!r} is not one of zeros, border, reflection")
+        if self.out_of_range not in ("clamp", "fold"):
+            raise InputError(f"out_of_range {self.out_of_range!r} is not one of clamp, fold")
+
+
+class Primitive(nn.Module):
+    """One primitive: its MLP (phi), and how the MLP's answer becomes an image.
+
+    Subclasses set `ranges`, a (low, high) for each parameter, and `start`, the parameter before training on a scale of
+    logits (0 is the middle of the range), and implement `apply`.
+    """
+
+    name: str
+    ranges: tuple[tuple[float, float], ...]
+    start: tuple[float, ...]
+    uses_noise = False
+
+    def __init__(self, config: PrimitiveConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.hidden = nn.Linear(config.latent_dim, config.hidden_dim)
+        self.last = nn.Linear(config.hidden_dim, len(self.start))
+        nn.init.normal_(self.last.weight, std=config.init_scale)
+        with torch.no_grad():
+            self.last.bias.copy_(torch.tensor(self.start))
+        low, high = torch.tensor(self.bounds()).unbind(1)
+        self.register_buffer("low", low, persistent=False)
+        self.register_buffer("high", high, persistent=False)
+
+    def bounds(self) -> tuple[tuple[float, float], ...]:
+        """(low, high) of each parameter."""
+        return self.ranges
+
+    def forward(self, z: Tensor) -> Tensor:
+        """z [B, M] -> parameters [B, P], each inside its range."""
+        unit = torch.sigmoid(self.last(torch.relu(self.hidden(z))))
+        return torch.lerp(self.low, self.high, unit)
+
+    def apply_to(self, images: Tensor, parameters: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Deform images [B, C, H, W] in [0, 1] with parameters [B, P]; the result is in [0, 1] too."""
+        return ops.into_range(self.deform(images, parameters, noise), self.config.out_of_range)
+
+    def deform(self, images: Tensor, parameters: Tensor, noise: Tensor | None) -> Tensor:
+        """The image function itself, before the return to [0, 1]."""
+        raise TypeError(f"{type(self).__name__} defines no deformation")
+
+
+class ContrastBrightness(Primitive):
+    """alpha(z) x + beta(z), alpha in (0.2, 1.8), beta in (-0.5, 0.5)."""
+
+    name = "contrast_brightness"
+    ranges = ((0.2, 1.8), (-0.5, 0.5))
+    start = (0.0, 0.0)
+
+    def deform(self, images: Tensor, parameters: Tensor, noise: Tensor | None) -> Tensor:
+        alpha, beta = parameters.unbind(1)
+        return ops.adjust_contrast_brightness(images, alpha, beta)
+
+
+class Geometric(Primitive):
+    """An affine warp: the identity plus up to +-geometric_range in each of the six entries."""
+
+    name = "geometric"
+    start = (0.0,) * 6
+
+    def bounds(self) -> tuple[tuple[float, float], ...]:
+        extent = self.config.geometric_range
+        return ((-extent, extent),) * 6
+
+    def deform(self, images: Tensor, parameters: Tensor, noise: Tensor | None) -> Tensor:
+        theta = parameters.view(-1, 2, 3) + torch.eye(2, 3, device=images.device, dtype=images.dtype)
+        return ops.warp_affine(images, theta, self.config.padding_mode)
+
+
+class GaussianBlur(Primitive):
+    """gamma(z) x + (1 - gamma(z)) Conv(x, kappa(z)), gamma in (0, 1), variance of kappa in (0, 1.8) pixels squared."""
+
+    name = "gaussian_blur"
+    ranges = ((0.0, 1.0), (0.0, 1.8))
+    start = (0.0, -1.0)
+
+    def deform(self, images: Tensor, parameters: Tensor, noise: Tensor | None) -> Tensor:
+        gamma, variance = parameters.unbind(1)
+        return ops.blur_gaussian(images, variance, gamma, ops.blur_radius(self.ranges[1][1]))
+
+
+class GaussianNoise(Primitive):
+    """x + N(0, nu(z)), nu in (0, 0.12), a value for each pixel and channel."""
+
+    name = "gaussian_noise"
+    ranges = ((0.0, 0.12),)
+    start = (-2.0,)
+    uses_noise = True
+
+    def deform(self, images: Tensor, parameters: Tensor, noise: Tensor | None) -> Tensor:
+        return ops.add_gaussian_noise(images, parameters[:, 0], noise)
+
+
+PRIMITIVES: dict[str, type[Primitive]] = {
+    primitive.name: primitive for primitive in (ContrastBrightness, Geometric, GaussianBlur, GaussianNoise)
+}
+"""The primitives of section 4.2, in the paper's order."""
