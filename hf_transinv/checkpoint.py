@@ -1,0 +1,173 @@
+"""A student as others load it: timm's Hub layout, or transformers' own for its networks.
+
+    config.json        architecture, label names, mean / std / input size; `hf_transinv` marks it as an export of ours
+    model.safetensors  the weights, contiguous, on the CPU
+    README.md          the card, when one is given
+
+A folder appears whole or not at all: it is written beside its place and then renamed.
+"""
+
+import copy
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from hf_transinv.augment.learned import AugmentationConfig, AugmentationPanel
+from hf_transinv.augment.primitives import PrimitiveConfig
+from hf_transinv.errors import InputError
+from hf_transinv.models.classifier import Classifier
+from hf_transinv.record import write_json
+from hf_transinv.run_state import plain_state
+
+_MARK = "hf_transinv"
+
+
+def export_classifier(
+    classifier: Classifier,
+    folder: str | Path,
+    *,
+    card: str | None = None,
+    tag: str = "transinv",
+    extra: dict[str, Any] | None = None,
+) -> Path:
+    """Write `classifier` so that timm (or transformers) loads it with the same logits to the bit.
+
+    Args:
+        classifier: left as it is, whatever device or memory format it has.
+        folder: where; an older export of ours there is replaced.
+        card: content of README.md.
+        tag: the weights' name, as in timm's "resnet18.TAG".
+        extra: JSON values for the `hf_transinv` block of config.json.
+
+    Raises:
+        InputError: the folder holds something else than an export of ours.
+    """
+    folder = Path(folder)
+    _refuse_foreign(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        network = copy.deepcopy(classifier.network).cpu().to(memory_format=torch.contiguous_format)
+        mark = {"format": 1, **(extra or {})}
+        if classifier.image_processor is None:
+            _save_timm(network, classifier, partial, tag, mark)
+        else:
+            _save_transformers(network, classifier, partial, mark)
+        # safetensors writes for the owner alone, whatever the umask.
+        shutil.copymode(partial / "config.json", partial / "model.safetensors")
+        if card is not None:
+            (partial / "README.md").write_text(card, encoding="utf-8")
+        _put_in_place(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def _refuse_foreign(folder: Path) -> None:
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    try:
+        ours = _MARK in json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        ours = False
+    if not ours:
+        raise InputError(
+            f"{str(folder)!r} exists and is not an export of this library; nothing was written. Give another folder."
+        )
+
+
+def _save_timm(network: nn.Module, classifier: Classifier, folder: Path, tag: str, mark: dict[str, Any]) -> None:
+    from timm.models import save_for_hf
+
+    network.pretrained_cfg = {
+        **network.pretrained_cfg,
+        "tag": tag,
+        "mean": _as_written(classifier.mean),
+        "std": _as_written(classifier.std),
+        "input_size": (len(classifier.mean), *classifier.input_size),
+        "num_classes": classifier.num_classes,
+        "interpolation": classifier.interpolation,
+        "crop_pct": 1.0,
+    }
+    # What belonged to the weights the network started from, not to these.
+    for key in ("label_names", "label_descriptions", "label_offset", "test_input_size", "test_crop_pct", "state_dict"):
+        network.pretrained_cfg.pop(key, None)
+    model_config = {_MARK: mark}
+    if classifier.label_names is not None:
+        # A list: transformers shows a dict with integer keys as labels '0', '1', ...
+        model_config["label_names"] = list(classifier.label_names)
+    save_for_hf(network, str(folder), model_config=model_config, safe_serialization=True)
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    # transformers passes num_classes itself, and timm 1.0.31 writes it here too: one TypeError for every pipeline.
+    config.get("model_args", {}).pop("num_classes", None)
+    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def _as_written(values: torch.Tensor) -> tuple[float, ...]:
+    """The shortest decimals that stand for these float32 values: 0.485, not 0.48500001430511475."""
+    return tuple(float(str(value)) for value in values.flatten().cpu().numpy())
+
+
+def _save_transformers(network: nn.Module, classifier: Classifier, folder: Path, mark: dict[str, Any]) -> None:
+    if classifier.label_names is not None:
+        network.config.id2label = dict(enumerate(classifier.label_names))
+        network.config.label2id = {name: index for index, name in enumerate(classifier.label_names)}
+    network.config.update({_MARK: mark})
+    network.save_pretrained(folder)
+    classifier.image_processor.save_pretrained(folder)
+
+
+def _put_in_place(partial: Path, folder: Path) -> None:
+    """Rename `partial` to `folder`; an older export steps aside first and goes only when the new one stands."""
+    older = folder.with_name(f".{folder.name}.{os.getpid()}.older")
+    shutil.rmtree(older, ignore_errors=True)
+    if folder.exists():
+        os.replace(folder, older)
+    os.replace(partial, folder)
+    shutil.rmtree(older, ignore_errors=True)
+
+
+def save_augmentation(panel: AugmentationPanel, teacher_names: Sequence[str], folder: Path) -> Path:
+    """Write a learned augmentation: augmentation.safetensors (phi, the logits of p, q, r) and config.json, readable."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(plain_state(panel), folder / "augmentation.safetensors")
+    p, q, r, _ = (values.tolist() for values in panel.selection())
+    learned = {"teachers": list(teacher_names), "p": p, "q": q, "r": r}
+    write_json(folder / "config.json", {"augmentation": asdict(panel.config), **learned})
+    return folder
+
+
+def load_augmentation(folder: str | Path) -> AugmentationPanel:
+    """The learned augmentation of a finished run.
+
+    Raises:
+        InputError: the folder holds none, or a damaged one.
+    """
+    folder = Path(folder)
+    try:
+        saved = json.loads((folder / "config.json").read_text())
+        fields = saved["augmentation"]
+        config = AugmentationConfig(
+            **{
+                **fields,
+                "primitives": tuple(fields["primitives"]),
+                "primitive": PrimitiveConfig(**fields["primitive"]),
+            }
+        )
+        panel = AugmentationPanel(len(saved["teachers"]), config)
+        panel.load_state_dict(load_file(folder / "augmentation.safetensors"))
+    except (OSError, KeyError, TypeError, RuntimeError, ValueError, SafetensorError) as error:
+        raise InputError(f"{folder} holds no learned augmentation that can be loaded: {error}") from error
+    return panel

@@ -1,0 +1,315 @@
+"""The configuration of a run: small dataclasses, one a concern; defaults < YAML < command line.
+
+Every field is a flag of the same name and a key of the YAML (`--config FILE`); the YAML is flat. The fields of
+`AugmentationConfig`, `PrimitiveConfig` and `TransInvConfig` stand beside what they configure.
+"""
+
+import difflib
+import inspect
+import sys
+from collections.abc import Sequence
+from dataclasses import MISSING, asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, NoReturn, get_origin, get_type_hints
+
+import docstring_parser
+import yaml
+from jsonargparse import ArgumentParser
+
+from hf_transinv.errors import InputError
+
+
+@dataclass
+class DataConfig:
+    """The pictures.
+
+    Attributes:
+        dataset: Hub id, folder in Hub shape, parquet file, image folder, or the embedded digits/source or digits/target.
+        dataset_config: configuration of a Hub dataset that has several.
+        dataset_revision: branch, tag or commit of a Hub dataset.
+        train_split: split to train on; slices such as train[:90%] work unless streaming.
+        eval_split: split to evaluate on; default: test or validation, whichever the dataset has.
+        image_column: column with the pictures; default: the one column of that type.
+        label_column: column with the labels; default: the one column of that type.
+        streaming: read the training split as a stream instead of keeping it on the device.
+        shuffle_buffer: rows in the shuffle buffer of a stream.
+        image_size: side to which pictures are resized and cropped; default: their own, when they all agree.
+        on_bad_image: what to do with a broken picture: raise, or skip it and count.
+        crop: ordinary augmentation: pad (shift by an eighth), resized (a random resized crop) or none.
+        flip: mirror half of the training pictures.
+    """
+
+    dataset: str | None = None
+    dataset_config: str | None = None
+    dataset_revision: str | None = None
+    train_split: str = "train"
+    eval_split: str | None = None
+    image_column: str | None = None
+    label_column: str | None = None
+    streaming: bool = False
+    shuffle_buffer: int = 10_000
+    image_size: int | None = None
+    on_bad_image: str = "raise"
+    crop: str = "pad"
+    flip: bool = True
+
+    def __post_init__(self) -> None:
+        _one_of("on_bad_image", self.on_bad_image, ("raise", "skip"))
+        _one_of("crop", self.crop, ("pad", "resized", "none"))
+        _at_least("shuffle_buffer", self.shuffle_buffer, 1)
+        if self.image_size is not None:
+            _at_least("image_size", self.image_size, 8)
+
+
+@dataclass
+class StudentConfig:
+    """The student and its teachers.
+
+    Attributes:
+        student: any timm architecture, Hub id or local folder; default with student_init teacher:K: that teacher's.
+        student_init: scratch, pretrained, or teacher:K (the weights of teacher K, counted from 1, with a new head).
+        teachers: Hub ids, local folders, timm names or ema (the student's own average), any number, in any mix.
+        ema_decay: of the ema teacher.
+    """
+
+    student: str | None = None
+    student_init: str = "scratch"
+    teachers: tuple[str, ...] = ()
+    ema_decay: float = 0.999
+
+    def __post_init__(self) -> None:
+        start, _, index = self.student_init.partition(":")
+        if start == "teacher":
+            if not index.isdigit() or not 1 <= int(index) <= len(self.teachers):
+                raise InputError(
+                    f"student_init {self.student_init!r}: expected teacher:K with K from 1 to the number of teachers "
+                    f"({len(self.teachers)})"
+                )
+            if self.teachers[int(index) - 1] == "ema":
+                raise InputError(f"student_init {self.student_init!r}: that teacher is the student's own average")
+            if self.student is not None:
+                raise InputError("give student or student_init teacher:K, not both: the teacher brings its architecture")
+        elif self.student_init not in ("scratch", "pretrained"):
+            raise InputError(f"student_init {self.student_init!r}: expected scratch, pretrained or teacher:K")
+        elif self.student is None:
+            raise InputError("no student given: name a timm architecture, e.g. --student wrn16_2_cifar")
+        if not 0 <= self.ema_decay < 1:
+            raise InputError(f"ema_decay must be in [0, 1), given {self.ema_decay}")
+
+
+@dataclass
+class TrainConfig:
+    """The loop.
+
+    Attributes:
+        num_train_epochs: passes of the student over the training split; of max_steps and this, give one.
+        max_steps: student steps.
+        batch_size: images a step, over all processes and micro-batches.
+        gradient_accumulation_steps: micro-batches a process splits its share of the batch into.
+        optimizer: of the student, by timm's name; sgd is Nesterov's.
+        learning_rate: of the student, at its peak.
+        momentum: of the student's optimizer.
+        weight_decay: of the student, not on BatchNorm and biases.
+        lr_scheduler: of the student, by timm's name.
+        warmup_ratio: share of the steps in which the learning rate rises.
+        max_grad_norm: clip the student's gradient at this norm; 0 leaves it.
+        label_smoothing: of the student's loss.
+        augment_learning_rate: of phi (AdamW).
+        augment_weight_decay: of phi.
+        selection_learning_rate: of the logits of p, q and r (Adam).
+        dual_learning_rate: of the multipliers of the constrained objective.
+        seed: of everything random.
+        channels_last: memory layout of the networks.
+        logging_steps: student steps between two lines of metrics.jsonl.
+        save_steps: student steps between two checkpoints; default: an epoch.
+        save_total_limit: checkpoints kept.
+    """
+
+    num_train_epochs: float | None = None
+    max_steps: int | None = None
+    batch_size: int = 128
+    gradient_accumulation_steps: int = 1
+    optimizer: str = "sgd"
+    learning_rate: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    lr_scheduler: str = "cosine"
+    warmup_ratio: float = 0.05
+    max_grad_norm: float = 5.0
+    label_smoothing: float = 0.0
+    augment_learning_rate: float = 1e-3
+    augment_weight_decay: float = 1e-2
+    selection_learning_rate: float = 0.03
+    dual_learning_rate: float = 0.03
+    seed: int = 0
+    channels_last: bool = True
+    logging_steps: int = 50
+    save_steps: int | None = None
+    save_total_limit: int = 2
+
+    def __post_init__(self) -> None:
+        if (self.num_train_epochs is None) == (self.max_steps is None):
+            raise InputError(
+                f"give num_train_epochs or max_steps, one of the two (given {self.num_train_epochs} and {self.max_steps})"
+            )
+        for name in ("batch_size", "gradient_accumulation_steps", "logging_steps", "save_total_limit"):
+            _at_least(name, getattr(self, name), 1)
+        for name in ("num_train_epochs", "max_steps", "save_steps"):
+            if getattr(self, name) is not None and getattr(self, name) <= 0:
+                raise InputError(f"{name} must be positive, given {getattr(self, name)}")
+        for name in ("weight_decay", "max_grad_norm", "augment_weight_decay", "warmup_ratio", "momentum"):
+            _at_least(name, getattr(self, name), 0)
+        for name in ("learning_rate", "augment_learning_rate", "selection_learning_rate", "dual_learning_rate"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name} must be positive, given {getattr(self, name)}")
+        if self.warmup_ratio >= 1 or not 0 <= self.label_smoothing < 1:
+            raise InputError("warmup_ratio and label_smoothing must be in [0, 1)")
+
+
+@dataclass
+class OutputConfig:
+    """What is measured at the end, and where everything goes.
+
+    Attributes:
+        output_dir: folder of the run; default: a new one under outputs/, named by recipe and time.
+        resume_from: latest, or a checkpoint folder of the run.
+        report_to: tensorboard, wandb, trackio or none.
+        push_to_hub: USER/NAME to publish the output under; the token is taken from the environment.
+        baselines: rows to train beside it on as many images: plain (no augmentation at all), crop_flip.
+        eval_corruptions: corruptions of the evaluation; default: all there are; none: clean images alone.
+        eval_severities: severities, 1 to 5.
+        eval_batch_size: images in an evaluation batch.
+    """
+
+    output_dir: str | None = None
+    resume_from: str | None = None
+    report_to: str = "none"
+    push_to_hub: str | None = None
+    baselines: tuple[str, ...] = ()
+    eval_corruptions: tuple[str, ...] = ("all",)
+    eval_severities: tuple[int, ...] = (1, 2, 3, 4, 5)
+    eval_batch_size: int = 500
+
+    def __post_init__(self) -> None:
+        _one_of("report_to", self.report_to, ("tensorboard", "wandb", "trackio", "none"))
+        for baseline in self.baselines:
+            _one_of("baselines", baseline, ("plain", "crop_flip"))
+        _at_least("eval_batch_size", self.eval_batch_size, 1)
+
+
+def _one_of(name: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise InputError(f"{name} {value!r} is not one of {', '.join(known)}")
+
+
+def _at_least(name: str, value: float, least: float) -> None:
+    if value < least:
+        raise InputError(f"{name} must be at least {least}, given {value}")
+
+
+class _Parser(ArgumentParser):
+    """jsonargparse's parser, with errors that name the nearest known key."""
+
+    def error(self, message: str, exc: Exception | None = None) -> NoReturn:
+        raise InputError(str(message)) from exc
+
+
+def parse(
+    groups: Sequence[type], argv: Sequence[str] | None = None, default_config: Path | None = None, description: str = ""
+) -> list[Any]:
+    """Read a configuration: the fields of the dataclasses in `groups`, from defaults, then YAML, then the command line.
+
+    Args:
+        groups: dataclasses with distinct field names; fields that are dataclasses themselves stay out (name their class as
+            a group and join them).
+        argv: the command line without the program; default: the process's.
+        default_config: YAML that is read when neither --config nor --dataset is given.
+        description: shown by --help.
+
+    Returns:
+        An instance of each group.
+
+    Raises:
+        InputError: an unknown key (the nearest known one is named), a wrong type, a contradiction.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    parser = _Parser(description=description, exit_on_error=False, allow_abbrev=False)
+    parser.add_argument("--config", action="config", help="YAML with any of the fields below")
+    for group in groups:
+        _add_fields(parser, group)
+    given = {token.split("=")[0] for token in argv}
+    if default_config and not given & {"--config", "--dataset"}:
+        argv = ["--config", str(default_config), *argv]
+    known = [flat.name for group in groups for flat in _flat_fields(group)]
+    _refuse_unknown(argv, known)
+    values = parser.parse_args(argv)
+    return [
+        group(**{flat.name: _plain(values[flat.name]) for flat in _flat_fields(group)}) for group in groups
+    ]
+
+
+def _flat_fields(group: type) -> list:
+    hints = get_type_hints(group)
+    return [flat for flat in fields(group) if not hasattr(hints[flat.name], "__dataclass_fields__")]
+
+
+def _add_fields(parser: ArgumentParser, group: type) -> None:
+    doc = docstring_parser.parse(inspect.getdoc(group))
+    help_of = {parameter.arg_name: parameter.description for parameter in doc.params}
+    hints = get_type_hints(group)
+    section = parser.add_argument_group(doc.short_description)
+    for flat in _flat_fields(group):
+        default = flat.default if flat.default is not MISSING else flat.default_factory()
+        options = {"default": default, "help": help_of.get(flat.name)}
+        if get_origin(hints[flat.name]) is tuple:
+            options |= {"nargs": "*", "type": hints[flat.name].__args__[0], "default": list(default)}
+        elif hints[flat.name] is bool:
+            options |= {"nargs": "?", "const": True, "type": bool}
+        else:
+            options["type"] = hints[flat.name]
+        section.add_argument(f"--{flat.name}", **options)
+
+
+def _plain(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _refuse_unknown(argv: Sequence[str], known: Sequence[str]) -> None:
+    """Name unknown flags and YAML keys, with the nearest known one, before anything else looks at them."""
+    allowed = {*known, "config", "help", "print_config"}
+    tokens = [token.split("=")[0] for token in argv if token.startswith("--")]
+    for token in tokens:
+        _known_or_error(token[2:], allowed, "flag", "the command line")
+    for index, token in enumerate(argv):
+        name, _, inline = token.partition("=")
+        path = inline or (argv[index + 1] if index + 1 < len(argv) else "")
+        if name != "--config":
+            continue
+        if not Path(path).is_file():
+            raise InputError(f"config {path!r} is not a file")
+        try:
+            content = yaml.safe_load(Path(path).read_text())
+        except yaml.YAMLError as error:
+            raise InputError(f"config {path} is not valid YAML: {error}") from error
+        if not isinstance(content, dict):
+            raise InputError(f"config {path}: expected lines of the form 'key: value'")
+        for key in content:
+            _known_or_error(str(key), allowed, "key", path)
+
+
+def _known_or_error(name: str, allowed: set[str], kind: str, where: str) -> None:
+    if name not in allowed:
+        near = difflib.get_close_matches(name, allowed, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ". See --help for the known ones"
+        raise InputError(f"unknown {kind} {name!r} in {where}{hint}")
+
+
+def as_dict(*groups: Any) -> dict[str, Any]:
+    """All fields of all groups in one flat dictionary that YAML and JSON can hold."""
+    flat: dict[str, Any] = {}
+    for group in groups:
+        for name, value in asdict(group).items():
+            flat |= value if isinstance(value, dict) else {name: list(value) if isinstance(value, tuple) else value}
+    return flat
+
+

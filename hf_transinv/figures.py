@@ -1,0 +1,184 @@
+"""What people look at: r, q and p over training, and what each learned primitive does to images.
+
+`plot_augmentations` is figure 4 of the TransInv paper (Kurioka et al., ICONIP 2024): a block a teacher, the original
+images first, then a column a primitive with its selection probability under it.
+"""
+
+import math
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from torch import Tensor
+
+from hf_transinv.errors import InputError
+
+# Okabe and Ito's palette (Color Universal Design, 2008), told apart with any colour vision; without its yellow, too
+# pale for a line. Styles change when the colours are used up.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+LINE_STYLES = ("-", "--", ":", "-.")
+DOTS_PER_INCH = 200
+LONGEST_NAME = 28
+LONGEST_COLUMN_TITLE = 14
+LEGEND_COLUMNS = 4
+LARGEST_MAGNIFIED_IMAGE = 64  # pixels; larger ones are shrunk on the page, where nearest interpolation would alias
+
+
+def _short(name: str) -> str:
+    """The end of a long name (a path, a Hub id), where names differ."""
+    return name if len(name) <= LONGEST_NAME else f"…{name[1 - LONGEST_NAME :]}"
+
+
+def _save(figure: Figure, path: str | Path) -> Path:
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=DOTS_PER_INCH)
+    return path
+
+
+def _plot_lines(axes: Axes, steps: Sequence[int], values: np.ndarray, names: Sequence[str], title: str) -> None:
+    """One line a column of values [steps, n], all probabilities."""
+    marker = "o" if len(steps) == 1 else None
+    for i, (line, name) in enumerate(zip(values.T, names, strict=True)):
+        style = LINE_STYLES[i // len(COLORS) % len(LINE_STYLES)]
+        axes.plot(steps, line, style, color=COLORS[i % len(COLORS)], label=_short(name), marker=marker, linewidth=1.5)
+    axes.set_title(title, fontsize=9, loc="left")
+    axes.set_ylim(-0.03, 1.03)
+    axes.set_yticks((0, 0.5, 1))
+    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=1))
+    axes.tick_params(labelsize=8)
+    axes.grid(color="#DDDDDD", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_xlabel("step", fontsize=8)
+
+
+def _legend(figure: Figure, axes: Axes, title: str, place: str) -> None:
+    handles, names = axes.get_legend_handles_labels()
+    columns = min(LEGEND_COLUMNS, len(names))
+    figure.legend(
+        handles,
+        names,
+        title=title,
+        loc=place,
+        ncols=columns,
+        fontsize=8,
+        title_fontsize=8,
+        frameon=False,
+        handlelength=2.5,
+    )
+
+
+def plot_history(
+    records: Sequence[dict],
+    path: str | Path,
+    *,
+    teacher_names: Sequence[str],
+    primitive_names: Sequence[str],
+) -> Path:
+    """Draw r and q (a line a teacher) and p (a panel a teacher, a line a primitive) over training steps.
+
+    Args:
+        records: {"step": int, "r": [L], "q": [L], "p": [[K] x L]} each, in the order of their steps.
+        path: of the picture; its ending chooses the format (.png, .pdf, .svg).
+        teacher_names: L names.
+        primitive_names: K names.
+
+    Returns:
+        The path.
+
+    Raises:
+        InputError: no records.
+    """
+    if not records:
+        raise InputError("No records to plot: expected at least one step of training, with its r, q and p.")
+    steps = [record["step"] for record in records]
+    primitives = [name.replace("_", " ") for name in primitive_names]
+    r, q, p = (np.array([record[key] for record in records], dtype=float) for key in ("r", "q", "p"))
+    num_panels = 2 + len(teacher_names)
+    num_columns = min(num_panels, 3 if num_panels in (3, 5, 6, 9) else 4)
+    num_rows = math.ceil(num_panels / num_columns)
+    legend_rows = math.ceil(len(teacher_names) / LEGEND_COLUMNS) + math.ceil(len(primitive_names) / LEGEND_COLUMNS)
+    figsize = (2.4 * num_columns + 0.4, 1.9 * num_rows + 0.2 * legend_rows + 0.7)
+    figure = Figure(figsize=figsize, layout="constrained")
+    panels = figure.subplots(num_rows, num_columns, sharey=True, squeeze=False).flatten()
+    _plot_lines(panels[0], steps, r, teacher_names, "r: choice of the teacher")
+    _plot_lines(panels[1], steps, q, teacher_names, "q: augmented at all")
+    for k, name in enumerate(teacher_names):
+        _plot_lines(panels[2 + k], steps, p[:, k], primitives, f"p: {_short(name)}")
+    for unused in panels[num_panels:]:
+        unused.remove()
+    _legend(figure, panels[0], "teachers (r, q)", "outside upper center")
+    _legend(figure, panels[2], "primitives (p)", "outside lower center")
+    return _save(figure, path)
+
+
+def _column(images: Tensor) -> np.ndarray:
+    """Images [N, 3, H, W] in [0, 1] below each other, with white between: [N (H + gap) - gap, W, 3]."""
+    pixels = images.detach().float().clamp(0, 1).cpu().permute(0, 2, 3, 1).numpy()
+    gap = max(1, pixels.shape[1] // 16)
+    padded = np.pad(pixels, ((0, 0), (0, gap), (0, 0), (0, 0)), constant_values=1)
+    return padded.reshape(-1, *pixels.shape[2:])[:-gap]
+
+
+def _show(axes: Axes, images: Tensor, caption: str, weight: str = "normal") -> None:
+    is_small = images.shape[-2] <= LARGEST_MAGNIFIED_IMAGE
+    axes.imshow(_column(images), interpolation="nearest" if is_small else "antialiased")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+    axes.set_xlabel(caption, fontsize=9, fontweight=weight, labelpad=3)
+
+
+def plot_augmentations(
+    original: Tensor,
+    augmented: Tensor,
+    path: str | Path,
+    *,
+    teacher_names: Sequence[str],
+    primitive_names: Sequence[str],
+    p: Sequence[Sequence[float]],
+    q: Sequence[float],
+) -> Path:
+    """Draw each primitive of each teacher on a few images, with the probability of being chosen (the largest in bold).
+
+    Args:
+        original: [N, 3, H, W] in [0, 1], a few images (4 look well).
+        augmented: the same through each primitive, [L, K, N, 3, H, W].
+        path: of the picture; its ending chooses the format (.png, .pdf, .svg).
+        teacher_names: L names.
+        primitive_names: K names.
+        p: probability of each primitive, [L][K].
+        q: probability of augmenting at all, [L]; under the originals stands 1 - q.
+
+    Returns:
+        The path.
+
+    Raises:
+        InputError: `augmented` is not of the shape that the names and `original` ask for.
+    """
+    expected = (len(teacher_names), len(primitive_names), *original.shape)
+    if tuple(augmented.shape) != expected:
+        raise InputError(
+            f"Augmented images of shape {list(augmented.shape)}: expected [L, K, N, 3, H, W] = {list(expected)}."
+        )
+    num_teachers, num_primitives, num_images, _, height, width = expected
+    figure = Figure(
+        figsize=(1.15 * (num_primitives + 1) + 0.5, num_teachers * (1.1 * num_images * height / width + 0.5) + 0.5),
+        layout="constrained",
+    )
+    figure.get_layout_engine().set(h_pad=0.07)
+    grid = figure.subplots(num_teachers, num_primitives + 1, squeeze=False)
+    for k, row in enumerate(grid):
+        _show(row[0], original, f"$1 - q$ = {1 - q[k]:.2f}")
+        row[0].set_ylabel(_short(teacher_names[k]), fontsize=9)
+        for i, axes in enumerate(row[1:]):
+            weight = "bold" if p[k][i] == max(p[k]) else "normal"
+            _show(axes, augmented[k, i], f"$p_{{{i + 1}}}$ = {p[k][i]:.2f}", weight)
+    for axes, title in zip(grid[0], ("original", *primitive_names), strict=True):
+        axes.set_title(textwrap.fill(title.replace("_", " "), LONGEST_COLUMN_TITLE), fontsize=9)
+    return _save(figure, path)

@@ -1,0 +1,52 @@
+"""An optimizer for each player, and the student's schedule (timm's factories)."""
+
+import torch
+from timm.optim import create_optimizer_v2
+from timm.scheduler import create_scheduler_v2
+from timm.scheduler.scheduler import Scheduler
+from torch import nn
+
+from hf_transinv.augment.learned import AugmentationPanel
+from hf_transinv.config import TrainConfig
+from hf_transinv.errors import InputError
+
+
+def build_optimizer(player: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """The optimizer of one player: AdamW for an augmentation, the configured one of timm for a network."""
+    if isinstance(player, AugmentationPanel):
+        return augmentation_optimizer(player, config)
+    try:
+        return create_optimizer_v2(
+            player, opt=config.optimizer, lr=config.learning_rate, weight_decay=config.weight_decay, momentum=config.momentum
+        )
+    except (ValueError, AssertionError, KeyError) as error:
+        raise InputError(f"optimizer {config.optimizer!r}: {error}; timm.optim.list_optimizers() lists them") from error
+
+
+def augmentation_optimizer(panel: AugmentationPanel, config: TrainConfig) -> torch.optim.Optimizer:
+    """AdamW in three groups: phi; the logits of p, q and r; the multipliers (whose descent is the dual's ascent)."""
+    logits = [panel.logits_r, *(x for model in panel.models for x in (model.logits_p, model.logit_q))]
+    groups = [
+        {"params": [x for model in panel.models for x in model.primitives.parameters()]},
+        {"params": logits, "lr": config.selection_learning_rate, "weight_decay": 0.0},
+        {"params": [panel.log_multipliers], "lr": config.dual_learning_rate, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.augment_learning_rate, weight_decay=config.augment_weight_decay)
+
+
+def student_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig, max_steps: int) -> Scheduler:
+    """Warm-up from a hundredth of the rate, then timm's schedule down to 0, by steps."""
+    warmup = int(config.warmup_ratio * max_steps)
+    schedule, _ = create_scheduler_v2(
+        optimizer,
+        sched=config.lr_scheduler,
+        num_epochs=max_steps,
+        warmup_epochs=warmup,
+        warmup_lr=config.learning_rate / 100,
+        warmup_prefix=warmup > 0,
+        min_lr=0.0,
+        cooldown_epochs=0,
+        step_on_epochs=False,
+        updates_per_epoch=1,
+    )
+    return schedule

@@ -1,0 +1,122 @@
+"""What happened: metrics.jsonl while a run goes on, run.json with its config, versions, timings and results."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hf_transinv.errors import InputError
+
+PACKAGES = ("torch", "timm", "transformers", "datasets", "accelerate", "huggingface-hub", "safetensors", "hf-transinv")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON so that the file is there whole or not at all."""
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(temporary, path)
+
+
+def environment() -> dict[str, Any]:
+    """Versions, hardware and the commit of the code that runs."""
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    hardware = {"cpu_threads": torch.get_num_threads(), "cpu_cores": os.cpu_count(), "machine": platform.machine()}
+    if torch.cuda.is_available():
+        hardware["accelerator"] = torch.cuda.get_device_name()
+        hardware["accelerators"] = torch.cuda.device_count()
+    return {"versions": versions, "hardware": hardware, "commit": _commit()}
+
+
+def _commit() -> str | None:
+    """The commit of this checkout, "+" behind it when files differ; None outside a checkout."""
+    folder = Path(__file__).parent
+    command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+class RunRecord:
+    """run.json of one output folder.
+
+    Args:
+        folder: the output folder.
+        recipe: which recipe runs.
+        config: flat and plain, see `config.as_dict`.
+    """
+
+    def __init__(self, folder: Path, recipe: str, config: dict[str, Any]) -> None:
+        self.path = folder / "run.json"
+        self._started = time.time()
+        self.content: dict[str, Any] = {
+            "recipe": recipe,
+            "status": "running",
+            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "command": " ".join(sys.argv),
+            "config": config,
+            **environment(),
+        }
+
+    @staticmethod
+    def read(folder: Path) -> dict[str, Any]:
+        """The run.json of a folder.
+
+        Raises:
+            InputError: there is none, or it is damaged.
+        """
+        try:
+            return json.loads((folder / "run.json").read_text())
+        except (OSError, json.JSONDecodeError) as error:
+            raise InputError(f"{folder} holds no run (run.json: {error})") from error
+
+    def update(self, **entries: Any) -> None:
+        """Add entries and write the file."""
+        self.content |= entries | {"seconds": round(time.time() - self._started, 1)}
+        write_json(self.path, self.content)
+
+
+class Metrics:
+    """metrics.jsonl: one JSON object a line, appended while training goes on.
+
+    Args:
+        path: the file.
+        step: when a run resumes: lines after this step are of a future that is trained again, and go.
+    """
+
+    def __init__(self, path: Path, step: int = 0) -> None:
+        self.path = path
+        kept = [line for line in read_metrics(path) if line["step"] <= step]
+        temporary = path.with_name(path.name + ".part")
+        temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        os.replace(temporary, path)
+
+    def append(self, **values: Any) -> None:
+        """Write one line."""
+        with self.path.open("a") as file:
+            file.write(json.dumps(values) + "\n")
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """All whole lines of a metrics.jsonl; a last line that was cut off is left out."""
+    if not path.exists():
+        return []
+    lines = []
+    for line in path.read_text().splitlines():
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return lines

@@ -1,0 +1,395 @@
+"""What the recipes share: one run from its configuration to a trained and evaluated student in its output folder."""
+
+import contextlib
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list, set_seed
+
+from hf_transinv.augment.corruptions import CORRUPTIONS
+from hf_transinv.card import learned_text, student_card
+from hf_transinv.checkpoint import export_classifier
+from hf_transinv.config import DataConfig, OutputConfig, StudentConfig, TrainConfig
+from hf_transinv.data.crops import OrdinaryAugmentation
+from hf_transinv.data.resident import ResidentFeed, ResidentSplit
+from hf_transinv.data.sources import Source, default_eval_split, open_source, split_names
+from hf_transinv.data.streaming import StreamingFeed
+from hf_transinv.errors import InputError
+from hf_transinv.evaluation import corruption_markdown, evaluate
+from hf_transinv.hub import check_token, push_run
+from hf_transinv.models.classifier import Classifier, open_classifier
+from hf_transinv.objectives.base import Objective
+from hf_transinv.record import RunRecord
+from hf_transinv.run_state import checkpoints
+from hf_transinv.trainer import Feed, Trainer, TrainingDiverged
+
+logger = logging.getLogger(__name__)
+
+# What may differ when a run is resumed: where it reports to, not what it computes.
+_FREE_ON_RESUME = {"resume_from", "output_dir", "report_to", "push_to_hub", "eval_batch_size"}
+
+
+class Stopped(Exception):
+    """A signal ended the run; the message says how to go on."""
+
+
+@contextlib.contextmanager
+def clear_errors() -> Iterator[None]:
+    """End the process with one line instead of a traceback when the input is at fault."""
+    try:
+        yield
+    except (InputError, TrainingDiverged) as error:
+        sys.stdout.flush()
+        sys.stderr.write(f"\nerror: {error}\n")
+        sys.exit(2 if isinstance(error, InputError) else 3)
+    except Stopped as stop:
+        sys.stdout.flush()
+        sys.stderr.write(f"\n{stop}\n")
+        sys.exit(130)
+
+
+def start_accelerator(output: OutputConfig) -> Accelerator:
+    """An Accelerator that has the processes it was asked for.
+
+    Raises:
+        InputError: the launcher was asked for several processes and started one, or a tracker is not installed.
+    """
+    report_to = None if output.report_to == "none" else output.report_to
+    accelerator = Accelerator(log_with=report_to, project_dir=output.output_dir)
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.INFO if accelerator.is_main_process else 30)
+    for noisy in ("httpx", "httpx2", "datasets", "timm", "huggingface_hub", "torch.distributed"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    asked = int(os.environ.get("WORLD_SIZE", accelerator.num_processes))
+    # `accelerate launch --cpu --num_processes 2` sets an address for processes to meet at, and starts one.
+    forgotten = "MASTER_ADDR" in os.environ and "ACCELERATE_MIXED_PRECISION" in os.environ and "RANK" not in os.environ
+    if asked != accelerator.num_processes or forgotten:
+        raise InputError(
+            "several processes were asked for and one is running: accelerate launch starts only one on a CPU. "
+            "Launch with: ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 RECIPE ..."
+        )
+    if report_to and not accelerator.log_with:
+        raise InputError(f"report_to {report_to}: that package is not installed; pip install {report_to}")
+    return accelerator
+
+
+@dataclass
+class Data:
+    """What a run trains and is evaluated on.
+
+    Attributes:
+        train: the training split, resident, or opened as a stream.
+        evaluation: the evaluation split, resident.
+        config: where they come from.
+    """
+
+    train: ResidentSplit | Source
+    evaluation: ResidentSplit
+    config: DataConfig
+
+    @property
+    def label_names(self) -> list[str]:
+        """The classes."""
+        return self.train.label_names
+
+    @property
+    def num_rows(self) -> int | None:
+        """Training images, when known."""
+        return self.train.num_rows if isinstance(self.train, Source) else len(self.train)
+
+    def feed(self, batch_size: int, seed: int, accelerator: Accelerator) -> Feed:
+        """Endless shuffled batches of the training split, this process's part."""
+        place = {"rank": accelerator.process_index, "world": accelerator.num_processes}
+        if not isinstance(self.train, Source):
+            return ResidentFeed(self.train, batch_size, seed, **place)
+        return StreamingFeed(
+            self.train,
+            batch_size,
+            seed,
+            buffer_size=self.config.shuffle_buffer,
+            image_size=self.config.image_size,
+            on_bad_image=self.config.on_bad_image,
+            **place,
+        )
+
+
+def open_data(config: DataConfig, accelerator: Accelerator) -> Data:
+    """Open, decode and check both splits; resident ones lie on the accelerator's device."""
+    if config.dataset is None:
+        raise InputError("no dataset given: --dataset with a Hub id, a folder, a parquet file, or digits/target")
+    common = {
+        "config": config.dataset_config,
+        "revision": config.dataset_revision,
+        "image_column": config.image_column,
+        "label_column": config.label_column,
+    }
+    eval_split = config.eval_split or default_eval_split(split_names(config.dataset, config.dataset_config))
+    source = open_source(config.dataset, split=config.train_split, streaming=config.streaming, **common)
+    held = open_source(config.dataset, split=eval_split, label_names=source.label_names, **common)
+    options = {
+        "image_size": config.image_size,
+        "on_bad_image": config.on_bad_image,
+        "device": accelerator.device,
+        "show_progress": accelerator.is_main_process,
+    }
+    evaluation = ResidentSplit.load(held, **options)
+    train = source if config.streaming else ResidentSplit.load(source, **options)
+    return Data(train, evaluation, config)
+
+
+def new_student(config: StudentConfig, label_names: list[str], seed: int) -> Classifier:
+    """The student as it is before training: the same for every method with the same seed."""
+    set_seed(seed)
+    start, _, index = config.student_init.partition(":")
+    if start == "scratch":
+        return open_classifier(
+            config.student, num_classes=len(label_names), label_names=label_names, pretrained=False
+        )
+    name = config.teachers[int(index) - 1] if start == "teacher" else config.student
+    student = open_classifier(name, num_classes=len(label_names))
+    if start == "teacher" or student.label_names != label_names:
+        student.relabel(label_names)
+    return student
+
+
+def output_folder(output: OutputConfig, recipe: str) -> Path:
+    """The folder of this run.
+
+    Raises:
+        InputError: it holds another run and this one does not resume it, or there is nothing to resume.
+    """
+    if output.resume_from not in (None, "latest") and output.output_dir is None:
+        folder = Path(output.resume_from).resolve().parent.parent
+    elif output.output_dir is not None:
+        folder = Path(output.output_dir)
+    elif output.resume_from:
+        raise InputError("resume_from latest: give the run's folder as output_dir")
+    else:
+        folder = Path("outputs") / f"{recipe}-{time.strftime('%Y%m%d-%H%M%S')}"
+    if output.resume_from:
+        if not (folder / "run.json").exists():
+            raise InputError(f"{folder} holds no run to resume (no run.json)")
+    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} is not empty and would be overwritten; give another --output_dir or --resume_from latest")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".writable").touch()
+        (folder / ".writable").unlink()
+    except OSError as error:
+        raise InputError(f"output folder {folder} cannot be written: {error.strerror}") from error
+    return folder
+
+
+def check_same_run(before: dict[str, Any], now: dict[str, Any]) -> None:
+    """A resumed run must be the run that it resumes.
+
+    Raises:
+        InputError: a field that decides what is computed has changed.
+    """
+    changed = [
+        f"{name} was {before.get(name)!r}, is {value!r}"
+        for name, value in now.items()
+        if name not in _FREE_ON_RESUME and before.get(name) != value
+    ]
+    if changed:
+        raise InputError("a run is resumed with the fields it was started with, but " + "; ".join(changed))
+
+
+def chosen_corruptions(output: OutputConfig) -> tuple[str, ...]:
+    """The corruptions to evaluate under."""
+    if output.eval_corruptions in (("none",), ()):
+        return ()
+    if output.eval_corruptions == ("all",):
+        return CORRUPTIONS
+    unknown = sorted(set(output.eval_corruptions) - set(CORRUPTIONS))
+    if unknown:
+        raise InputError(f"eval_corruptions {', '.join(unknown)}: unknown; there are {', '.join(CORRUPTIONS)}, all and none")
+    return output.eval_corruptions
+
+
+class Session:
+    """One run: everything that the main row and the rows beside it share.
+
+    Args:
+        recipe: its name, for folders and records.
+        data: which pictures.
+        train: the loop.
+        output: where to, and what is measured.
+        config: all fields of the run, flat.
+
+    Attributes:
+        folder: the output folder.
+        record: run.json, on the main process (None elsewhere).
+        rows: what is known of each row: of an earlier start of the run, when it resumes.
+    """
+
+    def __init__(
+        self, recipe: str, data: DataConfig, train: TrainConfig, output: OutputConfig, config: dict[str, Any]
+    ) -> None:
+        self.train, self.output = train, output
+        self.corruptions = chosen_corruptions(output)
+        if output.push_to_hub:
+            check_token()
+        self.accelerator = start_accelerator(output)
+        share = train.batch_size / (self.accelerator.num_processes * train.gradient_accumulation_steps)
+        if share != int(share):
+            raise InputError(
+                f"batch_size {train.batch_size} cannot be split into {self.accelerator.num_processes} processes x "
+                f"{train.gradient_accumulation_steps} micro-batches"
+            )
+        self.folder = self._agree(lambda: output_folder(output, recipe))
+        self.record, self.rows, self.main_row = None, {}, None
+        if self.accelerator.is_main_process:
+            before = RunRecord.read(self.folder) if output.resume_from else None
+            if before:
+                check_same_run(before["config"], config)
+            self.record = RunRecord(self.folder, recipe, config)
+            self.rows = before.get("rows", {}) if before and output.resume_from == "latest" else {}
+            self.record.update(rows=self.rows)
+        self.rows = self._agree(lambda: self.rows)
+        if output.report_to != "none":
+            self.accelerator.init_trackers(recipe, config=_flat_config(config))
+        self.data = open_data(data, self.accelerator)
+
+    def _agree(self, decide: Callable[[], Any]) -> Any:
+        """Decide on the main process, for all; an InputError there is raised everywhere."""
+        answer = [None]
+        if self.accelerator.is_main_process:
+            try:
+                answer = [decide()]
+            except InputError as error:
+                answer = [error]
+        answer = broadcast_object_list(answer)[0]
+        if isinstance(answer, InputError):
+            raise answer
+        return answer
+
+    def steps(self) -> tuple[int, float]:
+        """Student steps in all, and in an epoch."""
+        rows = self.data.num_rows
+        per_epoch = float("inf") if rows is None else rows // self.train.batch_size
+        if self.train.max_steps is not None:
+            return self.train.max_steps, per_epoch
+        if rows is None:
+            raise InputError("the stream does not say how long it is: give --max_steps instead of --num_train_epochs")
+        return max(1, round(self.train.num_train_epochs * per_epoch)), per_epoch
+
+    def fit(self, name: str, objective: Objective, crop: str, flip: bool) -> dict[str, Any]:
+        """Train and evaluate one row, from its last checkpoint when the run resumes.
+
+        Args:
+            name: of the row; the first row has the output folder for itself, the others go below baselines/.
+            objective: the method.
+            crop: ordinary augmentation, as in DataConfig.
+            flip: the same.
+
+        Returns:
+            Results, seconds and images seen; kept in run.json under rows.
+
+        Raises:
+            Stopped: a signal ended the training; a checkpoint is written.
+        """
+        main = self.main_row in (None, name)
+        self.main_row = self.main_row or name
+        folder = self.folder if main else self.folder / "baselines" / name
+        trainer, feeds = self._trainer(name, objective, crop, flip, folder)
+        self._resume(trainer, folder, main)
+        if name in self.rows and trainer.step >= trainer.max_steps:
+            return self.rows[name]
+        try:
+            trainer.train()
+        finally:
+            for feed in feeds.values():
+                feed.close()
+        if trainer.stopped:
+            raise Stopped(
+                f"stopped at step {trainer.step}; a checkpoint is in {folder / 'checkpoints'}. "
+                f"Go on with the same command and: --output_dir {self.folder} --resume_from latest"
+            )
+        results = evaluate(
+            objective.players["student"],
+            self.data.evaluation,
+            accelerator=self.accelerator,
+            corruptions=self.corruptions,
+            severities=self.output.eval_severities,
+            batch_size=self.output.eval_batch_size,
+        )
+        self.rows[name] = {
+            "results": results,
+            "steps": trainer.step,
+            "images_seen": trainer.images_seen,
+            "train_seconds": round(trainer.seconds, 1),
+            "images_skipped": max(feed.num_skipped for feed in feeds.values()),
+            "learned": objective.observe(),
+            "warnings": trainer.warnings,
+        }
+        if self.record:
+            self.record.update(rows=self.rows)
+        return self.rows[name]
+
+    def _trainer(
+        self, name: str, objective: Objective, crop: str, flip: bool, folder: Path
+    ) -> tuple[Trainer, dict[str, Feed]]:
+        train, accelerator = self.train, self.accelerator
+        # The student's batches are the same whatever the method: other players have an order of their own.
+        feeds = {
+            player: self.data.feed(train.batch_size, train.seed + (0 if player == "student" else 1_000_003), accelerator)
+            for player in sorted({players[0] for players in objective.turns})
+        }
+        folder.mkdir(parents=True, exist_ok=True)
+        ordinary = OrdinaryAugmentation(crop, flip)
+        return Trainer(accelerator, objective, feeds, ordinary, train, *self.steps(), folder, name), feeds
+
+    def _resume(self, trainer: Trainer, folder: Path, main: bool) -> None:
+        if not self.output.resume_from:
+            return
+        if main and self.output.resume_from != "latest":
+            trainer.resume(Path(self.output.resume_from))
+            return
+        saved = checkpoints(folder / "checkpoints")
+        if saved:
+            trainer.resume(saved[-1])
+
+
+    def publish(self, student: Classifier, name: str, method: str) -> str:
+        """Export the student with its card, close run.json, push when asked; all processes leave together.
+
+        Args:
+            student: of the row.
+            name: the row's.
+            method: in words, for the card.
+
+        Returns:
+            What a person at the terminal wants to know at the end; empty on other processes.
+        """
+        text = ""
+        if self.record:
+            table = corruption_markdown({row: self.rows[row]["results"] for row in self.rows})
+            self.record.update(status="finished")
+            run, row = self.record.content, self.rows[name]
+            card = student_card(self.output.push_to_hub or f"{name} student", method, run, row, table, student)
+            export_classifier(student, self.folder / "student", card=card, tag=name.lower())
+            learned = learned_text(row["learned"], run["config"])
+            text = f"\n{table}\n{learned}Student, figures, metrics and run.json are in {self.folder}"
+            if self.output.push_to_hub:
+                try:
+                    text += f"\nPublished: {push_run(self.folder, self.output.push_to_hub)}"
+                except InputError as error:
+                    text += f"\nNot published: {error}"
+        self.accelerator.wait_for_everyone()
+        self.accelerator.end_training()
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+        return text
+
+
+def _flat_config(config: dict[str, Any]) -> dict[str, Any]:
+    """What trackers take as hyperparameters."""
+    return {name: value if isinstance(value, int | float | str | bool) else str(value) for name, value in config.items()}

@@ -1,0 +1,340 @@
+"""The loop, on accelerate: it knows players and turns, not methods.
+
+    for every batch:  players = objective.turns[turn];  each plays: loss -> backward -> its optimizer's step
+
+What is random in a turn is drawn once for the whole batch, on every process alike, and then cut into each process's and each
+micro-batch's part. So 2 micro-batches of 4 are one batch of 8, and two processes are one with the same `batch_size`.
+"""
+
+import contextlib
+import math
+import shutil
+import signal
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from accelerate.logging import get_logger
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from hf_transinv.config import TrainConfig
+from hf_transinv.data.crops import CropDraws, OrdinaryAugmentation, to_float
+from hf_transinv.errors import InputError
+from hf_transinv.objectives.base import Batch, Objective
+from hf_transinv.optimizers import build_optimizer, student_schedule
+from hf_transinv.record import Metrics
+from hf_transinv.run_state import checkpoints, load_state, save_state
+from hf_transinv.turns import only_training
+
+logger = get_logger(__name__)
+
+
+class Feed(Protocol):
+    """Endless batches: this process's part of each; resumable."""
+
+    batch_size: int
+
+    def next_batch(self) -> tuple[Tensor, Tensor]: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+class TrainingDiverged(RuntimeError):
+    """A loss is not finite. No optimizer has stepped on it, and no checkpoint holds what came of it."""
+
+
+class Trainer:
+    """Trains the players of one objective for `max_steps` student steps.
+
+    Args:
+        accelerator: decides device, precision and processes.
+        objective: the method.
+        feeds: batches for each player that opens a turn.
+        ordinary: crop and flip, for all players alike.
+        config: the loop's.
+        max_steps: student steps.
+        steps_per_epoch: student steps in a pass over the data; math.inf when nobody knows.
+        folder: where metrics.jsonl and checkpoints/ go.
+        label: shown at the progress bar.
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        objective: Objective,
+        feeds: Mapping[str, Feed],
+        ordinary: OrdinaryAugmentation,
+        config: TrainConfig,
+        max_steps: int,
+        steps_per_epoch: float,
+        folder: Path,
+        label: str,
+    ) -> None:
+        self.accelerator, self.objective, self.feeds, self.ordinary = accelerator, objective, feeds, ordinary
+        self.config, self.max_steps, self.steps_per_epoch = config, max_steps, steps_per_epoch
+        self.folder, self.label = folder, label
+        self.save_steps = config.save_steps or int(min(steps_per_epoch, max_steps))
+        self.modules = {**objective.players, **objective.extra_state()}
+        self.nets, self.optimizers = {}, {}
+        layout = torch.channels_last if config.channels_last else torch.preserve_format
+        for name, player in objective.players.items():
+            player.to(accelerator.device, memory_format=layout)
+            optimizer = build_optimizer(player, config)
+            self.nets[name], self.optimizers[name] = accelerator.prepare(player, optimizer)
+        for module in objective.extra_state().values():
+            module.to(accelerator.device, memory_format=layout)
+        self.schedule = student_schedule(self.optimizers["student"].optimizer, config, max_steps)
+        self.generator = torch.Generator().manual_seed(config.seed)
+        self.step = self.turn = self.images_seen = self._saved_step = 0
+        self.seconds = 0.0
+        self.stopped = False
+        self._terms: dict[str, list[Tensor]] = defaultdict(list)
+        self._warned: set[str] = set()
+        self.warnings: list[str] = []
+
+    # One turn
+
+    def take_turn(self) -> None:
+        """Read one batch and let the players of this turn play on it."""
+        players = self.objective.turns[self.turn % len(self.objective.turns)]
+        feed = self.feeds[players[0]]
+        images, labels = (tensor.to(self.accelerator.device, non_blocking=True) for tensor in feed.next_batch())
+        shape = (feed.batch_size, *images.shape[1:])
+        crops = self.ordinary.draw(shape[0], shape[2:], self.generator)
+        for player in players:
+            draws = self.objective.draw(player, shape, self.generator)
+            self._play(player, images, labels, crops, draws)
+        self.turn += 1
+
+    def _play(self, player: str, images: Tensor, labels: Tensor, crops: CropDraws, draws: Any) -> None:
+        accelerator, pieces = self.accelerator, self.config.gradient_accumulation_steps
+        whole, first = len(crops), accelerator.process_index * len(images)
+        size = len(images) // pieces
+        sums: dict[str, Tensor] = {}
+        with only_training(player, self.objective.players):
+            nets = {**self.objective.players, player: self.nets[player]}
+            for piece in range(pieces):
+                local = slice(piece * size, (piece + 1) * size)
+                place = slice(first + local.start, first + local.stop)
+                pixels = to_float(self.ordinary(images[local], crops[place]))
+                batch = Batch(pixels, labels[local], whole, accelerator.num_processes)
+                last = piece == pieces - 1
+                with contextlib.nullcontext() if last else accelerator.no_sync(self.nets[player]):
+                    with accelerator.autocast():
+                        losses = self.objective.loss(player, nets, batch, None if draws is None else draws[place])
+                    accelerator.backward(losses["total"])
+                for name, value in losses.items():
+                    sums[name] = sums.get(name, 0) + value.detach()
+        for name, value in sums.items():
+            self._terms[f"{player}/{name}"].append(value)
+        if accelerator.device.type == "cpu":  # elsewhere a look at the value would wait for the device
+            self._check_finite()
+        self._make_step(player)
+
+    def _make_step(self, player: str) -> None:
+        optimizer = self.optimizers[player]
+        if player == "student" and self.config.max_grad_norm > 0:
+            self.accelerator.clip_grad_norm_(self.nets[player].parameters(), self.config.max_grad_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+        if player == "student":
+            self.step += 1
+            self.images_seen += self.feeds["student"].batch_size
+            self.schedule.step_update(self.step)
+        self.objective.after_step(player, self.objective.players)
+
+    # The loop
+
+    def train(self) -> None:
+        """Train until `max_steps`, or until a signal asks to stop; then `stopped` is set and a checkpoint written.
+
+        Raises:
+            TrainingDiverged: a loss is not finite.
+            InputError: a checkpoint cannot be written.
+        """
+        self.metrics = Metrics(self.folder / "metrics.jsonl", self.step) if self.accelerator.is_main_process else None
+        bar = tqdm(
+            total=self.max_steps,
+            initial=self.step,
+            desc=self.label,
+            disable=not self.accelerator.is_main_process,
+            mininterval=1.0,
+        )
+        self._mark = (time.perf_counter(), self.images_seen)
+        with self._stopping_on_signals(), bar:
+            while self.step < self.max_steps:
+                before = self.step
+                self.take_turn()
+                if self.step > before:
+                    bar.update()
+                    self._after_student_turn(bar)
+                if self._asked_to_stop():
+                    self.stopped = self.step < self.max_steps
+                    break
+            if self.step > self._saved_step:
+                self._log(bar)
+                self.save()
+
+    def _after_student_turn(self, bar: tqdm) -> None:
+        logging, saving = self.step % self.config.logging_steps == 0, self.step % self.save_steps == 0
+        if logging or saving:
+            self._log(bar)
+        if saving:
+            self.save()
+
+    def _log(self, bar: tqdm) -> None:
+        """One line of metrics; also the place where a device is waited for and losses are checked."""
+        if not self._terms:
+            return
+        self._check_finite()
+        names = sorted(self._terms)
+        means = torch.stack([torch.stack(self._terms[name]).mean() for name in names])
+        values = dict(zip(names, self.accelerator.reduce(means, "mean").tolist(), strict=True))
+        self._terms.clear()
+        now, (then, seen) = time.perf_counter(), self._mark
+        self.seconds += now - then
+        self._mark = (now, self.images_seen)
+        if not self.accelerator.is_main_process:
+            return
+        speed = (self.images_seen - seen) / (now - then)
+        learned = self.objective.observe()
+        line = {
+            "step": self.step,
+            "epoch": round(self.step / self.steps_per_epoch, 4),
+            "images_per_second": round(speed, 1),
+            "learning_rate": self.optimizers["student"].param_groups[0]["lr"],
+            **values,
+        }
+        self.metrics.append(**line, **learned)
+        self.accelerator.log({**line, **_flat(learned)}, step=self.step)
+        shown = {name: _short(learned[name]) for name in ("r", "p", "q") if name in learned}
+        bar.set_postfix(loss=f"{values.get('student/total', math.nan):.3f}", images_s=f"{speed:.0f}", **shown)
+        for key, sentence in self.objective.warnings(values).items():
+            if key not in self._warned:
+                self._warned.add(key)
+                self.warnings.append(f"step {self.step}: {sentence}")
+                logger.warning(self.warnings[-1])
+
+    def _check_finite(self) -> None:
+        for name in sorted(self._terms, key=lambda term: term.endswith("/total")):
+            if not torch.isfinite(self._terms[name][-1]):
+                saved = checkpoints(self.folder / "checkpoints")
+                last = f"the last good checkpoint is {saved[-1]}" if saved else "there is no checkpoint yet"
+                raise TrainingDiverged(
+                    f"{name.replace('/', ' turn, term ')} is {self._terms[name][-1].item()} at step {self.step}; {last}. "
+                    "Try a smaller learning_rate or max_grad_norm"
+                )
+
+    # Stop and resume
+
+    def save(self) -> None:
+        """Write a checkpoint; every process's own random state goes beside the shared one."""
+        own = {"torch": torch.get_rng_state()}
+        if self.accelerator.device.type == "cuda":
+            own["cuda"] = torch.cuda.get_rng_state()
+        states = _gather_objects(own, self.accelerator)
+        if self.accelerator.is_main_process:
+            training = {
+                "step": self.step,
+                "turn": self.turn,
+                "images_seen": self.images_seen,
+                "seconds": self.seconds,
+                "generator": self.generator.get_state(),
+                "random": states,
+                "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+                "schedule": self.schedule.state_dict(),
+                "feeds": {name: feed.state_dict() for name, feed in self.feeds.items()},
+                "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler else None,
+                "warned": sorted(self._warned),
+                "warnings": self.warnings,
+            }
+            folder = self.folder / "checkpoints"
+            save_state(folder, self.step, self.modules, training, self.config.save_total_limit)
+        self._saved_step = self.step
+        self.accelerator.wait_for_everyone()
+
+    def resume(self, path: Path) -> None:
+        """Continue where a checkpoint was written, to the bit.
+
+        Raises:
+            InputError: it is damaged or belongs to another run.
+        """
+        training = load_state(path, self.modules)
+        if len(training["random"]) != self.accelerator.num_processes:
+            raise InputError(
+                f"checkpoint {path} was written by {len(training['random'])} processes, this run has "
+                f"{self.accelerator.num_processes}: launch as many"
+            )
+        self.step, self.turn, self._saved_step = training["step"], training["turn"], training["step"]
+        self.images_seen, self.seconds = training["images_seen"], training["seconds"]
+        self.generator.set_state(training["generator"])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(training["optimizers"][name])
+        self.schedule.load_state_dict(training["schedule"])
+        for name, feed in self.feeds.items():
+            feed.load_state_dict(training["feeds"][name])
+        if self.accelerator.scaler:
+            self.accelerator.scaler.load_state_dict(training["scaler"])
+        self._warned, self.warnings = set(training["warned"]), training["warnings"]
+        if self.accelerator.is_main_process:
+            for later in checkpoints(path.parent):
+                if later.name > path.name:  # of a future that is trained again from here
+                    shutil.rmtree(later)
+        own = training["random"][self.accelerator.process_index]
+        torch.set_rng_state(own["torch"])
+        if "cuda" in own:
+            torch.cuda.set_rng_state(own["cuda"])
+
+    @contextlib.contextmanager
+    def _stopping_on_signals(self) -> Iterator[None]:
+        """The first SIGINT or SIGTERM ends the loop after the turn in progress, a second one ends the process."""
+        self._signalled = False
+        earlier = {}
+
+        def ask(number: int, frame: Any) -> None:
+            self._signalled = True
+            signal.signal(number, earlier[number])
+
+        with contextlib.suppress(ValueError):  # not the main thread: nothing to catch there
+            for number in (signal.SIGINT, signal.SIGTERM):
+                earlier[number] = signal.signal(number, ask)
+        try:
+            yield
+        finally:
+            for number, handler in earlier.items():
+                signal.signal(number, handler)
+
+    def _asked_to_stop(self) -> bool:
+        if self.accelerator.num_processes == 1:
+            return self._signalled
+        flag = torch.tensor(float(self._signalled), device=self.accelerator.device)
+        return bool(self.accelerator.reduce(flag, "sum") > 0)
+
+
+def _gather_objects(value: Any, accelerator: Accelerator) -> list[Any]:
+    """One object of each process, in their order."""
+    if accelerator.num_processes == 1:
+        return [value]
+    gathered: list[Any] = [None] * accelerator.num_processes
+    torch.distributed.all_gather_object(gathered, value)
+    return gathered
+
+
+def _flat(learned: Mapping[str, Any]) -> dict[str, float]:
+    """{"p": [[a, b]]} -> {"p/1/1": a, "p/1/2": b}: what trackers take."""
+    flat = {}
+    for name, value in learned.items():
+        if isinstance(value, list):
+            flat |= _flat({f"{name}/{index}": item for index, item in enumerate(value, 1)})
+        else:
+            flat[name] = value
+    return flat
+
+
+def _short(value: Any) -> str:
+    return ",".join(_short(item) for item in value) if isinstance(value, list) else f"{value:.2f}"
