@@ -1,0 +1,47 @@
+"""Train a teacher: supervised, robust to the corruptions that are named.
+
+accelerate launch recipes/train_teacher.py --dataset digits/source --student wrn10_1_cifar \
+    --corruption gaussian_noise --num_train_epochs 30 --output_dir outputs/noise_teacher
+"""
+
+from dataclasses import dataclass
+
+from hf_transinv.augment.policies import RandomCorruption
+from hf_transinv.config import DataConfig, OutputConfig, StudentConfig, TrainConfig, as_dict, parse
+from hf_transinv.objectives.supervised import Supervised
+from hf_transinv.run import Session, clear_errors, new_student
+
+
+@dataclass
+class CorruptionConfig:
+    """What the teacher is made robust to.
+
+    Attributes:
+        corruption: names of corruptions; an image gets one of them; none: a plain teacher.
+        clean_share: share of the training images that stay clean.
+        severities: of the corruptions in training, each equally likely.
+    """
+
+    corruption: tuple[str, ...] = ()
+    clean_share: float = 0.5
+    severities: tuple[int, ...] = (1, 2, 3, 4, 5)
+
+    def policy(self) -> RandomCorruption | None:
+        """The corruption of training images, or None."""
+        return RandomCorruption(self.corruption, self.clean_share, self.severities) if self.corruption else None
+
+
+def main() -> None:
+    groups = parse([DataConfig, StudentConfig, TrainConfig, OutputConfig, CorruptionConfig], description=__doc__)
+    data, names, train, output, robust = groups
+    policy = robust.policy()
+    session = Session("train_teacher", data, train, output, as_dict(*groups))
+    student = new_student(names, session.data.label_names, train.seed)
+    session.fit("teacher", Supervised(student, train.label_smoothing, policy), data.crop, data.flip)
+    robust_to = f"robust to {', '.join(robust.corruption)}" if robust.corruption else "plain"
+    print(session.publish(student, "teacher", f"supervised, {robust_to}"))
+
+
+if __name__ == "__main__":
+    with clear_errors():
+        main()
