@@ -12,7 +12,7 @@ _TEMPLATE = """---
 
 # {{ title }}
 
-`{{ architecture }}`, {{ classes }} classes, trained on `{{ dataset }}` with [hf_transinv]: {{ method }}.
+`{{ architecture }}`, {{ classes }} classes, trained on `{{ dataset }}` with hf_transinv: {{ method }}.
 
 ```python
 import timm{% if own %}
@@ -21,20 +21,14 @@ import hf_transinv  # registers {{ architecture }}{% endif %}
 model = timm.create_model("local-dir:student", pretrained=True).eval()  # on the Hub: "hf-hub:USER/NAME"
 ```
 
-{% if learned.get("q") -%}
-| teacher | r | q | {% for name in primitives %}p: {{ name }} | {% endfor %}
-
+{% if learned_rows %}
+| teacher | r | q |{% for name in primitives %} p: {{ name }} |{% endfor %}
 |---|---|---|{% for name in primitives %}---|{% endfor %}
-
-{% for teacher in teachers -%}
-{% set k = loop.index0 -%}
-| `{{ teacher }}` | {{ "%.2f"|format(learned.r[k]) if learned.get("r") else "-" }} | {{ "%.2f"|format(learned.q[k]) }} | {% for x in learned.p[k] %}{{ "%.2f"|format(x) }} | {% endfor %}
-
+{% for row in learned_rows %}| {{ row | join(" | ") }} |
 {% endfor %}
 r: how often the teacher's augmentation is chosen; q: how often it deforms an image; p: with which primitive.
 
-{% endif -%}
-## Results
+{% endif %}## Results
 
 {{ table }}
 
@@ -83,9 +77,8 @@ def student_card(
         own=architecture.endswith("_cifar"),
         classes=student.num_classes,
         dataset=config["dataset"],
-        teachers=config.get("teachers", []),
         primitives=config.get("primitives", []),
-        learned=row["learned"],
+        learned_rows=_learned_rows(row["learned"], config.get("teachers", [])),
         table=table,
         images_seen=row["images_seen"],
         seed=config["seed"],
@@ -93,13 +86,23 @@ def student_card(
     return str(card)
 
 
+def _learned_rows(learned: dict[str, Any], teachers: list[str]) -> list[list[str]]:
+    """A row of strings a teacher: its name, r, q and p; none when nothing of the kind was learned."""
+    if "p" not in learned:
+        return []
+    r = [f"{value:.2f}" for value in learned["r"]] if "r" in learned else ["-"] * len(teachers)
+    return [
+        [f"`{teacher}`", r[k], f"{learned['q'][k]:.2f}", *(f"{value:.2f}" for value in learned["p"][k])]
+        for k, teacher in enumerate(teachers)
+    ]
+
+
 def learned_text(learned: dict[str, Any], config: dict[str, Any]) -> str:
     """r, q and p in lines for the terminal; empty when nothing of the kind was learned."""
-    lines = []
-    for k, teacher in enumerate(config.get("teachers", [])):
-        if "p" not in learned:
-            break
-        r = f"r {learned['r'][k]:.3f}  " if "r" in learned else ""
-        p = "  ".join(f"{name} {value:.2f}" for name, value in zip(config["primitives"], learned["p"][k], strict=True))
-        lines.append(f"{teacher}\n    {r}q {learned['q'][k]:.2f}  p: {p}\n")
-    return "".join(lines)
+    names = config.get("primitives", [])
+    lines = [
+        f"{teacher.strip('`')}\n    r {r}  q {q}  p: "
+        + "  ".join(f"{name} {value}" for name, value in zip(names, p, strict=True))
+        for teacher, r, q, *p in _learned_rows(learned, config.get("teachers", []))
+    ]
+    return "\n".join([*lines, ""]) if lines else ""

@@ -6,11 +6,12 @@ Every field is a flag of the same name and a key of the YAML (`--config FILE`); 
 
 import difflib
 import inspect
+import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, NoReturn, get_origin, get_type_hints
+from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
 import docstring_parser
 import yaml
@@ -88,7 +89,9 @@ class StudentConfig:
             if self.teachers[int(index) - 1] == "ema":
                 raise InputError(f"student_init {self.student_init!r}: that teacher is the student's own average")
             if self.student is not None:
-                raise InputError("give student or student_init teacher:K, not both: the teacher brings its architecture")
+                raise InputError(
+                    "give student or student_init teacher:K, not both: the teacher brings its architecture"
+                )
         elif self.student_init not in ("scratch", "pretrained"):
             raise InputError(f"student_init {self.student_init!r}: expected scratch, pretrained or teacher:K")
         elif self.student is None:
@@ -154,6 +157,7 @@ class TrainConfig:
             )
         for name in ("batch_size", "gradient_accumulation_steps", "logging_steps", "save_total_limit"):
             _at_least(name, getattr(self, name), 1)
+        _at_least("seed", self.seed, 0)
         for name in ("num_train_epochs", "max_steps", "save_steps"):
             if getattr(self, name) is not None and getattr(self, name) <= 0:
                 raise InputError(f"{name} must be positive, given {getattr(self, name)}")
@@ -211,11 +215,14 @@ class _Parser(ArgumentParser):
     """jsonargparse's parser, with errors that name the nearest known key."""
 
     def error(self, message: str, exc: Exception | None = None) -> NoReturn:
-        raise InputError(str(message)) from exc
+        raise InputError(" ".join(str(message).split())) from exc
 
 
 def parse(
-    groups: Sequence[type], argv: Sequence[str] | None = None, default_config: Path | None = None, description: str = ""
+    groups: Sequence[type],
+    argv: Sequence[str] | None = None,
+    default_config: Path | None = None,
+    description: str = "",
 ) -> list[Any]:
     """Read a configuration: the fields of the dataclasses in `groups`, from defaults, then YAML, then the command line.
 
@@ -240,12 +247,25 @@ def parse(
     given = {token.split("=")[0] for token in argv}
     if default_config and not given & {"--config", "--dataset"}:
         argv = ["--config", str(default_config), *argv]
-    known = [flat.name for group in groups for flat in _flat_fields(group)]
+    argv = _configs_first(argv)
+    known = {flat.name: get_type_hints(group)[flat.name] for group in groups for flat in _flat_fields(group)}
     _refuse_unknown(argv, known)
     values = parser.parse_args(argv)
-    return [
-        group(**{flat.name: _plain(values[flat.name]) for flat in _flat_fields(group)}) for group in groups
-    ]
+    for name, hint in known.items():
+        if values[name] is None and type(None) not in get_args(hint):
+            raise InputError(f"{name} cannot be null; leave it out to have its default")
+    return [group(**{flat.name: _plain(values[flat.name]) for flat in _flat_fields(group)}) for group in groups]
+
+
+def _configs_first(argv: Sequence[str]) -> list[str]:
+    """Move the YAMLs before everything else, so that the command line wins wherever --config stands in it."""
+    configs, others, tokens = [], [], iter(argv)
+    for token in tokens:
+        if token == "--config":
+            configs += [token, *itertools.islice(tokens, 1)]
+        else:
+            (configs if token.startswith("--config=") else others).append(token)
+    return configs + others
 
 
 def _flat_fields(group: type) -> list:
@@ -274,7 +294,7 @@ def _plain(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _refuse_unknown(argv: Sequence[str], known: Sequence[str]) -> None:
+def _refuse_unknown(argv: Sequence[str], known: Mapping[str, Any]) -> None:
     """Name unknown flags and YAML keys, with the nearest known one, before anything else looks at them."""
     allowed = {*known, "config", "help", "print_config"}
     tokens = [token.split("=")[0] for token in argv if token.startswith("--")]
@@ -288,13 +308,15 @@ def _refuse_unknown(argv: Sequence[str], known: Sequence[str]) -> None:
         if not Path(path).is_file():
             raise InputError(f"config {path!r} is not a file")
         try:
-            content = yaml.safe_load(Path(path).read_text())
-        except yaml.YAMLError as error:
-            raise InputError(f"config {path} is not valid YAML: {error}") from error
+            content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise InputError(f"config {path} is not valid YAML: {' '.join(str(error).split())}") from error
         if not isinstance(content, dict):
             raise InputError(f"config {path}: expected lines of the form 'key: value'")
-        for key in content:
+        for key, value in content.items():
             _known_or_error(str(key), allowed, "key", path)
+            if get_origin(known.get(key)) is tuple and not isinstance(value, list):
+                raise InputError(f"config {path}: {key} is a list, such as [a, b]; given {value!r}")
 
 
 def _known_or_error(name: str, allowed: set[str], kind: str, where: str) -> None:
@@ -311,5 +333,3 @@ def as_dict(*groups: Any) -> dict[str, Any]:
         for name, value in asdict(group).items():
             flat |= value if isinstance(value, dict) else {name: list(value) if isinstance(value, tuple) else value}
     return flat
-
-

@@ -17,10 +17,16 @@ def build_optimizer(player: nn.Module, config: TrainConfig) -> torch.optim.Optim
         return augmentation_optimizer(player, config)
     try:
         return create_optimizer_v2(
-            player, opt=config.optimizer, lr=config.learning_rate, weight_decay=config.weight_decay, momentum=config.momentum
+            player,
+            opt=config.optimizer,
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+            momentum=config.momentum,
         )
     except (ValueError, AssertionError, KeyError) as error:
-        raise InputError(f"optimizer {config.optimizer!r}: {error}; timm.optim.list_optimizers() lists them") from error
+        raise InputError(
+            f"optimizer {config.optimizer!r}: {error}; timm.optim.list_optimizers() lists them"
+        ) from error
 
 
 def augmentation_optimizer(panel: AugmentationPanel, config: TrainConfig) -> torch.optim.Optimizer:

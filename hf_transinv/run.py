@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -149,9 +150,7 @@ def new_student(config: StudentConfig, label_names: list[str], seed: int) -> Cla
     set_seed(seed)
     start, _, index = config.student_init.partition(":")
     if start == "scratch":
-        return open_classifier(
-            config.student, num_classes=len(label_names), label_names=label_names, pretrained=False
-        )
+        return open_classifier(config.student, num_classes=len(label_names), label_names=label_names, pretrained=False)
     name = config.teachers[int(index) - 1] if start == "teacher" else config.student
     student = open_classifier(name, num_classes=len(label_names))
     if start == "teacher" or student.label_names != label_names:
@@ -177,7 +176,9 @@ def output_folder(output: OutputConfig, recipe: str) -> Path:
         if not (folder / "run.json").exists():
             raise InputError(f"{folder} holds no run to resume (no run.json)")
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} is not empty and would be overwritten; give another --output_dir or --resume_from latest")
+        raise InputError(
+            f"{folder} is not empty and would be overwritten; give another --output_dir or --resume_from latest"
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ".writable").touch()
@@ -210,7 +211,9 @@ def chosen_corruptions(output: OutputConfig) -> tuple[str, ...]:
         return CORRUPTIONS
     unknown = sorted(set(output.eval_corruptions) - set(CORRUPTIONS))
     if unknown:
-        raise InputError(f"eval_corruptions {', '.join(unknown)}: unknown; there are {', '.join(CORRUPTIONS)}, all and none")
+        raise InputError(
+            f"eval_corruptions {', '.join(unknown)}: unknown; there are {', '.join(CORRUPTIONS)}, all and none"
+        )
     return output.eval_corruptions
 
 
@@ -298,7 +301,7 @@ class Session:
         """
         main = self.main_row in (None, name)
         self.main_row = self.main_row or name
-        folder = self.folder if main else self.folder / "baselines" / name
+        folder = self.folder if main else self.folder / "baselines" / re.sub(r"\W+", "_", name)
         trainer, feeds = self._trainer(name, objective, crop, flip, folder)
         self._resume(trainer, folder, main)
         if name in self.rows and trainer.step >= trainer.max_steps:
@@ -340,7 +343,9 @@ class Session:
         train, accelerator = self.train, self.accelerator
         # The student's batches are the same whatever the method: other players have an order of their own.
         feeds = {
-            player: self.data.feed(train.batch_size, train.seed + (0 if player == "student" else 1_000_003), accelerator)
+            player: self.data.feed(
+                train.batch_size, train.seed + (0 if player == "student" else 1_000_003), accelerator
+            )
             for player in sorted({players[0] for players in objective.turns})
         }
         folder.mkdir(parents=True, exist_ok=True)
@@ -356,7 +361,6 @@ class Session:
         saved = checkpoints(folder / "checkpoints")
         if saved:
             trainer.resume(saved[-1])
-
 
     def publish(self, student: Classifier, name: str, method: str) -> str:
         """Export the student with its card, close run.json, push when asked; all processes leave together.
@@ -374,7 +378,7 @@ class Session:
             table = corruption_markdown({row: self.rows[row]["results"] for row in self.rows})
             self.record.update(status="finished")
             run, row = self.record.content, self.rows[name]
-            card = student_card(self.output.push_to_hub or f"{name} student", method, run, row, table, student)
+            card = student_card(self.output.push_to_hub or self.folder.name, method, run, row, table, student)
             export_classifier(student, self.folder / "student", card=card, tag=name.lower())
             learned = learned_text(row["learned"], run["config"])
             text = f"\n{table}\n{learned}Student, figures, metrics and run.json are in {self.folder}"
@@ -392,4 +396,6 @@ class Session:
 
 def _flat_config(config: dict[str, Any]) -> dict[str, Any]:
     """What trackers take as hyperparameters."""
-    return {name: value if isinstance(value, int | float | str | bool) else str(value) for name, value in config.items()}
+    return {
+        name: value if isinstance(value, int | float | str | bool) else str(value) for name, value in config.items()
+    }

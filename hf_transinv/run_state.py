@@ -28,12 +28,12 @@ def checkpoints(folder: Path) -> list[Path]:
     """The complete checkpoints in a folder, oldest first."""
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name) and (path / "manifest.json").exists())
+    return sorted(
+        path for path in folder.iterdir() if _NAME.fullmatch(path.name) and (path / "manifest.json").exists()
+    )
 
 
-def save_state(
-    folder: Path, step: int, modules: Mapping[str, nn.Module], training: dict[str, Any], keep: int
-) -> Path:
+def save_state(folder: Path, step: int, modules: Mapping[str, nn.Module], training: dict[str, Any], keep: int) -> Path:
     """Write the checkpoint of a step and remove all but the newest `keep`.
 
     Raises:

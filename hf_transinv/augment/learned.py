@@ -117,7 +117,12 @@ class AugmentationPanel(nn.Module):
         return Selection(p, q, torch.softmax(self.logits_r, dim=0), self.log_multipliers.exp())
 
     def draw(
-        self, shape: tuple[int, ...], device: torch.device, generator: torch.Generator, strata: bool, selection: Selection
+        self,
+        shape: tuple[int, ...],
+        device: torch.device,
+        generator: torch.Generator,
+        strata: bool,
+        selection: Selection,
     ) -> Draws:
         """Draw how a batch is deformed.
 
@@ -135,10 +140,10 @@ class AugmentationPanel(nn.Module):
             num_choices = 1 if relaxed else self.num_primitives + 1
             model, choice, share = stratified_choices(batch_size, num_models, num_choices, generator)
         else:
-            model, choice, share = sampled_choices(
-                batch_size, selection.p, selection.q, selection.r, generator
-            )
-        needs_noise = torch.full_like(choice, bool(self.noisy.any()), dtype=torch.bool) if relaxed else self.noisy[choice]
+            model, choice, share = sampled_choices(batch_size, selection.p, selection.q, selection.r, generator)
+        needs_noise = (
+            torch.full_like(choice, bool(self.noisy.any()), dtype=torch.bool) if relaxed else self.noisy[choice]
+        )
         noise_row = torch.where(needs_noise, needs_noise.cumsum(0) - 1, -1)
         gumbel = gumbel_r = None
         if relaxed:

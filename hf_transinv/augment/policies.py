@@ -22,9 +22,7 @@ class CorruptionDraws:
     seed: int
 
     def __getitem__(self, rows: slice) -> "CorruptionDraws":
-        return replace(
-            self, which=self.which[rows], severity=self.severity[rows], seed=self.seed + (rows.start or 0)
-        )
+        return replace(self, which=self.which[rows], severity=self.severity[rows], seed=self.seed + (rows.start or 0))
 
 
 class RandomCorruption:

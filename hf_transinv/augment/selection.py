@@ -88,7 +88,9 @@ def sampled_choices(batch_size: int, p: Tensor, q: Tensor, r: Tensor, generator:
     return model, choice, torch.full((batch_size,), 1 / batch_size)
 
 
-def expected_objectives(objective: Tensor, model: Tensor, choice: Tensor, share: Tensor, p: Tensor, q: Tensor) -> Tensor:
+def expected_objectives(
+    objective: Tensor, model: Tensor, choice: Tensor, share: Tensor, p: Tensor, q: Tensor
+) -> Tensor:
     """O_k of each augmentation model from a stratified batch: [B] -> [L], differentiable in objective, p and q."""
     probability = torch.cat([q.unsqueeze(1) * p, 1 - q.unsqueeze(1)], dim=1)[model, choice]
     return mean_by_model(objective * probability, model, share, len(q))

@@ -28,7 +28,9 @@ class Supervised(Objective):
     citation = ""
     turns = (("student",),)
 
-    def __init__(self, student: nn.Module, label_smoothing: float = 0.0, corruption: RandomCorruption | None = None) -> None:
+    def __init__(
+        self, student: nn.Module, label_smoothing: float = 0.0, corruption: RandomCorruption | None = None
+    ) -> None:
         self.players = {"student": student}
         self.corruption = corruption
         self.label_smoothing = label_smoothing

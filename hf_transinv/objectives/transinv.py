@@ -86,9 +86,13 @@ class TransInvConfig:
             if getattr(self, name) not in known:
                 raise InputError(f"{name} {getattr(self, name)!r} is not one of {', '.join(known)}")
         if self.inner_steps < 1 or self.tolerance <= 0 or min(self.r_entropy, self.p_entropy) < 0:
-            raise InputError("inner_steps must be at least 1, tolerance positive, r_entropy and p_entropy not negative")
+            raise InputError(
+                "inner_steps must be at least 1, tolerance positive, r_entropy and p_entropy not negative"
+            )
         if self.objective == "constrained" and self.keep != "kl":
-            raise InputError("the constrained objective bounds a KL divergence: it needs keep 'kl', not 'cross_entropy'")
+            raise InputError(
+                "the constrained objective bounds a KL divergence: it needs keep 'kl', not 'cross_entropy'"
+            )
 
 
 @dataclass(frozen=True)
@@ -124,7 +128,9 @@ class TransInv(Objective):
         label_smoothing: float = 0.0,
     ) -> None:
         if len(teachers) != len(augmentation.models):
-            raise InputError(f"{len(teachers)} teachers need as many augmentation models, not {len(augmentation.models)}")
+            raise InputError(
+                f"{len(teachers)} teachers need as many augmentation models, not {len(augmentation.models)}"
+            )
         relaxed = augmentation.config.estimator == "gumbel"
         if relaxed and config.objective == "constrained" and config.multipliers == "primitive":
             raise InputError("multipliers 'primitive' need estimator 'expectation': a relaxed image mixes primitives")
@@ -171,7 +177,9 @@ class TransInv(Objective):
             return self._augmentation_loss(nets, batch, draws)
         return self._student_loss(nets, batch, draws)
 
-    def _student_loss(self, nets: Mapping[str, nn.Module], batch: Batch, draws: Draws | EveryModel) -> dict[str, Tensor]:
+    def _student_loss(
+        self, nets: Mapping[str, nn.Module], batch: Batch, draws: Draws | EveryModel
+    ) -> dict[str, Tensor]:
         total = batch.images.new_zeros(())
         for one in draws.draws if isinstance(draws, EveryModel) else (draws,):
             with torch.no_grad():
