@@ -140,7 +140,7 @@ def _put_in_place(partial: Path, folder: Path) -> None:
 
 
 def save_augmentation(panel: AugmentationPanel, teacher_names: Sequence[str], folder: Path) -> Path:
-    """Write a learned augmentation: augmentation.safetensors (phi, the logits of p, q, r) and config.json, readable."""
+    """Write a learned augmentation: augmentation.safetensors (phi, logits of p, q, r) and config.json, readable."""
     folder.mkdir(parents=True, exist_ok=True)
     save_file(plain_state(panel), folder / "augmentation.safetensors")
     p, q, r, _ = (values.tolist() for values in panel.selection())

@@ -25,7 +25,8 @@ class DataConfig:
     """The pictures.
 
     Attributes:
-        dataset: Hub id, folder in Hub shape, parquet file, image folder, or the embedded digits/source or digits/target.
+        dataset: Hub id, folder in Hub shape, parquet file, image folder, or the embedded digits/source or
+            digits/target.
         dataset_config: configuration of a Hub dataset that has several.
         dataset_revision: branch, tag or commit of a Hub dataset.
         train_split: split to train on; slices such as train[:90%] work unless streaming.
@@ -153,7 +154,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if (self.num_train_epochs is None) == (self.max_steps is None):
             raise InputError(
-                f"give num_train_epochs or max_steps, one of the two (given {self.num_train_epochs} and {self.max_steps})"
+                f"give num_train_epochs or max_steps, one of the two "
+                f"(given {self.num_train_epochs} and {self.max_steps})"
             )
         for name in ("batch_size", "gradient_accumulation_steps", "logging_steps", "save_total_limit"):
             _at_least(name, getattr(self, name), 1)
@@ -198,6 +200,8 @@ class OutputConfig:
         _one_of("report_to", self.report_to, ("tensorboard", "wandb", "trackio", "none"))
         for baseline in self.baselines:
             _one_of("baselines", baseline, ("plain", "crop_flip"))
+        if not self.eval_severities or not set(self.eval_severities) <= {1, 2, 3, 4, 5}:
+            raise InputError(f"eval_severities {list(self.eval_severities)}: expected some of 1 to 5")
         _at_least("eval_batch_size", self.eval_batch_size, 1)
 
 
@@ -224,11 +228,11 @@ def parse(
     default_config: Path | None = None,
     description: str = "",
 ) -> list[Any]:
-    """Read a configuration: the fields of the dataclasses in `groups`, from defaults, then YAML, then the command line.
+    """Read a configuration: the fields of the dataclasses in `groups`, from defaults, YAML, then the command line.
 
     Args:
-        groups: dataclasses with distinct field names; fields that are dataclasses themselves stay out (name their class as
-            a group and join them).
+        groups: dataclasses with distinct field names; fields that are dataclasses themselves stay out (name their
+            class as a group and join them).
         argv: the command line without the program; default: the process's.
         default_config: YAML that is read when neither --config nor --dataset is given.
         description: shown by --help.
@@ -314,7 +318,7 @@ def _refuse_unknown(argv: Sequence[str], known: Mapping[str, Any]) -> None:
         if not isinstance(content, dict):
             raise InputError(f"config {path}: expected lines of the form 'key: value'")
         for key, value in content.items():
-            _known_or_error(str(key), allowed, "key", path)
+            _known_or_error(str(key), set(known), "key", path)
             if get_origin(known.get(key)) is tuple and not isinstance(value, list):
                 raise InputError(f"config {path}: {key} is a list, such as [a, b]; given {value!r}")
 

@@ -1,4 +1,4 @@
-"""A finished output folder -> the Hub: the student at the root of the repository, what shows how it came about beside it."""
+"""A finished output folder -> the Hub: the student at the root of the repository, how it came about beside it."""
 
 from pathlib import Path
 

@@ -41,18 +41,27 @@ def augmentation_optimizer(panel: AugmentationPanel, config: TrainConfig) -> tor
 
 
 def student_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig, max_steps: int) -> Scheduler:
-    """Warm-up from a hundredth of the rate, then timm's schedule down to 0, by steps."""
+    """Warm-up from a hundredth of the rate, then timm's schedule down to 0, by steps.
+
+    Raises:
+        InputError: no schedule of that name goes by steps.
+    """
     warmup = int(config.warmup_ratio * max_steps)
-    schedule, _ = create_scheduler_v2(
-        optimizer,
-        sched=config.lr_scheduler,
-        num_epochs=max_steps,
-        warmup_epochs=warmup,
-        warmup_lr=config.learning_rate / 100,
-        warmup_prefix=warmup > 0,
-        min_lr=0.0,
-        cooldown_epochs=0,
-        step_on_epochs=False,
-        updates_per_epoch=1,
-    )
+    try:
+        schedule, _ = create_scheduler_v2(
+            optimizer,
+            sched=config.lr_scheduler,
+            num_epochs=max_steps,
+            warmup_epochs=warmup,
+            warmup_lr=config.learning_rate / 100,
+            warmup_prefix=warmup > 0,
+            min_lr=0.0,
+            cooldown_epochs=0,
+            step_on_epochs=False,
+            updates_per_epoch=1,
+        )
+    except (ValueError, AssertionError) as error:
+        raise InputError(f"lr_scheduler {config.lr_scheduler!r}: {error} Try cosine or constant") from error
+    if schedule is None:
+        raise InputError(f"lr_scheduler {config.lr_scheduler!r} is none of timm's; try cosine or constant")
     return schedule

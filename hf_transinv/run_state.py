@@ -1,8 +1,8 @@
 """The state a run resumes from: everything, whole or not at all.
 
 A checkpoint is a folder `step_00001200/`: the players and whatever moves without an optimizer as safetensors, the rest
-(optimizers, schedules, generators, positions in the data) in `training.pt`, and `manifest.json`, written last, with the
-SHA-256 of each file. It is written beside its place and renamed, so under its final name it is always complete.
+(optimizers, schedules, generators, positions in the data) in `training.pt`, and `manifest.json`, written last, with
+the SHA-256 of each file. It is written beside its place and renamed, so under its final name it is always complete.
 """
 
 import hashlib

@@ -2,8 +2,9 @@
 
     for every batch:  players = objective.turns[turn];  each plays: loss -> backward -> its optimizer's step
 
-What is random in a turn is drawn once for the whole batch, on every process alike, and then cut into each process's and each
-micro-batch's part. So 2 micro-batches of 4 are one batch of 8, and two processes are one with the same `batch_size`.
+What is random in a turn is drawn once for the whole batch, on every process alike, and then cut into each process's
+and each micro-batch's part. So 2 micro-batches of 4 are one batch of 8, and two processes are one with the same
+`batch_size`.
 """
 
 import contextlib
@@ -226,8 +227,8 @@ class Trainer:
                 saved = checkpoints(self.folder / "checkpoints")
                 last = f"the last good checkpoint is {saved[-1]}" if saved else "there is no checkpoint yet"
                 raise TrainingDiverged(
-                    f"{name.replace('/', ' turn, term ')} is {self._terms[name][-1].item()} at step {self.step}; {last}. "
-                    "Try a smaller learning_rate or max_grad_norm"
+                    f"{name.replace('/', ' turn, term ')} is {self._terms[name][-1].item()} at step {self.step}; "
+                    f"{last}. Try a smaller learning_rate or max_grad_norm"
                 )
 
     # Stop and resume

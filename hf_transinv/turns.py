@@ -10,10 +10,11 @@ from torch import nn
 def only_training(player: str, players: Mapping[str, nn.Module]) -> Iterator[None]:
     """Let one player train and freeze the rest: no gradient to their parameters, their BatchNorm statistics held.
 
-    Gradients still flow *through* a frozen player to its input. Modes and `requires_grad` are restored on the way out.
+    Gradients still flow *through* a frozen player to its input. `requires_grad` and the mode of every module within
+    are restored on the way out.
     """
     others = [module for name, module in players.items() if name != player]
-    modes = {name: module.training for name, module in players.items()}
+    modes = [(module, module.training) for net in players.values() for module in net.modules()]
     trainable = [parameter for module in others for parameter in module.parameters() if parameter.requires_grad]
     for parameter in trainable:
         parameter.requires_grad_(False)
@@ -24,5 +25,5 @@ def only_training(player: str, players: Mapping[str, nn.Module]) -> Iterator[Non
     finally:
         for parameter in trainable:
             parameter.requires_grad_(True)
-        for name, module in players.items():
-            module.train(modes[name])
+        for module, mode in modes:
+            module.training = mode

@@ -1,4 +1,4 @@
-"""The learned augmentation A_{phi,p,q} and the panel of L of them with the selection r (TransInv, section 3, eq. 1-4, 6).
+"""The learned augmentation A_{phi,p,q} and the panel of L of them with the selection r (TransInv, eq. 1-4 and 6).
 
     A_{phi,p,q}(x, z) = b a_i(x, z) + (1 - b) x,    i ~ Categorical(p),  b ~ Bernoulli(q),  z ~ N(0, I_M)
 
@@ -166,7 +166,7 @@ class AugmentationPanel(nn.Module):
 
     @torch.no_grad()
     def preview(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Every primitive of every model on the same images with the same latents: [N, C, H, W] -> [L, K, N, C, H, W]."""
+        """Every primitive of every model on the same images and latents: [N, C, H, W] -> [L, K, N, C, H, W]."""
         z = torch.randn(len(images), self.config.primitive.latent_dim, generator=generator).to(images.device)
         noise = torch.randn(images.shape, generator=generator).to(images.device)
         rows = [
@@ -191,7 +191,10 @@ class AugmentationPanel(nn.Module):
             primitive = self.models[0].primitives[index]
             noise = draws.noise[draws.noise_row[place].to(images.device)] if primitive.uses_noise else None
             place = place.to(images.device)
-            deformed.append(primitive.apply_to(images[place], parameters, noise))
+            own = images[place]
+            # Nothing drawn: affine_grid refuses an empty batch, the sum (0) keeps the parameters in the graph.
+            empty = len(place) == 0
+            deformed.append(own + parameters.sum() if empty else primitive.apply_to(own, parameters, noise))
             places.append(place)
         return images.index_copy(0, torch.cat(places), torch.cat(deformed))
 
@@ -205,7 +208,7 @@ class AugmentationPanel(nn.Module):
             selection.p.log()[model], gumbel_p, config.gumbel_temperature, config.gumbel_hard
         )
         applied = relaxed_bernoulli(
-            torch.logit(selection.q)[model], logistic_q, config.gumbel_temperature, config.gumbel_hard
+            torch.logit(selection.q, eps=1e-6)[model], logistic_q, config.gumbel_temperature, config.gumbel_hard
         )
         mixed = torch.zeros_like(images)
         for index in range(self.num_primitives):

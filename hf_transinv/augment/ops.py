@@ -1,7 +1,7 @@
 """Differentiable image functions: f(images, parameters) -> images, batched, one set of parameters an image.
 
-All take images [B, C, H, W] (float, pixels in [0, 1]) and are deterministic in (images, parameters), so an augmentation can
-be replayed. None of them brings the result back into [0, 1]; `into_range` does that once at the end.
+All take images [B, C, H, W] (float, pixels in [0, 1]) and are deterministic in (images, parameters), so an
+augmentation can be replayed. None of them brings the result back into [0, 1]; `into_range` does that once at the end.
 
 The four of TransInv (Kurioka et al., ICONIP 2024, section 4.2):
     contrast and brightness   alpha x + beta
@@ -73,7 +73,9 @@ def blur_radius(max_variance: float) -> int:
 
 def add_gaussian_noise(images: Tensor, variance: Tensor, noise: Tensor) -> Tensor:
     """x + sqrt(nu) eps, with `variance` nu [B] and standard normal `noise` eps of the shape of the images."""
-    return images + per_image(variance.sqrt()) * noise
+    # The slope of the root at 0 is infinite, and infinity times a saturated sigmoid's 0 is no number.
+    scale = variance.clamp_min(torch.finfo(variance.dtype).tiny).sqrt()
+    return images + per_image(scale) * noise
 
 
 def into_range(images: Tensor, mode: str = "clamp") -> Tensor:

@@ -1,4 +1,4 @@
-"""Fixed augmentation policies: nothing about them is learned. Each draws for a whole batch, then applies what was drawn."""
+"""Fixed augmentation policies: nothing is learned. Each draws for a whole batch, then applies what was drawn."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -1,8 +1,9 @@
 """The learned primitives a_phi(x, z): a latent z ~ N(0, I_M) -> an MLP (phi) -> parameters -> an image function.
 
-TransInv, section 4.2, K = 4. The ranges of contrast, brightness, blur and noise are the paper's; the geometric range is open
-there and is a field (0.25 an affine entry, TeachAugment's). The MLP's shape and start are open too: z of 32, one hidden
-layer of 64, a small last layer; noise and blur start weak (ours), so that training does not begin on destroyed images.
+TransInv, section 4.2, K = 4. The ranges of contrast, brightness, blur and noise are the paper's; the geometric range
+is open there and is a field (0.25 an affine entry, TeachAugment's). The MLP's shape and start are open too: z of 32,
+one hidden layer of 64, a small last layer; noise and blur start weak (ours), so that training does not begin on
+destroyed images.
 """
 
 from dataclasses import dataclass

@@ -6,9 +6,9 @@ The objective is linear in the probabilities. With o the objective of one image 
 
 so its gradient needs the mean objective of each choice and nothing else.
 
-`expectation`: each choice of each teacher gets its share of the batch (a stratum), its objective is averaged and weighted by
-its probability: unbiased, and one primitive an image. `gumbel`: the paper's Gumbel-Softmax relaxation (section 3.1; Jang et
-al., ICLR 2017): every primitive on every image, biased.
+`expectation`: each choice of each teacher gets its share of the batch (a stratum), its objective is averaged and
+weighted by its probability: unbiased, and one primitive an image. `gumbel`: the paper's Gumbel-Softmax relaxation
+(section 3.1; Jang et al., ICLR 2017): every primitive on every image, biased.
 
 Which symbol is which: p `p` [L, K], q `q` [L], r `r` [L]; a choice is 0 .. K-1 for a primitive and K for "clean".
 """
@@ -26,8 +26,8 @@ class Draws:
 
     Attributes:
         z: latents, [B, M].
-        model: which teacher's augmentation model deforms the image, [B], kept on the CPU (it steers, it is not computed
-            with, so that choosing never waits for the device).
+        model: which teacher's augmentation model deforms the image, [B], kept on the CPU (it steers, it is not
+            computed with, so that choosing never waits for the device).
         choice: which primitive, [B]; K means the image stays as it is. On the CPU.
         noise: standard normal noise for the rows that need it, [n, C, H, W].
         noise_row: each image's row in `noise`, -1 where it has none, [B], on the CPU.
@@ -62,8 +62,8 @@ def stratified_choices(batch_size: int, num_models: int, num_choices: int, gener
     """Give every (model, choice) its share of the batch, in random order.
 
     Returns:
-        model [B], choice [B] and share [B]: 1 / (images in the stratum) when every stratum has an image; otherwise strata /
-        batch for the strata that were drawn, each equally likely, so that the weighted sum stays unbiased.
+        model [B], choice [B] and share [B]: 1 / (images in the stratum) when every stratum has an image; otherwise
+        strata / batch for the strata that were drawn, each equally likely, so that the weighted sum stays unbiased.
     """
     cells = num_models * num_choices
     order = torch.randperm(cells, generator=generator)
@@ -107,8 +107,8 @@ def sample_gumbel(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
 
 
 def relaxed_categorical(log_p: Tensor, gumbel: Tensor, temperature: float, hard: bool) -> Tensor:
-    """A relaxed one-hot sample g of Categorical(p), [..., K]; `hard` puts the one-hot vector in the forward pass and keeps
-    the relaxed one's gradient (straight through)."""
+    """A relaxed one-hot sample g of Categorical(p), [..., K]; `hard` puts the one-hot vector in the forward pass and
+    keeps the relaxed one's gradient (straight through)."""
     soft = torch.softmax((log_p + gumbel) / temperature, dim=-1)
     if not hard:
         return soft

@@ -99,8 +99,8 @@ class Classifier(nn.Module):
         return (images - self.mean) / self.std
 
     def relabel(self, label_names: Sequence[str]) -> "Classifier":
-        """Give the network these classes, in place. A timm network gets a new head; one of transformers, whose heads go by
-        many names, keeps its own, which must have as many classes.
+        """Give the network these classes, in place. A timm network gets a new head; one of transformers, whose heads
+        go by many names, keeps its own, which must have as many classes.
 
         Raises:
             InputError: a network of transformers has another number of classes.
@@ -110,7 +110,7 @@ class Classifier(nn.Module):
             self.network.pretrained_cfg = {**self.network.pretrained_cfg, "num_classes": len(label_names)}
         elif len(label_names) != self.num_classes:
             raise InputError(
-                f"Model {self.source!r} has {self.num_classes} classes, not {len(label_names)}; open it with num_classes."
+                f"Model {self.source!r} has {self.num_classes} classes, not {len(label_names)}; open it for those."
             )
         self.num_classes, self.label_names = len(label_names), [str(name) for name in label_names]
         return self

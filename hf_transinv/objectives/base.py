@@ -49,16 +49,17 @@ class Objective(ABC):
     def loss(self, player: str, nets: Mapping[str, nn.Module], batch: Batch, draws: Any) -> dict[str, Tensor]:
         """Losses of one player, "total" among them.
 
-        "total" is scaled so that it adds up over micro-batches and averages over processes to the loss of the whole batch.
+        "total" is scaled so that it adds up over micro-batches and averages over processes to the whole batch's loss.
 
         Args:
             player: whose turn it is.
-            nets: the players as they are to be called in this turn (the playing one perhaps wrapped for several devices).
+            nets: the players as they are to be called in this turn (the playing one perhaps wrapped for several
+                devices).
             batch: this process's images.
             draws: the part of `draw`'s answer that belongs to them.
         """
 
-    def after_step(self, player: str, nets: Mapping[str, nn.Module]) -> None:
+    def after_step(self, player: str, nets: Mapping[str, nn.Module]) -> None:  # noqa: B027 (most methods do nothing)
         """Called when the optimizer of a player has made a step; the nets are unwrapped."""
 
     def extra_state(self) -> dict[str, nn.Module]:
@@ -70,5 +71,5 @@ class Objective(ABC):
         return {}
 
     def warnings(self, recent: Mapping[str, float]) -> dict[str, str]:
-        """What is going wrong, a sentence under a short key each, judged by recent means of the terms (player/term)."""
+        """What is going wrong: short keys and a sentence each, judged by recent means of the terms (player/term)."""
         return {}

@@ -1,7 +1,7 @@
 """Plain supervised training: the mean cross-entropy of the student on images that were cropped and flipped, or not.
 
-It is the fair row beside every method: "fine-tuning" (no augmentation at all) and "crop + flip" are this objective. Under
-random corruptions it trains a teacher that is robust to them.
+It is the fair row beside every method: "fine-tuning" (no augmentation at all) and "crop + flip" are this objective.
+Under random corruptions it trains a teacher that is robust to them.
 """
 
 from collections.abc import Mapping

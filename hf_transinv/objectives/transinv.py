@@ -1,21 +1,22 @@
-"""TransInv: transferring teachers' invariance to a student through an augmentation that is learned (Kurioka et al., 2024).
+"""TransInv: teachers' invariance transferred to a student by a learned augmentation (Kurioka et al., ICONIP 2024).
 
-    min over theta, max over (phi, p, q) of  sum_i E_z[ L1(y_i, F(A(x_i, z))) - L2(T(x_i), T(A(x_i, z))) ]        (eq. 5)
+    min over theta, max over (phi, p, q) of  sum_i E_z[ L1(y_i, F(A(x_i, z))) - L2(T(x_i), T(A(x_i, z))) ]     (eq. 5)
 
-The student descends L1 under the augmentation; each teacher's augmentation model ascends "hard - keep": hard for the student
-(L1), harmless to its teacher (L2). With L teachers the max stands inside eq. 6's sum, so each model ascends its own objective
-at full weight, and r alone chooses among them (`selection="r"`), with an entropy bonus: the objective is linear in r, and
-without the bonus r runs to one teacher.
+The student descends L1 under the augmentation; each teacher's augmentation model ascends "hard - keep": hard for the
+student (L1), harmless to its teacher (L2). With L teachers the max stands inside eq. 6's sum, so each model ascends
+its own objective at full weight, and r alone chooses among them (`selection="r"`), with an entropy bonus: the
+objective is linear in r, and without the bonus r runs to one teacher.
 
-Eq. 5 taken literally has a hole: destroying an image costs a student of c classes up to ln c and a teacher of d classes about
-ln d, so with c > d destroying pays. Hence three forms of what the augmentation ascends, O_k (hard and keep are means under A):
+Eq. 5 taken literally has a hole: destroying an image costs a student of c classes up to ln c and a teacher of d
+classes about ln d, so with c > d destroying pays. Hence three forms of what the augmentation ascends, O_k (hard and
+keep are means under A):
 
     paper         hard - keep
     normalised    hard / ln c - keep / ln d
-    constrained   hard subject to keep <= tolerance; its Lagrangian hard - lambda (keep - tolerance), lambda by dual ascent
+    constrained   hard subject to keep <= tolerance: hard - lambda (keep - tolerance), lambda by dual ascent
 
-keep is KL(T(x) || T(A(x))), or the paper's cross-entropy (`keep="cross_entropy"`), which adds the teacher's own entropy
-H(T(x)): a constant for phi, p and q, but not for r, which it turns against unsure teachers.
+keep is KL(T(x) || T(A(x))), or the paper's cross-entropy (`keep="cross_entropy"`), which adds the teacher's own
+entropy H(T(x)): a constant for phi, p and q, but not for r, which it turns against unsure teachers.
 
 Which symbol is which: F `nets["student"]`, A `nets["augmentation"]`, T^k `teachers[k]`, L1 `hard`, L2 `keep`, lambda
 `multipliers`. Departure: q's choice is made an image, and so is the teacher's (the paper: an iteration).
@@ -57,10 +58,11 @@ class TransInvConfig:
     Attributes:
         objective: "paper", "normalised" or "constrained", see the module's docstring.
         tolerance: constrained form: how far a teacher's answer may move in the mean, KL in nats.
-        multipliers: constrained form: one multiplier a "teacher", or one a "primitive" (each then learns its own range).
+        multipliers: constrained form: one multiplier a "teacher", or one a "primitive" (each then learns its own
+            range).
         keep: "kl", or "cross_entropy" as the paper has it.
-        selection: "r" learns which teacher's augmentation an image gets; "sum" is eq. 6 without r: the student sees every
-            image under each teacher's augmentation, at that many times the cost.
+        selection: "r" learns which teacher's augmentation an image gets; "sum" is eq. 6 without r: the student sees
+            every image under each teacher's augmentation, at that many times the cost.
         r_entropy: weight of the entropy bonus on r.
         p_entropy: weight of the entropy bonus on each p.
         inner_steps: n_inner of Algorithm 1, student turns to one augmentation turn.
@@ -289,8 +291,8 @@ class TransInv(Objective):
         copies = len(self.teachers) if self.config.selection == "sum" else 1
         if q.max() > 0.95 and loss / copies > 0.95 * chance:
             found["hole"] = (
-                f"the augmentation is destroying the images: q is {q.max():.2f} and the student's loss {loss:.2f} is near "
-                f"ln(classes) = {chance:.2f}. Use --objective constrained (or a smaller --tolerance)"
+                f"the augmentation is destroying the images: q is {q.max():.2f} and the student's loss {loss:.2f} is "
+                f"near ln(classes) = {chance:.2f}. Use --objective constrained (or a smaller --tolerance)"
             )
         if q.max() < 0.02:
             found["idle"] = f"the augmentation has switched itself off (q at most {q.max():.3f}); try --q_min 0.2"
