@@ -51,7 +51,7 @@ def student_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig, max_
         schedule, _ = create_scheduler_v2(
             optimizer,
             sched=config.lr_scheduler,
-            num_epochs=max_steps,
+            num_epochs=max_steps - warmup,  # with a prefix timm counts from the end of the warm-up
             warmup_epochs=warmup,
             warmup_lr=config.learning_rate / 100,
             warmup_prefix=warmup > 0,

@@ -147,7 +147,18 @@ class Trainer:
             self.step += 1
             self.images_seen += self.feeds["student"].batch_size
             self.schedule.step_update(self.step)
+            self._share_buffers()
         self.objective.after_step(player, self.objective.players)
+
+    def _share_buffers(self) -> None:
+        """Give every process the first one's BatchNorm statistics, so that averages, evaluations and resumes agree."""
+        buffers = [buffer for buffer in self.objective.players["student"].buffers() if buffer.is_floating_point()]
+        if self.accelerator.num_processes == 1 or not buffers:
+            return
+        flat = torch.cat([buffer.flatten() for buffer in buffers])
+        torch.distributed.broadcast(flat, src=0)
+        for buffer, values in zip(buffers, flat.split([buffer.numel() for buffer in buffers]), strict=True):
+            buffer.copy_(values.view_as(buffer))
 
     # The loop
 
