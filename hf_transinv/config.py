@@ -6,7 +6,6 @@ Every field is a flag of the same name and a key of the YAML (`--config FILE`); 
 
 import difflib
 import inspect
-import itertools
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
@@ -121,7 +120,6 @@ class TrainConfig:
         augment_learning_rate: of phi (AdamW).
         augment_weight_decay: of phi.
         selection_learning_rate: of the logits of p, q and r (Adam).
-        dual_learning_rate: of the multipliers of the constrained objective.
         seed: of everything random.
         channels_last: memory layout of the networks.
         logging_steps: student steps between two lines of metrics.jsonl.
@@ -144,7 +142,6 @@ class TrainConfig:
     augment_learning_rate: float = 1e-3
     augment_weight_decay: float = 1e-2
     selection_learning_rate: float = 0.03
-    dual_learning_rate: float = 0.03
     seed: int = 0
     channels_last: bool = True
     logging_steps: int = 50
@@ -165,7 +162,7 @@ class TrainConfig:
                 raise InputError(f"{name} must be positive, given {getattr(self, name)}")
         for name in ("weight_decay", "max_grad_norm", "augment_weight_decay", "warmup_ratio", "momentum"):
             _at_least(name, getattr(self, name), 0)
-        for name in ("learning_rate", "augment_learning_rate", "selection_learning_rate", "dual_learning_rate"):
+        for name in ("learning_rate", "augment_learning_rate", "selection_learning_rate"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} must be positive, given {getattr(self, name)}")
         if self.warmup_ratio >= 1 or not 0 <= self.label_smoothing < 1:
@@ -266,7 +263,7 @@ def _configs_first(argv: Sequence[str]) -> list[str]:
     configs, others, tokens = [], [], iter(argv)
     for token in tokens:
         if token == "--config":
-            configs += [token, *itertools.islice(tokens, 1)]
+            configs += [token, next(tokens, "")]
         else:
             (configs if token.startswith("--config=") else others).append(token)
     return configs + others

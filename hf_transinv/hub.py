@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, HfApi, get_token
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.errors import HTTPError  # of httpx or httpx2, whichever this version stands on
 
 from hf_transinv.errors import InputError
 
@@ -35,6 +35,6 @@ def push_run(folder: Path, repo_id: str) -> str:
     try:
         url = api.create_repo(repo_id, exist_ok=True)
         api.create_commit(repo_id, operations, commit_message="Student trained with hf_transinv")
-    except (HfHubHTTPError, OSError, ValueError) as error:
+    except (HTTPError, OSError, ValueError) as error:
         raise InputError(f"{repo_id} could not be pushed ({error}); {folder} is complete and unchanged") from error
     return str(url)

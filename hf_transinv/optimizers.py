@@ -30,12 +30,13 @@ def build_optimizer(player: nn.Module, config: TrainConfig) -> torch.optim.Optim
 
 
 def augmentation_optimizer(panel: AugmentationPanel, config: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW in three groups: phi; the logits of p, q and r; the multipliers (whose descent is the dual's ascent)."""
+    """AdamW in three groups: phi; the logits of p, q and r; the multipliers (at rest)."""
     logits = [panel.logits_r, *(x for model in panel.models for x in (model.logits_p, model.logit_q))]
     groups = [
         {"params": [x for model in panel.models for x in model.primitives.parameters()]},
         {"params": logits, "lr": config.selection_learning_rate, "weight_decay": 0.0},
-        {"params": [panel.log_multipliers], "lr": config.dual_learning_rate, "weight_decay": 0.0},
+        # The objective moves them itself (projected dual ascent): here so that their gradient is unscaled and cleared.
+        {"params": [panel.multipliers], "lr": 0.0, "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=config.augment_learning_rate, weight_decay=config.augment_weight_decay)
 

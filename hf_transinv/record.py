@@ -79,7 +79,7 @@ class RunRecord:
         """
         try:
             return json.loads((folder / "run.json").read_text())
-        except (OSError, json.JSONDecodeError) as error:
+        except (OSError, ValueError) as error:
             raise InputError(f"{folder} holds no run (run.json: {error})") from error
 
     def update(self, **entries: Any) -> None:

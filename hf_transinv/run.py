@@ -64,7 +64,7 @@ def start_accelerator(output: OutputConfig) -> Accelerator:
         InputError: the launcher was asked for several processes and started one, or a tracker is not installed.
     """
     report_to = None if output.report_to == "none" else output.report_to
-    accelerator = Accelerator(log_with=report_to, project_dir=output.output_dir)
+    accelerator = Accelerator(log_with=report_to, project_dir=output.output_dir or "outputs")
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.INFO if accelerator.is_main_process else 30)
     for noisy in ("httpx", "httpx2", "datasets", "timm", "huggingface_hub", "torch.distributed"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
@@ -173,6 +173,10 @@ def output_folder(output: OutputConfig, recipe: str) -> Path:
     else:
         folder = Path("outputs") / f"{recipe}-{time.strftime('%Y%m%d-%H%M%S')}"
     if output.resume_from:
+        if output.resume_from != "latest" and Path(output.resume_from).resolve().parent.parent != folder.resolve():
+            raise InputError(
+                f"checkpoint {output.resume_from} is not one of the run in {folder}; leave out --output_dir"
+            )
         if not (folder / "run.json").exists():
             raise InputError(f"{folder} holds no run to resume (no run.json)")
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -236,7 +240,7 @@ class Session:
     def __init__(
         self, recipe: str, data: DataConfig, train: TrainConfig, output: OutputConfig, config: dict[str, Any]
     ) -> None:
-        self.train, self.output = train, output
+        self.recipe, self.train, self.output = recipe, train, output
         self.corruptions = chosen_corruptions(output)
         if output.push_to_hub:
             check_token()
@@ -248,18 +252,26 @@ class Session:
                 f"{train.gradient_accumulation_steps} micro-batches"
             )
         self.folder = self._agree(lambda: output_folder(output, recipe))
-        self.record, self.rows, self.main_row = None, {}, None
-        if self.accelerator.is_main_process:
-            before = RunRecord.read(self.folder) if output.resume_from else None
-            if before:
-                check_same_run(before["config"], config)
-            self.record = RunRecord(self.folder, recipe, config)
-            self.rows = before.get("rows", {}) if before and output.resume_from == "latest" else {}
-            self.record.update(rows=self.rows)
-        self.rows = self._agree(lambda: self.rows)
-        if output.report_to != "none":
-            self.accelerator.init_trackers(recipe, config=_flat_config(config))
+        self.rows, self.main_row = self._agree(lambda: self._earlier_rows(config)), None
+        self.record = RunRecord(self.folder, recipe, config) if self.accelerator.is_main_process else None
         self.data = open_data(data, self.accelerator)
+
+    def _earlier_rows(self, config: dict[str, Any]) -> dict[str, Any]:
+        """What an earlier start of this run has finished."""
+        if not self.output.resume_from:
+            return {}
+        before = RunRecord.read(self.folder)
+        check_same_run(before["config"], config)
+        return before.get("rows", {}) if self.output.resume_from == "latest" else {}
+
+    def _take_folder(self) -> None:
+        """Write run.json, open the tracker: only now, so that input that is refused leaves the folder as it was."""
+        if self.record:
+            self.record.update(rows=self.rows)
+        if self.output.report_to != "none":
+            config = _flat_config(self.record.content["config"]) if self.record else None
+            self.accelerator.project_configuration.logging_dir = str(self.folder)
+            self.accelerator.init_trackers(self.recipe, config=config)
 
     def _agree(self, decide: Callable[[], Any]) -> Any:
         """Decide on the main process, for all; an InputError there is raised everywhere."""
@@ -300,10 +312,12 @@ class Session:
             Stopped: a signal ended the training; a checkpoint is written.
         """
         main = self.main_row in (None, name)
-        self.main_row = self.main_row or name
         folder = self.folder if main else self.folder / "baselines" / re.sub(r"\W+", "_", name)
         trainer, feeds = self._trainer(name, objective, crop, flip, folder)
         self._resume(trainer, folder, main)
+        if self.main_row is None:
+            self.main_row = name
+            self._take_folder()
         if name in self.rows and trainer.step >= trainer.max_steps:
             return self.rows[name]
         try:

@@ -12,6 +12,7 @@ import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -54,11 +55,15 @@ def save_state(folder: Path, step: int, modules: Mapping[str, nn.Module], traini
         if final.exists():
             shutil.rmtree(final)
         os.replace(temporary, final)
-    except OSError as error:
+    except (
+        OSError,
+        SafetensorError,
+        RuntimeError,
+    ) as error:  # safetensors' and torch's writers have errors of their own
         shutil.rmtree(temporary, ignore_errors=True)
         older = checkpoints(folder)
         last = f"the last good one is {older[-1]}" if older else "there is no earlier one"
-        raise InputError(f"checkpoint {final} could not be written ({error.strerror or error}); {last}") from error
+        raise InputError(f"checkpoint {final} could not be written ({error}); {last}. Is the disk full?") from error
     for old in checkpoints(folder)[:-keep]:
         shutil.rmtree(old)
     return final
@@ -83,12 +88,15 @@ def load_state(path: Path, modules: Mapping[str, nn.Module]) -> dict[str, Any]:
         for name, digest in manifest["sha256"].items():
             if _sha256(path / name) != digest:
                 raise InputError(f"checkpoint {path}: {name} is damaged (its SHA-256 differs){_instead(path)}")
+        unknown = [name for name in modules if f"{name}.safetensors" not in manifest["sha256"]]
+        if unknown:
+            raise InputError(f"checkpoint {path} does not fit this run: it has no {', '.join(unknown)}")
         for name, module in modules.items():
             module.load_state_dict(load_file(path / f"{name}.safetensors"))
         return torch.load(path / "training.pt", weights_only=True, map_location="cpu")
     except FileNotFoundError as error:
         raise InputError(f"checkpoint {path}: {Path(error.filename).name} is missing{_instead(path)}") from error
-    except (KeyError, json.JSONDecodeError, SafetensorError) as error:
+    except (KeyError, TypeError, json.JSONDecodeError, SafetensorError, UnpicklingError) as error:
         raise InputError(f"checkpoint {path} is damaged ({error}){_instead(path)}") from error
     except RuntimeError as error:
         raise InputError(f"checkpoint {path} does not fit this run: {error}") from error

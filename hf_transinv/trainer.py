@@ -142,13 +142,13 @@ class Trainer:
         if player == "student" and self.config.max_grad_norm > 0:
             self.accelerator.clip_grad_norm_(self.nets[player].parameters(), self.config.max_grad_norm)
         optimizer.step()
-        optimizer.zero_grad()
         if player == "student":
             self.step += 1
             self.images_seen += self.feeds["student"].batch_size
             self.schedule.step_update(self.step)
             self._share_buffers()
         self.objective.after_step(player, self.objective.players)
+        optimizer.zero_grad()
 
     def _share_buffers(self) -> None:
         """Give every process the first one's BatchNorm statistics, so that averages, evaluations and resumes agree."""
@@ -235,17 +235,27 @@ class Trainer:
     def _check_finite(self) -> None:
         for name in sorted(self._terms, key=lambda term: term.endswith("/total")):
             if not torch.isfinite(self._terms[name][-1]):
-                saved = checkpoints(self.folder / "checkpoints")
-                last = f"the last good checkpoint is {saved[-1]}" if saved else "there is no checkpoint yet"
-                raise TrainingDiverged(
-                    f"{name.replace('/', ' turn, term ')} is {self._terms[name][-1].item()} at step {self.step}; "
-                    f"{last}. Try a smaller learning_rate or max_grad_norm"
-                )
+                value = self._terms[name][-1].item()
+                where = name.replace("/", " turn, term ")
+                raise TrainingDiverged(f"{where} is {value} at step {self.step}; {self._advice()}")
+
+    def _advice(self) -> str:
+        saved = checkpoints(self.folder / "checkpoints")
+        last = f"the last good checkpoint is {saved[-1]}" if saved else "there is no checkpoint yet"
+        return f"{last}. Try a smaller learning_rate or max_grad_norm"
 
     # Stop and resume
 
     def save(self) -> None:
-        """Write a checkpoint; every process's own random state goes beside the shared one."""
+        """Write a checkpoint; every process's own random state goes beside the shared one.
+
+        Raises:
+            TrainingDiverged: weights are not finite (a gradient overflowed): the loss will show it in the next turn.
+            InputError: it cannot be written.
+        """
+        for name, module in self.objective.players.items():
+            if not all(parameter.isfinite().all() for parameter in module.parameters()):
+                raise TrainingDiverged(f"weights of {name} are not finite at step {self.step}; {self._advice()}")
         own = {"torch": torch.get_rng_state()}
         if self.accelerator.device.type == "cuda":
             own["cuda"] = torch.cuda.get_rng_state()

@@ -3,7 +3,7 @@
     A_{phi,p,q}(x, z) = b a_i(x, z) + (1 - b) x,    i ~ Categorical(p),  b ~ Bernoulli(q),  z ~ N(0, I_M)
 
 Which symbol is which: phi the primitives' MLPs; p = softmax(`logits_p`); q = q_min + (1 - q_min) sigmoid(`logit_q`);
-r = softmax(`logits_r`); lambda = exp(`log_multipliers`), the multipliers of the constrained objective.
+r = softmax(`logits_r`); lambda = `multipliers`, of the constrained objective.
 """
 
 from dataclasses import dataclass, field
@@ -102,7 +102,7 @@ class AugmentationPanel(nn.Module):
         self.config = config
         self.models = nn.ModuleList(AugmentationModel(config) for _ in range(num_models))
         self.logits_r = nn.Parameter(torch.zeros(num_models))
-        self.log_multipliers = nn.Parameter(torch.zeros(num_models, len(config.primitives)))
+        self.multipliers = nn.Parameter(torch.ones(num_models, len(config.primitives)))
         self.noisy = torch.tensor([PRIMITIVES[name].uses_noise for name in config.primitives] + [False])
 
     @property
@@ -114,7 +114,7 @@ class AugmentationPanel(nn.Module):
         """p, q, r and the multipliers as they stand, in the graph."""
         p = torch.stack([model.p for model in self.models])
         q = torch.stack([model.q for model in self.models])
-        return Selection(p, q, torch.softmax(self.logits_r, dim=0), self.log_multipliers.exp())
+        return Selection(p, q, torch.softmax(self.logits_r, dim=0), self.multipliers)
 
     def draw(
         self,

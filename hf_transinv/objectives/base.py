@@ -60,7 +60,7 @@ class Objective(ABC):
         """
 
     def after_step(self, player: str, nets: Mapping[str, nn.Module]) -> None:  # noqa: B027 (most methods do nothing)
-        """Called when the optimizer of a player has made a step; the nets are unwrapped."""
+        """Called when the optimizer of a player has made a step, gradients still there; the nets are unwrapped."""
 
     def extra_state(self) -> dict[str, nn.Module]:
         """Modules that move without an optimizer (an EMA): saved and restored with the players."""

@@ -13,7 +13,7 @@ keep are means under A):
 
     paper         hard - keep
     normalised    hard / ln c - keep / ln d
-    constrained   hard subject to keep <= tolerance: hard - lambda (keep - tolerance), lambda by dual ascent
+    constrained   hard subject to keep <= tolerance: hard - lambda (keep - tolerance), lambda >= 0 by dual ascent
 
 keep is KL(T(x) || T(A(x))), or the paper's cross-entropy (`keep="cross_entropy"`), which adds the teacher's own
 entropy H(T(x)): a constant for phi, p and q, but not for r, which it turns against unsure teachers.
@@ -60,6 +60,7 @@ class TransInvConfig:
         tolerance: constrained form: how far a teacher's answer may move in the mean, KL in nats.
         multipliers: constrained form: one multiplier a "teacher", or one a "primitive" (each then learns its own
             range).
+        dual_learning_rate: constrained form: what a multiplier gains a turn for each nat beyond the tolerance.
         keep: "kl", or "cross_entropy" as the paper has it.
         selection: "r" learns which teacher's augmentation an image gets; "sum" is eq. 6 without r: the student sees
             every image under each teacher's augmentation, at that many times the cost.
@@ -71,6 +72,7 @@ class TransInvConfig:
     objective: str = "constrained"
     tolerance: float = 0.2
     multipliers: str = "teacher"
+    dual_learning_rate: float = 0.5
     keep: str = "kl"
     selection: str = "r"
     r_entropy: float = 0.3
@@ -91,6 +93,8 @@ class TransInvConfig:
             raise InputError(
                 "inner_steps must be at least 1, tolerance positive, r_entropy and p_entropy not negative"
             )
+        if not self.dual_learning_rate > 0:
+            raise InputError(f"dual_learning_rate must be positive, given {self.dual_learning_rate}")
         if self.objective == "constrained" and self.keep != "kl":
             raise InputError(
                 "the constrained objective bounds a KL divergence: it needs keep 'kl', not 'cross_entropy'"
@@ -142,7 +146,7 @@ class TransInv(Objective):
         self.teachers = teachers
         self.turns = (("student",),) * config.inner_steps + (("augmentation",),)
         augmentation.logits_r.requires_grad_(config.selection == "r")
-        augmentation.log_multipliers.requires_grad_(config.objective == "constrained")
+        augmentation.multipliers.requires_grad_(config.objective == "constrained")
         self._drawn_from: Selection | None = None
         self._log_classes = torch.tensor([math.log(teacher.num_classes) for teacher in teachers])
 
@@ -263,6 +267,11 @@ class TransInv(Objective):
     # What moves without an optimizer, and what can be seen
 
     def after_step(self, player: str, nets: Mapping[str, nn.Module]) -> None:
+        if player == "augmentation" and self.config.objective == "constrained":
+            multipliers = self.players["augmentation"].multipliers
+            if multipliers.grad is not None:
+                with torch.no_grad():
+                    multipliers.sub_(self.config.dual_learning_rate * multipliers.grad).clamp_(min=0)
         if player == "student":
             for teacher in self._averages():
                 teacher.update(nets["student"])
