@@ -69,6 +69,8 @@ def export_classifier(
         if card is not None:
             (partial / "README.md").write_text(card, encoding="utf-8")
         _put_in_place(partial, folder)
+    except SafetensorError as error:
+        raise InputError(f"{folder} could not be written ({error}). Is the disk full?") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder

@@ -1,6 +1,7 @@
 """What the recipes share: one run from its configuration to a trained and evaluated student in its output folder."""
 
 import contextlib
+import errno
 import logging
 import os
 import re
@@ -36,6 +37,7 @@ logger = logging.getLogger(__name__)
 
 # What may differ when a run is resumed: where it reports to, not what it computes.
 _FREE_ON_RESUME = {"resume_from", "output_dir", "report_to", "push_to_hub", "eval_batch_size"}
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class Stopped(Exception):
@@ -51,6 +53,12 @@ def clear_errors() -> Iterator[None]:
         sys.stdout.flush()
         sys.stderr.write(f"\nerror: {error}\n")
         sys.exit(2 if isinstance(error, InputError) else 3)
+    except OSError as error:
+        if error.errno not in _DISK_FULL:
+            raise
+        sys.stdout.flush()
+        sys.stderr.write(f"\nerror: {error}. Is the disk full? Checkpoints that were written before are whole\n")
+        sys.exit(2)
     except Stopped as stop:
         sys.stdout.flush()
         sys.stderr.write(f"\n{stop}\n")
@@ -142,6 +150,9 @@ def open_data(config: DataConfig, accelerator: Accelerator) -> Data:
     }
     evaluation = ResidentSplit.load(held, **options)
     train = source if config.streaming else ResidentSplit.load(source, **options)
+    for split, name in ((evaluation, eval_split), (train, config.train_split)):
+        if isinstance(split, ResidentSplit) and split.num_skipped and accelerator.is_main_process:
+            logger.warning("split %r: %d images could not be decoded and are left out", name, split.num_skipped)
     return Data(train, evaluation, config)
 
 

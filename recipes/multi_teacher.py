@@ -23,7 +23,7 @@ from hf_transinv.objectives.transinv import TransInv, TransInvConfig
 from hf_transinv.record import read_metrics
 from hf_transinv.run import Session, clear_errors, new_student
 
-BASELINES = {"plain": ("fine-tuning", "none", False), "crop_flip": ("crop + flip", None, True)}
+BASELINES = {"plain": ("fine-tuning", "none", False), "crop_flip": ("crop + flip", "pad", True)}
 
 
 def main() -> None:
@@ -57,7 +57,7 @@ def main() -> None:
     for baseline in output.baselines:
         title, crop, flip = BASELINES[baseline]
         rival = new_student(names, session.data.label_names, train.seed)
-        session.fit(title, Supervised(rival, train.label_smoothing), crop or data.crop, flip and data.flip)
+        session.fit(title, Supervised(rival, train.label_smoothing), crop, flip)
     print(session.publish(student, "TransInv", "TransInv with " + ", ".join(names.teachers)))
 
 

@@ -70,7 +70,7 @@ class TransInvConfig:
     """
 
     objective: str = "constrained"
-    tolerance: float = 0.2
+    tolerance: float = 0.1
     multipliers: str = "teacher"
     dual_learning_rate: float = 0.5
     keep: str = "kl"
