@@ -51,7 +51,7 @@ def clear_errors() -> Iterator[None]:
         yield
     except (InputError, TrainingDiverged) as error:
         sys.stdout.flush()
-        sys.stderr.write(f"\nerror: {error}\n")
+        sys.stderr.write(f"\nerror: {' '.join(str(error).split())}\n")
         sys.exit(2 if isinstance(error, InputError) else 3)
     except OSError as error:
         if error.errno not in _DISK_FULL:

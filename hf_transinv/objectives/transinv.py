@@ -15,6 +15,9 @@ keep are means under A):
     normalised    hard / ln c - keep / ln d
     constrained   hard subject to keep <= tolerance: hard - lambda (keep - tolerance), lambda >= 0 by dual ascent
 
+With a multiplier a primitive, each primitive's own mean is held to the tolerance, weighted by q p_i like the rest, so
+p and q see a primitive's slack as a reward.
+
 keep is KL(T(x) || T(A(x))), or the paper's cross-entropy (`keep="cross_entropy"`), which adds the teacher's own
 entropy H(T(x)): a constant for phi, p and q, but not for r, which it turns against unsure teachers.
 
@@ -270,8 +273,10 @@ class TransInv(Objective):
         if player == "augmentation" and self.config.objective == "constrained":
             multipliers = self.players["augmentation"].multipliers
             if multipliers.grad is not None:
+                # Float16's loss scaling begins with gradients that overflow, and skips those steps.
+                gradient = multipliers.grad.nan_to_num(0.0, 0.0, 0.0)
                 with torch.no_grad():
-                    multipliers.sub_(self.config.dual_learning_rate * multipliers.grad).clamp_(min=0)
+                    multipliers.sub_(self.config.dual_learning_rate * gradient).clamp_(min=0)
         if player == "student":
             for teacher in self._averages():
                 teacher.update(nets["student"])

@@ -92,7 +92,7 @@ def folded(image):
 
 def softmax(logits):
     """exp(l_c) / sum exp(l), a list."""
-    largest = max(float(value) for value in logits)
+    largest = max(value if isinstance(value, float) else value.item() for value in logits)
     powers = [np.exp(value - largest) if isinstance(value, float) else (value - largest).exp() for value in logits]
     return [power / sum(powers) for power in powers]
 

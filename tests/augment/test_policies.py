@@ -1,0 +1,79 @@
+"""Random corruptions: share, names and severities as drawn, and what was drawn is what an image gets."""
+
+import math
+
+import pytest
+import torch
+from scipy.stats import chi2
+
+from hf_transinv.augment.corruptions import corrupt
+from hf_transinv.augment.policies import RandomCorruption
+from hf_transinv.errors import InputError
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def pixels(batch=8):
+    return torch.rand(batch, 3, 32, 32, generator=seeded())
+
+
+def test_shares_are_as_asked():
+    n, names = 20_000, ["contrast", "brightness", "pixelate"]
+    draws = RandomCorruption(names, clean_share=0.3, severities=(2, 4)).draw(n, seeded())
+    clean = draws.which == -1
+    assert abs(clean.sum() - 0.3 * n) < 4 * math.sqrt(n * 0.3 * 0.7)
+    for values, known in ((draws.which[~clean], (0, 1, 2)), (draws.severity, (2, 4))):
+        counts = torch.stack([(values == value).sum() for value in known])
+        assert counts.sum() == len(values)
+        expected = len(values) / len(known)
+        assert ((counts - expected) ** 2 / expected).sum() < chi2.ppf(0.999, len(known) - 1)
+
+
+@pytest.mark.parametrize("share, clean", [(0.0, 0), (1.0, 100)])
+def test_all_or_none(share, clean):
+    assert (RandomCorruption(["pixelate"], share).draw(100, seeded()).which == -1).sum() == clean
+
+
+def test_images_get_what_was_drawn():
+    policy, images = RandomCorruption(["contrast", "brightness"], 0.4), pixels(16)
+    draws = policy.draw(16, seeded())
+    corrupted = policy(images, draws)
+    assert set(draws.which.tolist()) == {-1, 0, 1}
+    for b in range(16):
+        expected = images[b : b + 1]
+        if draws.which[b] >= 0:  # neither of the two is random
+            expected = corrupt(expected, policy.names[draws.which[b]], draws.severity[b : b + 1], seeded())
+        torch.testing.assert_close(corrupted[b : b + 1], expected, rtol=0, atol=1e-6 if draws.which[b] >= 0 else 0)
+
+
+def test_replays_and_leaves_its_input_alone():
+    policy, images = RandomCorruption(["gaussian_noise"], 0.5), pixels()
+    kept, draws = images.clone(), policy.draw(8, seeded())
+    assert torch.equal(policy(images, draws), policy(images, draws)) and torch.equal(images, kept)
+    assert not torch.equal(policy(images, draws), policy(images, policy.draw(8, seeded(1))))
+
+
+def test_parts_follow_the_same_draws_with_noise_of_their_own():
+    policy, images = RandomCorruption(["gaussian_noise"], 0.0, (5,)), pixels(1).expand(8, -1, -1, -1)
+    draws = policy.draw(8, seeded())
+    first, second = draws[0:4], draws[4:8]
+    assert torch.equal(torch.cat([first.severity, second.severity]), draws.severity)
+    assert torch.equal(policy(images[:4], first), policy(images[:4], draws[0:4]))
+    assert not torch.equal(policy(images[:4], first), policy(images[4:], second))
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        ({"names": ["fog"]}, "fog"),
+        ({"names": []}, r"\(none\)"),
+        ({"names": ["pixelate"], "clean_share": 1.5}, "clean_share"),
+        ({"names": ["pixelate"], "severities": ()}, "severities"),
+        ({"names": ["pixelate"], "severities": (0, 1)}, "severities"),
+    ],
+)
+def test_errors(arguments, said):
+    with pytest.raises(InputError, match=said):
+        RandomCorruption(**arguments)
