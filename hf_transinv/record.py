@@ -6,6 +6,7 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -120,3 +121,14 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             break
     return lines
+
+
+def flat_numbers(learned: Mapping[str, Any]) -> dict[str, float]:
+    """{"p": [[a, b]]} -> {"p/1/1": a, "p/1/2": b}: what trackers take."""
+    flat = {}
+    for name, value in learned.items():
+        if isinstance(value, list):
+            flat |= flat_numbers({f"{name}/{index}": item for index, item in enumerate(value, 1)})
+        else:
+            flat[name] = value
+    return flat

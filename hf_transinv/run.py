@@ -1,13 +1,8 @@
 """What the recipes share: one run from its configuration to a trained and evaluated student in its output folder."""
 
-import contextlib
-import errno
 import logging
-import os
 import re
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +11,10 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, set_seed
 
-from hf_transinv.augment.corruptions import CORRUPTIONS
 from hf_transinv.card import learned_text, student_card
 from hf_transinv.checkpoint import export_classifier
 from hf_transinv.config import DataConfig, OutputConfig, StudentConfig, TrainConfig
+from hf_transinv.data.batches import Feed
 from hf_transinv.data.crops import OrdinaryAugmentation
 from hf_transinv.data.resident import ResidentFeed, ResidentSplit
 from hf_transinv.data.sources import Source, default_eval_split, open_source, split_names
@@ -27,66 +22,20 @@ from hf_transinv.data.streaming import StreamingFeed
 from hf_transinv.errors import InputError
 from hf_transinv.evaluation import corruption_markdown, evaluate
 from hf_transinv.hub import check_token, push_run
+from hf_transinv.launch import (
+    Stopped,
+    check_same_run,
+    chosen_corruptions,
+    output_folder,
+    start_accelerator,
+)
 from hf_transinv.models.classifier import Classifier, open_classifier
 from hf_transinv.objectives.base import Objective
 from hf_transinv.record import RunRecord
 from hf_transinv.run_state import checkpoints
-from hf_transinv.trainer import Feed, Trainer, TrainingDiverged
+from hf_transinv.trainer import Trainer
 
 logger = logging.getLogger(__name__)
-
-# What may differ when a run is resumed: where it reports to, not what it computes.
-_FREE_ON_RESUME = {"resume_from", "output_dir", "report_to", "push_to_hub", "eval_batch_size"}
-_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-
-
-class Stopped(Exception):
-    """A signal ended the run; the message says how to go on."""
-
-
-@contextlib.contextmanager
-def clear_errors() -> Iterator[None]:
-    """End the process with one line instead of a traceback when the input is at fault."""
-    try:
-        yield
-    except (InputError, TrainingDiverged) as error:
-        sys.stdout.flush()
-        sys.stderr.write(f"\nerror: {' '.join(str(error).split())}\n")
-        sys.exit(2 if isinstance(error, InputError) else 3)
-    except OSError as error:
-        if error.errno not in _DISK_FULL:
-            raise
-        sys.stdout.flush()
-        sys.stderr.write(f"\nerror: {error}. Is the disk full? Checkpoints that were written before are whole\n")
-        sys.exit(2)
-    except Stopped as stop:
-        sys.stdout.flush()
-        sys.stderr.write(f"\n{stop}\n")
-        sys.exit(130)
-
-
-def start_accelerator(output: OutputConfig) -> Accelerator:
-    """An Accelerator that has the processes it was asked for.
-
-    Raises:
-        InputError: the launcher was asked for several processes and started one, or a tracker is not installed.
-    """
-    report_to = None if output.report_to == "none" else output.report_to
-    accelerator = Accelerator(log_with=report_to, project_dir=output.output_dir or "outputs")
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.INFO if accelerator.is_main_process else 30)
-    for noisy in ("httpx", "httpx2", "datasets", "timm", "huggingface_hub", "torch.distributed"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-    asked = int(os.environ.get("WORLD_SIZE", accelerator.num_processes))
-    # `accelerate launch --cpu --num_processes 2` sets an address for processes to meet at, and starts one.
-    forgotten = "MASTER_ADDR" in os.environ and "ACCELERATE_MIXED_PRECISION" in os.environ and "RANK" not in os.environ
-    if asked != accelerator.num_processes or forgotten:
-        raise InputError(
-            "several processes were asked for and one is running: accelerate launch starts only one on a CPU. "
-            "Launch with: ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 RECIPE ..."
-        )
-    if report_to and not accelerator.log_with:
-        raise InputError(f"report_to {report_to}: that package is not installed; pip install {report_to}")
-    return accelerator
 
 
 @dataclass
@@ -167,69 +116,6 @@ def new_student(config: StudentConfig, label_names: list[str], seed: int) -> Cla
     if start == "teacher" or student.label_names != label_names:
         student.relabel(label_names)
     return student
-
-
-def output_folder(output: OutputConfig, recipe: str) -> Path:
-    """The folder of this run.
-
-    Raises:
-        InputError: it holds another run and this one does not resume it, or there is nothing to resume.
-    """
-    if output.resume_from not in (None, "latest") and output.output_dir is None:
-        folder = Path(output.resume_from).resolve().parent.parent
-    elif output.output_dir is not None:
-        folder = Path(output.output_dir)
-    elif output.resume_from:
-        raise InputError("resume_from latest: give the run's folder as output_dir")
-    else:
-        folder = Path("outputs") / f"{recipe}-{time.strftime('%Y%m%d-%H%M%S')}"
-    if output.resume_from:
-        if output.resume_from != "latest" and Path(output.resume_from).resolve().parent.parent != folder.resolve():
-            raise InputError(
-                f"checkpoint {output.resume_from} is not one of the run in {folder}; leave out --output_dir"
-            )
-        if not (folder / "run.json").exists():
-            raise InputError(f"{folder} holds no run to resume (no run.json)")
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(
-            f"{folder} is not empty and would be overwritten; give another --output_dir or --resume_from latest"
-        )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / ".writable").touch()
-        (folder / ".writable").unlink()
-    except OSError as error:
-        raise InputError(f"output folder {folder} cannot be written: {error.strerror}") from error
-    return folder
-
-
-def check_same_run(before: dict[str, Any], now: dict[str, Any]) -> None:
-    """A resumed run must be the run that it resumes.
-
-    Raises:
-        InputError: a field that decides what is computed has changed.
-    """
-    changed = [
-        f"{name} was {before.get(name)!r}, is {value!r}"
-        for name, value in now.items()
-        if name not in _FREE_ON_RESUME and before.get(name) != value
-    ]
-    if changed:
-        raise InputError("a run is resumed with the fields it was started with, but " + "; ".join(changed))
-
-
-def chosen_corruptions(output: OutputConfig) -> tuple[str, ...]:
-    """The corruptions to evaluate under."""
-    if output.eval_corruptions in (("none",), ()):
-        return ()
-    if output.eval_corruptions == ("all",):
-        return CORRUPTIONS
-    unknown = sorted(set(output.eval_corruptions) - set(CORRUPTIONS))
-    if unknown:
-        raise InputError(
-            f"eval_corruptions {', '.join(unknown)}: unknown; there are {', '.join(CORRUPTIONS)}, all and none"
-        )
-    return output.eval_corruptions
 
 
 class Session:

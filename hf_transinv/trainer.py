@@ -10,12 +10,11 @@ and each micro-batch's part. So 2 micro-batches of 4 are one batch of 8, and two
 import contextlib
 import math
 import shutil
-import signal
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -24,25 +23,17 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from hf_transinv.config import TrainConfig
+from hf_transinv.data.batches import Feed
 from hf_transinv.data.crops import CropDraws, OrdinaryAugmentation, to_float
 from hf_transinv.errors import InputError
 from hf_transinv.objectives.base import Batch, Objective
 from hf_transinv.optimizers import build_optimizer, student_schedule
-from hf_transinv.record import Metrics
+from hf_transinv.record import Metrics, flat_numbers
 from hf_transinv.run_state import checkpoints, load_state, save_state
+from hf_transinv.signals import StopRequest
 from hf_transinv.turns import only_training
 
 logger = get_logger(__name__)
-
-
-class Feed(Protocol):
-    """Endless batches: this process's part of each; resumable."""
-
-    batch_size: int
-
-    def next_batch(self) -> tuple[Tensor, Tensor]: ...
-    def state_dict(self) -> dict[str, Any]: ...
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 class TrainingDiverged(RuntimeError):
@@ -178,14 +169,14 @@ class Trainer:
             mininterval=1.0,
         )
         self._mark = (time.perf_counter(), self.images_seen)
-        with self._stopping_on_signals(), bar:
+        with StopRequest() as stop, bar:
             while self.step < self.max_steps:
                 before = self.step
                 self.take_turn()
                 if self.step > before:
                     bar.update()
                     self._after_student_turn(bar)
-                if self._asked_to_stop():
+                if stop.made(self.accelerator):
                     self.stopped = self.step < self.max_steps
                     break
             if self.step > self._saved_step:
@@ -223,7 +214,7 @@ class Trainer:
             **values,
         }
         self.metrics.append(**line, **learned)
-        self.accelerator.log({**line, **_flat(learned)}, step=self.step)
+        self.accelerator.log({**line, **flat_numbers(learned)}, step=self.step)
         shown = {name: _short(learned[name]) for name in ("r", "p", "q") if name in learned}
         bar.set_postfix(loss=f"{values.get('student/total', math.nan):.3f}", images_s=f"{speed:.0f}", **shown)
         for key, sentence in self.objective.warnings(values).items():
@@ -312,31 +303,6 @@ class Trainer:
         if "cuda" in own:
             torch.cuda.set_rng_state(own["cuda"])
 
-    @contextlib.contextmanager
-    def _stopping_on_signals(self) -> Iterator[None]:
-        """The first SIGINT or SIGTERM ends the loop after the turn in progress, a second one ends the process."""
-        self._signalled = False
-        earlier = {}
-
-        def ask(number: int, frame: Any) -> None:
-            self._signalled = True
-            signal.signal(number, earlier[number])
-
-        with contextlib.suppress(ValueError):  # not the main thread: nothing to catch there
-            for number in (signal.SIGINT, signal.SIGTERM):
-                earlier[number] = signal.signal(number, ask)
-        try:
-            yield
-        finally:
-            for number, handler in earlier.items():
-                signal.signal(number, handler)
-
-    def _asked_to_stop(self) -> bool:
-        if self.accelerator.num_processes == 1:
-            return self._signalled
-        flag = torch.tensor(float(self._signalled), device=self.accelerator.device)
-        return bool(self.accelerator.reduce(flag, "sum") > 0)
-
 
 def _gather_objects(value: Any, accelerator: Accelerator) -> list[Any]:
     """One object of each process, in their order."""
@@ -345,17 +311,6 @@ def _gather_objects(value: Any, accelerator: Accelerator) -> list[Any]:
     gathered: list[Any] = [None] * accelerator.num_processes
     torch.distributed.all_gather_object(gathered, value)
     return gathered
-
-
-def _flat(learned: Mapping[str, Any]) -> dict[str, float]:
-    """{"p": [[a, b]]} -> {"p/1/1": a, "p/1/2": b}: what trackers take."""
-    flat = {}
-    for name, value in learned.items():
-        if isinstance(value, list):
-            flat |= _flat({f"{name}/{index}": item for index, item in enumerate(value, 1)})
-        else:
-            flat[name] = value
-    return flat
 
 
 def _short(value: Any) -> str:

@@ -14,14 +14,16 @@ import torch
 from hf_transinv.augment.learned import AugmentationConfig, AugmentationPanel
 from hf_transinv.augment.primitives import PrimitiveConfig
 from hf_transinv.checkpoint import save_augmentation
-from hf_transinv.config import DataConfig, OutputConfig, StudentConfig, TrainConfig, as_dict, parse
+from hf_transinv.command_line import parse
+from hf_transinv.config import DataConfig, OutputConfig, StudentConfig, TrainConfig, as_dict
 from hf_transinv.data.crops import to_float
 from hf_transinv.figures import plot_augmentations, plot_history
+from hf_transinv.launch import clear_errors
 from hf_transinv.models.teacher import build_teachers
 from hf_transinv.objectives.supervised import Supervised
 from hf_transinv.objectives.transinv import TransInv, TransInvConfig
 from hf_transinv.record import read_metrics
-from hf_transinv.run import Session, clear_errors, new_student
+from hf_transinv.run import Session, new_student
 
 BASELINES = {"plain": ("fine-tuning", "none", False), "crop_flip": ("crop + flip", "pad", True)}
 

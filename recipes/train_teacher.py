@@ -7,9 +7,11 @@ accelerate launch recipes/train_teacher.py --dataset digits/source --student wrn
 from dataclasses import dataclass
 
 from hf_transinv.augment.policies import RandomCorruption
-from hf_transinv.config import DataConfig, OutputConfig, StudentConfig, TrainConfig, as_dict, parse
+from hf_transinv.command_line import parse
+from hf_transinv.config import DataConfig, OutputConfig, StudentConfig, TrainConfig, as_dict
+from hf_transinv.launch import clear_errors
 from hf_transinv.objectives.supervised import Supervised
-from hf_transinv.run import Session, clear_errors, new_student
+from hf_transinv.run import Session, new_student
 
 
 @dataclass

@@ -1,5 +1,7 @@
 """What both feeds agree on: the order of an epoch, each process's share of a batch, which saved positions fit."""
 
+from typing import Any, Protocol
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -36,3 +38,15 @@ def check_same_feed(state: dict[str, int], own: dict[str, int]) -> None:
                 f"The saved position in the data belongs to {name} {state[name]}, this run has {own[name]}. "
                 "Resume with the same value."
             )
+
+
+class Feed(Protocol):
+    """Endless batches: this process's part of each; resumable."""
+
+    batch_size: int
+    num_skipped: int
+
+    def next_batch(self) -> tuple[Tensor, Tensor]: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+    def close(self) -> None: ...

@@ -1,0 +1,229 @@
+"""Configuration: who wins among defaults, YAML and command line, and what is refused with which words.
+
+The oracle is the rule itself, written down by hand for each case.
+"""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from hf_transinv.augment.learned import AugmentationConfig
+from hf_transinv.augment.primitives import PrimitiveConfig
+from hf_transinv.command_line import parse
+from hf_transinv.config import DataConfig, OutputConfig, StudentConfig, TrainConfig, as_dict
+from hf_transinv.errors import InputError
+from hf_transinv.objectives.transinv import TransInvConfig
+
+GROUPS = [DataConfig, StudentConfig, TrainConfig, TransInvConfig, AugmentationConfig, PrimitiveConfig, OutputConfig]
+LEAST = ["--student", "test_vit", "--max_steps", "3"]
+
+
+def parsed(*argv: str, default_config: Path | None = None) -> dict:
+    return as_dict(*parse(GROUPS, argv, default_config))
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes a YAML and returns its path as text."""
+
+    def to_file(content: str | bytes, name: str = "run.yaml") -> str:
+        path = tmp_path / name
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return str(path)
+
+    return to_file
+
+
+def test_defaults_then_yaml_then_command_line(write):
+    config = write("student: test_vit\nmax_steps: 7\nbatch_size: 16\nlearning_rate: 1e-3\ncrop: none\n")
+    values = parsed("--config", config, "--batch_size", "8", "--crop=resized")
+    assert (values["batch_size"], values["crop"]) == (8, "resized")
+    assert (values["student"], values["max_steps"], values["learning_rate"]) == ("test_vit", 7, 0.001)
+    assert (values["momentum"], values["objective"]) == (TrainConfig.momentum, TransInvConfig.objective)
+
+
+@pytest.mark.parametrize("place", ["before", "behind"])
+@pytest.mark.parametrize("joined", [True, False])
+def test_the_command_line_wins_wherever_config_stands(write, place, joined):
+    path = write("student: test_vit\nmax_steps: 7\nbatch_size: 16\n")
+    config = [f"--config={path}"] if joined else ["--config", path]
+    flags = ["--batch_size", "8"]
+    values = parsed(*(config + flags if place == "before" else flags + config))
+    assert (values["batch_size"], values["max_steps"]) == (8, 7)
+
+
+def test_the_later_of_two_yamls_wins(write):
+    first = write("student: test_vit\nmax_steps: 7\nseed: 1\n")
+    second = write("max_steps: 9\n", "second.yaml")
+    values = parsed("--config", first, "--config", second)
+    assert (values["max_steps"], values["seed"], values["student"]) == (9, 1, "test_vit")
+
+
+def test_lists_take_their_values_one_after_another():
+    values = parsed(*LEAST, "--teachers", "a", "hf-hub:b/c", "ema", "--eval_severities", "1", "3", "--baselines")
+    assert values["teachers"] == ["a", "hf-hub:b/c", "ema"]
+    assert values["eval_severities"] == [1, 3]
+    assert values["baselines"] == []
+
+
+def test_a_list_of_the_yaml_is_replaced_not_extended(write):
+    config = write("student: test_vit\nmax_steps: 7\nteachers: [a, b]\n")
+    assert parsed("--config", config)["teachers"] == ["a", "b"]
+    assert parsed("--config", config, "--teachers", "ema")["teachers"] == ["ema"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "streaming", "flip"),
+    [
+        ([], False, True),
+        (["--streaming"], True, True),
+        (["--streaming", "true", "--flip", "false"], True, False),
+        (["--flip=false", "--streaming", "--seed", "1"], True, False),
+    ],
+)
+def test_a_bare_flag_is_true(flags, streaming, flip):
+    values = parsed(*LEAST, *flags)
+    assert (values["streaming"], values["flip"]) == (streaming, flip)
+
+
+def test_what_print_config_prints_is_a_config(write, capsys):
+    flags = [*LEAST, "--teachers", "a", "ema", "--streaming", "--learning_rate", "1e-4", "--dataset_revision", "main"]
+    with pytest.raises(SystemExit) as end:
+        parsed(*flags, "--print_config")
+    assert end.value.code == 0
+    printed = capsys.readouterr().out
+    assert set(yaml.safe_load(printed)) == set(parsed(*flags))
+    assert parsed("--config", write(printed)) == parsed(*flags)
+
+
+def test_help_shows_every_field_with_its_text(capsys):
+    with pytest.raises(SystemExit) as end:
+        parsed("--help")
+    text = capsys.readouterr().out
+    assert end.value.code == 0
+    assert all(f"--{name}" in text for name in parsed(*LEAST))
+    assert "images a step, over all processes and micro-batches" in " ".join(text.split())
+
+
+def test_the_default_config_serves_only_without_config_and_dataset(write):
+    default = Path(write("student: wrn10_1_cifar\nmax_steps: 5\ndataset: digits/target\n", "default.yaml"))
+    own = write("student: test_vit\nmax_steps: 6\n")
+    assert parsed("--seed", "3", default_config=default)["dataset"] == "digits/target"
+    assert parsed("--max_steps", "4", default_config=default)["max_steps"] == 4
+    assert parsed("--config", own, default_config=default)["dataset"] is None
+    assert parsed("--dataset", "x", *LEAST, default_config=default)["student"] == "test_vit"
+    with pytest.raises(InputError, match="num_train_epochs or max_steps"):
+        parsed("--dataset=x", "--student", "test_vit", default_config=default)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "near"),
+    [("learning_rat", "learning_rate"), ("teacher", "teachers"), ("student-init", "student_init"), ("epochs", None)],
+)
+def test_unknown_keys_name_the_nearest_known_one(write, wrong, near):
+    hint = f"did you mean {near}\\?" if near else "See --help"
+    with pytest.raises(InputError, match=rf"unknown flag '{wrong}' in the command line.*{hint}"):
+        parsed(*LEAST, f"--{wrong}", "1")
+    path = write(f"student: test_vit\n{wrong}: 1\n")
+    with pytest.raises(InputError, match=rf"unknown key '{wrong}' in .*run.yaml.*{hint}"):
+        parsed("--config", path)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--learning_rate", "fast"], "learning_rate.*float.*fast"),
+        (["--batch_size", "2.5"], "batch_size.*int.*2.5"),
+        (["--max_steps", "many"], "max_steps.*int.*many"),
+        (["--flip", "perhaps"], "flip.*bool.*perhaps"),
+        (["--eval_severities", "1", "x"], "eval_severities.*int.*x"),
+        (["stray"], "stray"),
+        (["--config"], "config '' is not a file"),
+    ],
+)
+def test_wrong_types_are_named_in_one_line(flags, said):
+    with pytest.raises(InputError, match=said) as error:
+        parsed(*LEAST, *flags)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("batch_size: many\n", "batch_size.*int.*many"),
+        ("teachers: ema\n", r"teachers is a list, such as \[a, b\]; given 'ema'"),
+        ("student_init: null\n", "student_init cannot be null"),
+        ("dataset: [\n", "not valid YAML"),
+        (b"\xff\xfe\x00", "not valid YAML"),
+        ("- dataset\n", "key: value"),
+        ("", "key: value"),
+        ("config: other.yaml\n", "unknown key 'config'"),
+    ],
+)
+def test_a_yaml_that_cannot_be_used_is_named_in_one_line(write, content, said):
+    path = write(content)
+    with pytest.raises(InputError, match=said) as error:
+        parsed(*LEAST, "--config", path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_yaml_is_named():
+    with pytest.raises(InputError, match=r"'nowhere\.yaml' is not a file"):
+        parsed("--config", "nowhere.yaml")
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ("--num_train_epochs 2", "num_train_epochs or max_steps"),
+        ("--teachers a ema --student_init teacher:1", "student or student_init teacher:K, not both"),
+        ("--student_init warm", "expected scratch, pretrained or teacher:K"),
+        ("--objective constrained --keep cross_entropy", "needs keep 'kl'"),
+        ("--objective best", "not one of paper, normalised, constrained"),
+        ("--q_min 0.6", "q_min < q_init"),
+        ("--primitives sepia", "sepia.*expected some of"),
+        ("--estimator guess", "neither expectation nor gumbel"),
+        ("--inner_steps 0", "inner_steps must be at least 1"),
+        ("--tolerance 0", "tolerance positive"),
+        ("--batch_size 0", "batch_size must be at least 1"),
+        ("--max_steps 0", "max_steps must be positive"),
+        ("--save_steps -1", "save_steps must be positive"),
+        ("--learning_rate 0", "learning_rate must be positive"),
+        ("--learning_rate nan", "learning_rate.*nan"),
+        ("--seed -1", "seed must be at least 0"),
+        ("--warmup_ratio 1", r"in \[0, 1\)"),
+        ("--label_smoothing 1", r"in \[0, 1\)"),
+        ("--ema_decay 1", r"ema_decay must be in \[0, 1\)"),
+        ("--on_bad_image ignore", "not one of raise, skip"),
+        ("--crop corner", "not one of pad, resized, none"),
+        ("--image_size 4", "image_size must be at least 8"),
+        ("--eval_severities 1 6", "expected some of 1 to 5"),
+        ("--eval_severities", "expected some of 1 to 5"),
+        ("--baselines mixup", "not one of plain, crop_flip"),
+        ("--report_to paper", "not one of tensorboard, wandb, trackio, none"),
+    ],
+)
+def test_contradictions_and_impossible_values_are_refused(flags, said):
+    with pytest.raises(InputError, match=said):
+        parsed(*LEAST, *flags.split())
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ("--student_init teacher:3 --teachers a b", r"K from 1 to the number of teachers \(2\)"),
+        ("--student_init teacher:0 --teachers a b", "K from 1"),
+        ("--student_init teacher:x --teachers a b", "K from 1"),
+        ("--student_init teacher:2 --teachers a ema", "the student's own average"),
+        ("--teachers a", "no student given"),
+    ],
+)
+def test_the_student_must_come_from_somewhere(flags, said):
+    with pytest.raises(InputError, match=said):
+        parsed("--max_steps", "3", *flags.split())
+
+
+def test_neither_epochs_nor_steps_is_refused():
+    with pytest.raises(InputError, match="num_train_epochs or max_steps"):
+        parsed("--student", "test_vit")

@@ -1,0 +1,250 @@
+"""Recipes as users launch them: a whole run, what it leaves behind, its student in other hands, kill and resume.
+
+Runs are shared: `finished` is launched once and every test looks at another side of it.
+"""
+
+import importlib.util
+import json
+import signal
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file
+
+from hf_transinv.checkpoint import load_augmentation
+from hf_transinv.data.resident import ResidentSplit
+from hf_transinv.data.sources import open_source
+from hf_transinv.record import read_metrics
+from tests.launching import (
+    ACCELERATE,
+    MULTI_TEACHER,
+    PYTHON,
+    TRAIN_TEACHER,
+    end_when,
+    launch,
+    saved_steps,
+    succeed,
+    tiny_teachers,
+)
+
+# 100 training images, 6 batches an epoch; checkpoints at 4 and 8 are in mid-epoch and in mid-cycle.
+TINY = ["--dataset", "digits/target", "--image_size", 32, "--student", "wrn10_1_cifar", "--batch_size", 16]
+TINY += ["--max_steps", 12, "--inner_steps", 2, "--save_steps", 4, "--logging_steps", 3, "--save_total_limit", 9]
+TINY += ["--eval_corruptions", "none", "--seed", 3]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("recipes")
+
+
+@pytest.fixture(scope="module")
+def teachers(folder) -> list[str]:
+    return [*tiny_teachers(folder), "ema"]
+
+
+@pytest.fixture(scope="module")
+def finished(folder, teachers):
+    """The main run, launched as the README says; it also wants to publish to a Hub that is not there."""
+    flags = [
+        *TINY,
+        "--teachers",
+        *teachers,
+        "--baselines",
+        "plain",
+        "--output_dir",
+        "out",
+        "--push_to_hub",
+        "me/digits",
+    ]
+    hub = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_TOKEN": "hf_none", "HF_HUB_OFFLINE": "0"}
+    done = succeed(ACCELERATE, MULTI_TEACHER, *flags, cwd=folder, **hub)
+    return done, folder / "out"
+
+
+def student_of(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "student" / "model.safetensors")
+
+
+def assert_same_students(one: Path, other: Path) -> None:
+    weights, others = student_of(one), student_of(other)
+    assert weights.keys() == others.keys()
+    assert all(torch.equal(weights[name], others[name]) for name in weights)
+
+
+# The main run
+
+
+def test_the_output_folder_has_everything(finished, teachers):
+    _, out = finished
+    assert sorted(path.name for path in (out / "student").iterdir()) == [
+        "README.md",
+        "config.json",
+        "model.safetensors",
+    ]
+    assert {path.name for path in (out / "augmentation").iterdir()} == {"config.json", "augmentation.safetensors"}
+    figures = {path.name: path.stat().st_size for path in (out / "figures").iterdir()}
+    assert figures.keys() >= {"selection.png", "augmentation.png"} and min(figures.values()) > 1000
+    assert saved_steps(out) == [4, 8, 12]
+    run = json.loads((out / "run.json").read_text())
+    assert run["status"] == "finished" and run["seconds"] > 0
+    assert run["config"]["teachers"] == teachers and run["config"]["seed"] == 3
+    assert run["versions"]["torch"] == torch.__version__.partition("+")[0] or torch.__version__
+    assert "commit" in run and run["rows"].keys() == {"TransInv", "fine-tuning"}
+    for row in run["rows"].values():
+        assert row["steps"] == 12 and row["images_seen"] == 12 * 16 and row["train_seconds"] > 0
+        assert 0 <= row["results"]["clean"]["top1"] <= 100
+
+
+def test_p_q_and_r_are_distributions_in_every_line(finished):
+    lines = read_metrics(finished[1] / "metrics.jsonl")
+    assert [line["step"] for line in lines] == [3, 4, 6, 8, 9, 12]
+    for line in lines:
+        assert len(line["r"]) == 3 and sum(line["r"]) == pytest.approx(1, abs=1e-6)
+        assert [len(p) for p in line["p"]] == [4, 4, 4]
+        assert all(sum(p) == pytest.approx(1, abs=1e-6) for p in line["p"])
+        assert all(0 < q < 1 for q in line["q"])
+
+
+def test_the_terminal_shows_table_selection_and_place(finished):
+    done, _ = finished
+    assert "| model | clean |" in done.stdout and "| TransInv |" in done.stdout and "| fine-tuning |" in done.stdout
+    assert done.stdout.count("p: contrast_brightness") == 3
+    assert "are in out" in done.stdout
+
+
+def test_a_hub_that_cannot_be_reached_costs_nothing(finished):
+    done, out = finished
+    assert "Not published: me/digits could not be pushed" in done.stdout
+    assert "out is complete and unchanged" in done.stdout
+    assert (out / "student" / "model.safetensors").exists()
+
+
+def test_the_augmentation_loads_again(finished):
+    out = finished[1]
+    panel = load_augmentation(out / "augmentation")
+    p, q, r, _ = panel.selection()
+    last = read_metrics(out / "metrics.jsonl")[-1]
+    assert r.tolist() == last["r"] and q.tolist() == last["q"] and p.tolist() == last["p"]
+    trained = load_file(out / "checkpoints" / "step_00000012" / "augmentation.safetensors")
+    assert all(torch.equal(tensor, trained[name]) for name, tensor in panel.state_dict().items())
+
+
+LOAD_WITH_TIMM = """
+import sys, timm, torch
+import hf_transinv
+data = torch.load(sys.argv[2])
+model = timm.create_model("local-dir:" + sys.argv[1], pretrained=True).eval()
+cfg = model.pretrained_cfg
+mean, std = (torch.tensor(cfg[key]).view(-1, 1, 1) for key in ("mean", "std"))
+with torch.no_grad():
+    torch.save({"logits": model((data - mean) / std), "names": cfg["label_names"]}, sys.argv[3])
+"""
+
+
+def test_timm_loads_the_student_with_the_same_logits_to_the_bit(finished, folder):
+    out = finished[1]
+    split = ResidentSplit.load(open_source("digits/target", split="test"), image_size=32, show_progress=False)
+    images = split.images[:64].float() / 255
+    torch.save(images, folder / "images.pt")
+    (folder / "load.py").write_text(LOAD_WITH_TIMM)
+    succeed(PYTHON, folder / "load.py", out / "student", folder / "images.pt", folder / "logits.pt", cwd=folder)
+    seen = torch.load(folder / "logits.pt")
+    config = json.loads((out / "student" / "config.json").read_text())
+    network = timm.create_model("wrn10_1_cifar", num_classes=5).eval()
+    trained = load_file(out / "checkpoints" / "step_00000012" / "student.safetensors")
+    network.load_state_dict({name.removeprefix("network."): tensor for name, tensor in trained.items()})
+    mean, std = (torch.tensor(config["pretrained_cfg"][key]).view(-1, 1, 1) for key in ("mean", "std"))
+    torch.set_num_threads(1)
+    with torch.no_grad():
+        assert torch.equal(seen["logits"], network((images - mean) / std))
+    assert seen["names"] == ["5", "6", "7", "8", "9"]
+
+
+# Kill and resume
+
+
+@pytest.mark.parametrize("reading", ["resident", "streaming"])
+def test_killed_and_resumed_equals_uninterrupted(finished, folder, teachers, reading):
+    flags = [*TINY, "--teachers", *teachers]
+    if reading == "streaming":
+        flags += ["--streaming", "--shuffle_buffer", 32, "--output_dir"]
+        whole = folder / "whole"
+        succeed(PYTHON, MULTI_TEACHER, *flags, whole, cwd=folder)
+    else:
+        flags += ["--baselines", "plain", "--output_dir"]
+        whole = finished[1]
+    killed = folder / f"killed_{reading}"
+    code, said = end_when(lambda: 4 in saved_steps(killed), signal.SIGKILL, MULTI_TEACHER, *flags, killed, cwd=folder)
+    assert code == -signal.SIGKILL, said
+    assert not (killed / "student").exists() and 4 in saved_steps(killed)
+    assert json.loads((killed / "run.json").read_text())["status"] == "running"
+    succeed(PYTHON, MULTI_TEACHER, *flags, killed, "--resume_from", "latest", cwd=folder)
+    assert_same_students(killed, whole)
+    for name in ("student", "augmentation", "ema"):
+        saved = (run / "checkpoints" / "step_00000012" / f"{name}.safetensors" for run in (killed, whole))
+        assert len({path.read_bytes() for path in saved}) == 1
+    drop = {"images_per_second"}
+    lines = [
+        [
+            {name: value for name, value in line.items() if name not in drop}
+            for line in read_metrics(run / "metrics.jsonl")
+        ]
+        for run in (killed, whole)
+    ]
+    assert lines[0] == lines[1]
+
+
+def test_sigterm_writes_a_checkpoint_and_says_how_to_go_on(folder, teachers):
+    out = folder / "stopped"
+    flags = [*TINY, "--max_steps", 5000, "--teachers", *teachers, "--output_dir", out]
+    code, said = end_when(lambda: 4 in saved_steps(out), signal.SIGTERM, MULTI_TEACHER, *flags, cwd=folder)
+    assert code == 130, said
+    (line,) = [line for line in said.splitlines() if line.startswith("stopped at step")]
+    step = int(line.split()[3].rstrip(";"))
+    assert saved_steps(out)[-1] == step
+    assert line.endswith(f"--output_dir {out} --resume_from latest")
+
+
+# Teachers, trackers
+
+
+@pytest.fixture(scope="module")
+def teacher(folder):
+    flags = ["--dataset", "digits/source", "--image_size", 32, "--student", "wrn10_1_cifar", "--max_steps", 4]
+    flags += ["--corruption", "gaussian_noise", "contrast", "--batch_size", 16, "--output_dir", "noise_teacher"]
+    flags += ["--eval_corruptions", "gaussian_noise", "--eval_severities", 1, "--report_to", "tensorboard"]
+    return launch(PYTHON, TRAIN_TEACHER, *flags, cwd=folder), folder / "noise_teacher"
+
+
+def test_a_teacher_is_trained_measured_and_exported(teacher):
+    done, out = teacher
+    if importlib.util.find_spec("tensorboard") is None:
+        assert done.returncode == 2 and "pip install tensorboard" in done.stderr
+        assert not any(out.iterdir())
+        return
+    assert done.returncode == 0, done.stderr
+    run = json.loads((out / "run.json").read_text())
+    assert run["recipe"] == "train_teacher" and run["config"]["corruption"] == ["gaussian_noise", "contrast"]
+    assert run["rows"]["teacher"]["results"]["corruptions"]["gaussian_noise"].keys() == {"1", "mean"}
+    assert "robust to gaussian_noise, contrast" in (out / "student" / "README.md").read_text()
+    network = timm.create_model(f"local-dir:{out / 'student'}", pretrained=True)
+    assert network.num_classes == 5
+
+
+def test_tensorboard_gets_events(teacher):
+    done, out = teacher
+    events = list(out.rglob("events.out.tfevents.*"))
+    if importlib.util.find_spec("tensorboard") is None:
+        assert not events and "tensorboard: that package is not installed" in done.stderr
+        return
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    tags = set()
+    for path in events:
+        accumulator = EventAccumulator(str(path))
+        accumulator.Reload()
+        tags |= set(accumulator.Tags()["scalars"])
+    assert {"student/total", "learning_rate"} <= tags

@@ -1,0 +1,75 @@
+"""A tiny run, in this process: two networks without BatchNorm, random images, TransInv with two teachers."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from accelerate import Accelerator
+
+from hf_transinv.augment.learned import AugmentationConfig, AugmentationPanel
+from hf_transinv.config import TrainConfig
+from hf_transinv.data.batches import Feed
+from hf_transinv.data.crops import OrdinaryAugmentation
+from hf_transinv.data.resident import ResidentFeed, ResidentSplit
+from hf_transinv.models.classifier import Classifier
+from hf_transinv.models.teacher import EMATeacher, Teacher
+from hf_transinv.objectives.transinv import TransInv, TransInvConfig
+from hf_transinv.trainer import Trainer
+
+
+def random_split(num_images: int = 40, num_classes: int = 3) -> ResidentSplit:
+    generator = torch.Generator().manual_seed(5)
+    images = torch.randint(256, (num_images, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    labels = torch.arange(num_images) % num_classes
+    return ResidentSplit(images, labels, [str(label) for label in range(num_classes)])
+
+
+def tiny_vit(num_classes: int = 3, dropout: float = 0.0) -> Classifier:
+    """timm's smallest ViT, for 32 px: no BatchNorm."""
+    sizes = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 1, "num_heads": 2}
+    network = timm.create_model("test_vit", num_classes=num_classes, proj_drop_rate=dropout, **sizes)
+    statistics = {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)}
+    return Classifier(network, num_classes=num_classes, input_size=(32, 32), **statistics)
+
+
+def resident_feed(batch_size: int, seed: int, accelerator: Accelerator) -> Feed:
+    return ResidentFeed(random_split(), batch_size, seed, accelerator.process_index, accelerator.num_processes)
+
+
+def tiny_trainer(
+    folder: Path,
+    *,
+    feed: Callable[[int, int, Accelerator], Feed] = resident_feed,
+    method: dict[str, Any] | None = None,
+    augment: dict[str, Any] | None = None,
+    dropout: float = 0.0,
+    **train: Any,
+) -> Trainer:
+    """A Trainer whose fields are TrainConfig's; everything random about it follows from the seed alone."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = TrainConfig(
+        **{"max_steps": 8, "batch_size": 8, "learning_rate": 0.05, "logging_steps": 2, "save_steps": 4} | train
+    )
+    accelerator = Accelerator(cpu=True)
+    torch.manual_seed(config.seed)
+    student = tiny_vit(dropout=dropout)
+    teachers = torch.nn.ModuleList([Teacher(tiny_vit(5), "other"), EMATeacher(student)])
+    panel = AugmentationPanel(2, AugmentationConfig(**(augment or {})))
+    objective = TransInv(student, panel, teachers, TransInvConfig(**{"inner_steps": 2} | (method or {})))
+    feeds = {
+        player: feed(config.batch_size, config.seed + number, accelerator)
+        for number, player in enumerate(("student", "augmentation"))
+    }
+    ordinary = OrdinaryAugmentation()
+    return Trainer(accelerator, objective, feeds, ordinary, config, config.max_steps, 5.0, folder, "tiny")
+
+
+def tensors_of(trainer: Trainer) -> dict[str, torch.Tensor]:
+    """Copies of the whole state of all players and averages, by name."""
+    return {
+        f"{name}.{key}": tensor.detach().clone()
+        for name, module in trainer.modules.items()
+        for key, tensor in module.state_dict().items()
+    }
