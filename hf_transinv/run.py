@@ -88,7 +88,9 @@ def open_data(config: DataConfig, accelerator: Accelerator) -> Data:
         "image_column": config.image_column,
         "label_column": config.label_column,
     }
-    eval_split = config.eval_split or default_eval_split(split_names(config.dataset, config.dataset_config))
+    eval_split = config.eval_split or default_eval_split(
+        split_names(config.dataset, config.dataset_config, config.dataset_revision)
+    )
     source = open_source(config.dataset, split=config.train_split, streaming=config.streaming, **common)
     held = open_source(config.dataset, split=eval_split, label_names=source.label_names, **common)
     options = {

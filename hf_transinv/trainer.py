@@ -37,7 +37,11 @@ logger = get_logger(__name__)
 
 
 class TrainingDiverged(RuntimeError):
-    """A loss is not finite. No optimizer has stepped on it, and no checkpoint holds what came of it."""
+    """A loss is not finite, and no checkpoint holds what came of it.
+
+    On the CPU it is seen before an optimizer steps on it; on other devices at the next line of metrics, since looking
+    at the loss of each turn would mean waiting for it.
+    """
 
 
 class Trainer:
@@ -125,7 +129,7 @@ class Trainer:
         for name, value in sums.items():
             self._terms[f"{player}/{name}"].append(value)
         if accelerator.device.type == "cpu":  # elsewhere a look at the value would wait for the device
-            self._check_finite()
+            self._check_finite({f"{player}/{name}": value.item() for name, value in sums.items()})
         self._make_step(player)
 
     def _make_step(self, player: str) -> None:
@@ -194,11 +198,11 @@ class Trainer:
         """One line of metrics; also the place where a device is waited for and losses are checked."""
         if not self._terms:
             return
-        self._check_finite()
         names = sorted(self._terms)
         means = torch.stack([torch.stack(self._terms[name]).mean() for name in names])
         values = dict(zip(names, self.accelerator.reduce(means, "mean").tolist(), strict=True))
         self._terms.clear()
+        self._check_finite(values)
         now, (then, seen) = time.perf_counter(), self._mark
         self.seconds += now - then
         self._mark = (now, self.images_seen)
@@ -223,12 +227,11 @@ class Trainer:
                 self.warnings.append(f"step {self.step}: {sentence}")
                 logger.warning(self.warnings[-1])
 
-    def _check_finite(self) -> None:
-        for name in sorted(self._terms, key=lambda term: term.endswith("/total")):
-            if not torch.isfinite(self._terms[name][-1]):
-                value = self._terms[name][-1].item()
+    def _check_finite(self, values: Mapping[str, float]) -> None:
+        for name in sorted(values, key=lambda term: term.endswith("/total")):
+            if not math.isfinite(values[name]):
                 where = name.replace("/", " turn, term ")
-                raise TrainingDiverged(f"{where} is {value} at step {self.step}; {self._advice()}")
+                raise TrainingDiverged(f"{where} is {values[name]} at step {self.step}; {self._advice()}")
 
     def _advice(self) -> str:
         saved = checkpoints(self.folder / "checkpoints")

@@ -95,7 +95,7 @@ def open_source(
     return Source(rows, names, num_rows, dataset, split, streaming)
 
 
-def split_names(dataset: str, config: str | None = None) -> list[str]:
+def split_names(dataset: str, config: str | None = None, revision: str | None = None) -> list[str]:
     """Lists the splits of a dataset.
 
     Raises:
@@ -109,7 +109,7 @@ def split_names(dataset: str, config: str | None = None) -> list[str]:
     import datasets
 
     try:
-        return datasets.get_dataset_split_names(_resolved(dataset), config)
+        return datasets.get_dataset_split_names(_resolved(dataset), config, revision=revision)
     except (OSError, ValueError) as error:
         raise _not_opened(dataset, config, error) from error
 
