@@ -147,8 +147,10 @@ class Trainer:
 
     def _share_buffers(self) -> None:
         """Give every process the first one's BatchNorm statistics, so that averages, evaluations and resumes agree."""
+        if self.accelerator.num_processes == 1:
+            return
         buffers = [buffer for buffer in self.objective.players["student"].buffers() if buffer.is_floating_point()]
-        if self.accelerator.num_processes == 1 or not buffers:
+        if not buffers:
             return
         flat = torch.cat([buffer.flatten() for buffer in buffers])
         torch.distributed.broadcast(flat, src=0)
