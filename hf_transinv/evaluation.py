@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from hf_transinv.augment.corruptions import check_corruption, corrupt
-from hf_transinv.augment.severities import SEVERITIES
+from hf_transinv.augment.corruptions.severities import SEVERITIES
 from hf_transinv.errors import InputError
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from hf_transinv.augment.corruptions import CORRUPTIONS, corrupt
+from hf_transinv.augment.corruptions import CORRUPTIONS, apply_corruption
 from hf_transinv.errors import InputError
 
 
@@ -58,6 +58,7 @@ class RandomCorruption:
             rows = (draws.which == index).nonzero().squeeze(1)
             if len(rows):
                 place = rows.to(images.device)
-                corrupted = corrupt(images[place], name, draws.severity[rows].to(images.device), generator)
+                index = draws.severity[rows].to(images.device) - 1
+                corrupted = apply_corruption(images[place], name, index, generator)
                 images = images.index_copy(0, place, corrupted)
         return images

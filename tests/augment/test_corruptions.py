@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from hf_transinv.augment.corruptions import CORRUPTIONS, corrupt
-from hf_transinv.augment.severities import CIFAR_C, IMAGENET_C
+from hf_transinv.augment.corruptions.severities import CIFAR_C, IMAGENET_C
 from hf_transinv.errors import InputError
 from tests.oracles import corruptions as oracle
 

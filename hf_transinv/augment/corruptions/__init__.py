@@ -1,0 +1,121 @@
+"""The image corruptions of CIFAR-C and ImageNet-C, batched: f(images, name, severity 1..5) -> images.
+
+Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations", ICLR 2019,
+as the authors' generators compute them (severities.py names those). With x an image in [0, 1], c the constant of its
+severity:
+
+    gaussian_noise      x + N(0, c^2)
+    impulse_noise       a value (not a pixel) becomes 0 or 1, with probability c / 2 each
+    defocus_blur        x * (disk of radius c_1, smoothed by a small Gaussian of deviation c_2), border reflected
+    brightness          V + c in HSV
+    contrast            c (x - m) + m, with m the mean of each channel of the image
+    elastic_transform   a random affine map (three points, each moved by U(-c_3, c_3) pixels), then a displacement:
+                        U(-1, 1) a pixel, smoothed by a Gaussian of deviation c_2, times c_1 pixels
+    pixelate            box filter down to int(c size) pixels, box filter up again
+
+As in the originals, every result is clipped and *truncated* to 8 bits. The originals set no seed, so equality is in
+distribution where random numbers are drawn.
+
+Departures: a level that float32 leaves less than 0.001 below a whole number counts as that number; the affine map
+samples exact positions, where OpenCV rounds them to 1/32 pixel.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from hf_transinv.augment.corruptions import blur, digital, noise, weather
+from hf_transinv.augment.corruptions.severities import SEVERITIES, constants_of
+from hf_transinv.errors import InputError
+
+# In the order of the benchmark: noise, blur, weather, digital.
+_OPERATIONS: dict[str, Callable[..., Tensor]] = {
+    "gaussian_noise": noise.gaussian_noise,
+    "impulse_noise": noise.impulse_noise,
+    "defocus_blur": blur.defocus_blur,
+    "brightness": weather.brightness,
+    "contrast": digital.contrast,
+    "elastic_transform": digital.elastic_transform,
+    "pixelate": digital.pixelate,
+}
+_WITHOUT_DRAWS = {"defocus_blur", "brightness", "contrast", "pixelate"}
+
+CORRUPTIONS = tuple(_OPERATIONS)
+SMALLEST_IMAGE = 8
+
+
+def check_corruption(name: str, severities: tuple[int, ...] = SEVERITIES) -> None:
+    """Refuse unknown corruptions and severities.
+
+    Raises:
+        InputError: naming the known ones.
+    """
+    if name not in CORRUPTIONS:
+        raise InputError(f"Unknown corruption {name!r}: known are {', '.join(CORRUPTIONS)}.")
+    unknown = [severity for severity in severities if severity not in SEVERITIES]
+    if unknown:
+        raise InputError(f"Unknown severity {unknown[0]!r} of {name}: severities are the whole numbers 1 to 5.")
+
+
+def _severity_index(name: str, severity: int | Tensor, images: Tensor) -> Tensor:
+    """Severities 1..5 as row numbers 0..4 of the constants, one an image: [B], on the images' device."""
+    if not isinstance(severity, Tensor):
+        check_corruption(name, (severity,))
+        return torch.full((len(images),), int(severity) - 1, device=images.device)
+    if severity.shape != (len(images),) or severity.is_floating_point():
+        raise InputError(
+            f"Severities of shape {list(severity.shape)} and type {severity.dtype} for {len(images)} images: "
+            f"give one whole number 1 to 5, or an integer tensor of shape [{len(images)}]."
+        )
+    check_corruption(name, tuple(severity.unique().tolist()))
+    return severity.to(images.device, torch.int64) - 1
+
+
+def _check_images(images: Tensor) -> None:
+    is_rgb = images.ndim == 4 and images.shape[1] == 3 and min(images.shape[2:]) >= SMALLEST_IMAGE
+    if not is_rgb or not images.is_floating_point():
+        raise InputError(
+            f"Cannot corrupt images of shape {list(images.shape)} and type {images.dtype}: expected floating point in "
+            f"[0, 1], [B, 3, H, W], H and W at least {SMALLEST_IMAGE}. Divide uint8 images by 255."
+        )
+    low, high = images.aminmax() if len(images) else (0, 1)
+    if not (low >= 0 and high <= 1):
+        raise InputError(
+            f"Cannot corrupt images with values from {float(low):.4g} to {float(high):.4g}: expected [0, 1]. "
+            "Corrupt before normalising, and divide 8-bit levels by 255."
+        )
+
+
+def corrupt(images: Tensor, name: str, severity: int | Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Corrupt images as CIFAR-C (up to 64 pixels) or ImageNet-C (above) does.
+
+    Args:
+        images: [B, 3, H, W], floating point in [0, 1], at least 8 pixels a side.
+        name: one of `CORRUPTIONS`.
+        severity: 1 to 5, for all images or one an image, [B].
+        generator: where random numbers come from; defocus_blur, brightness, contrast and pixelate need none. It may
+            live on another device than the images, so that one CPU seed gives one result everywhere.
+
+    Returns:
+        [B, 3, H, W], float32, whole multiples of 1/255 in [0, 1]. Gradients do not pass.
+
+    Raises:
+        InputError: unknown name or severity, other images than the above, or a random corruption without generator.
+    """
+    check_corruption(name)
+    _check_images(images)
+    if name not in _WITHOUT_DRAWS and generator is None:
+        raise InputError(f"{name} draws random numbers: give it a torch.Generator.")
+    return apply_corruption(images, name, _severity_index(name, severity, images), generator)
+
+
+@torch.no_grad()
+def apply_corruption(images: Tensor, name: str, index: Tensor, generator: torch.Generator | None) -> Tensor:
+    """`corrupt` without its checks, which wait for the device: index [B] is the severity less 1, beside the images."""
+    if len(images) == 0:
+        return images.float()
+    constants = constants_of(name, min(images.shape[2:]))
+    with torch.autocast(images.device.type, enabled=False):
+        corrupted = _OPERATIONS[name](images.float(), constants, index, generator)
+    return (corrupted.clamp(0, 1) * 255 + 1e-3).floor() / 255

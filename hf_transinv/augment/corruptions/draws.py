@@ -1,0 +1,32 @@
+"""What the corruptions share: the constant of each image's severity, and random numbers."""
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+
+def per_image(values: tuple[float, ...], index: Tensor) -> Tensor:
+    """The constant of each image's severity: 5 values, index [B] -> [B, 1, 1, 1]."""
+    return torch.tensor(values, dtype=torch.float32, device=index.device)[index].view(-1, 1, 1, 1)
+
+
+def draw(sample: Callable[..., Tensor], shape: tuple[int, ...], like: Tensor, generator: torch.Generator) -> Tensor:
+    """float32 numbers of `sample` (torch.rand or torch.randn), drawn where the generator lives, moved to `like`."""
+    return sample(shape, generator=generator, device=generator.device).to(like.device)
+
+
+@lru_cache(maxsize=16)
+def smoothing_matrices(sigmas: tuple[float, ...], size: int, device: torch.device) -> Tensor:
+    """Gaussian smoothing of a line, cut at 3 sigma and mirrored about its ends, as matrices: [5, size, size]."""
+    matrices = torch.zeros(len(sigmas), size, size, dtype=torch.float64)
+    rows = torch.arange(size)
+    for matrix, sigma in zip(matrices, sigmas, strict=True):
+        radius = int(3 * sigma + 0.5)
+        offsets = torch.arange(-radius, radius + 1)
+        taps = torch.softmax(-(offsets.double() ** 2) / (2 * max(sigma, 1e-6) ** 2), dim=0)
+        folded = (rows[:, None] + offsets) % (2 * size)
+        columns = torch.minimum(folded, 2 * size - 1 - folded)
+        matrix.scatter_add_(1, columns, taps.expand(size, -1))
+    return matrices.float().to(device)
