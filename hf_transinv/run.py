@@ -3,7 +3,7 @@
 import logging
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -195,7 +195,9 @@ class Session:
             raise InputError("the stream does not say how long it is: give --max_steps instead of --num_train_epochs")
         return max(1, round(self.train.num_train_epochs * per_epoch)), per_epoch
 
-    def fit(self, name: str, objective: Objective, crop: str, flip: bool) -> dict[str, Any]:
+    def fit(
+        self, name: str, objective: Objective, crop: str, flip: bool, seed: int | None = None
+    ) -> dict[str, Any]:
         """Train and evaluate one row, from its last checkpoint when the run resumes.
 
         Args:
@@ -203,6 +205,7 @@ class Session:
             objective: the method.
             crop: ordinary augmentation, as in DataConfig.
             flip: the same.
+            seed: of everything random in this row; default: the run's.
 
         Returns:
             Results, seconds and images seen; kept in run.json under rows.
@@ -212,7 +215,8 @@ class Session:
         """
         main = self.main_row in (None, name)
         folder = self.folder if main else self.folder / "baselines" / re.sub(r"\W+", "_", name)
-        trainer, feeds = self._trainer(name, objective, crop, flip, folder)
+        train = self.train if seed is None else replace(self.train, seed=seed)
+        trainer, feeds = self._trainer(name, objective, crop, flip, folder, train)
         self._resume(trainer, folder, main)
         if self.main_row is None:
             self.main_row = name
@@ -251,9 +255,9 @@ class Session:
         return self.rows[name]
 
     def _trainer(
-        self, name: str, objective: Objective, crop: str, flip: bool, folder: Path
+        self, name: str, objective: Objective, crop: str, flip: bool, folder: Path, train: TrainConfig
     ) -> tuple[Trainer, dict[str, Feed]]:
-        train, accelerator = self.train, self.accelerator
+        accelerator = self.accelerator
         # The student's batches are the same whatever the method: other players have an order of their own.
         feeds = {
             player: self.data.feed(
@@ -300,11 +304,15 @@ class Session:
                     text += f"\nPublished: {push_run(self.folder, self.output.push_to_hub)}"
                 except InputError as error:
                     text += f"\nNot published: {error}"
+        self.leave()
+        return text
+
+    def leave(self) -> None:
+        """Close trackers and process group, all processes together."""
         self.accelerator.wait_for_everyone()
         self.accelerator.end_training()
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
-        return text
 
 
 def _flat_config(config: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from hf_transinv.augment.primitives import PRIMITIVES, PrimitiveConfig
+from hf_transinv.augment.primitives import PRIMITIVES, Corruption, PrimitiveConfig, build_primitive, check_primitive
 from hf_transinv.augment.selection import (
     Draws,
     relaxed_bernoulli,
@@ -29,7 +29,7 @@ class AugmentationConfig:
     """The augmentation models: which primitives, where p and q start, which estimator chooses.
 
     Attributes:
-        primitives: names of the primitives, in order.
+        primitives: names of the primitives, in order; contrast:3 is the corruption contrast at severity 3.
         primitive: what the paper leaves open about them.
         q_init: probability of deforming an image, before training.
         q_min: floor of q in [0, 1); 0 leaves q free.
@@ -47,9 +47,10 @@ class AugmentationConfig:
     gumbel_hard: bool = True
 
     def __post_init__(self) -> None:
-        unknown = [name for name in self.primitives if name not in PRIMITIVES]
-        if unknown or not self.primitives:
-            raise InputError(f"primitives {list(self.primitives)}: expected some of {list(PRIMITIVES)}")
+        if not self.primitives or len(set(self.primitives)) < len(self.primitives):
+            raise InputError(f"primitives {list(self.primitives)}: expected some of {list(PRIMITIVES)}, each once")
+        for name in self.primitives:
+            check_primitive(name)
         if not 0 <= self.q_min < self.q_init < 1:
             raise InputError(f"expected 0 <= q_min < q_init < 1, given q_min {self.q_min} and q_init {self.q_init}")
         if self.estimator not in ("expectation", "gumbel"):
@@ -73,7 +74,7 @@ class AugmentationModel(nn.Module):
     def __init__(self, config: AugmentationConfig) -> None:
         super().__init__()
         self.q_min = config.q_min
-        self.primitives = nn.ModuleList(PRIMITIVES[name](config.primitive) for name in config.primitives)
+        self.primitives = nn.ModuleList(build_primitive(name, config.primitive) for name in config.primitives)
         self.logits_p = nn.Parameter(torch.zeros(len(config.primitives)))
         start = torch.tensor((config.q_init - config.q_min) / (1 - config.q_min))
         self.logit_q = nn.Parameter(torch.logit(start))
@@ -103,7 +104,9 @@ class AugmentationPanel(nn.Module):
         self.models = nn.ModuleList(AugmentationModel(config) for _ in range(num_models))
         self.logits_r = nn.Parameter(torch.zeros(num_models))
         self.multipliers = nn.Parameter(torch.ones(num_models, len(config.primitives)))
-        self.noisy = torch.tensor([PRIMITIVES[name].uses_noise for name in config.primitives] + [False])
+        primitives = self.models[0].primitives
+        self.noisy = torch.tensor([primitive.uses_noise for primitive in primitives] + [False])
+        self.corrupts = any(isinstance(primitive, Corruption) for primitive in primitives)
 
     @property
     def num_primitives(self) -> int:
@@ -153,7 +156,8 @@ class AugmentationPanel(nn.Module):
             gumbel_r = sample_gumbel((num_models,), generator).to(device)
         z = torch.randn(batch_size, self.config.primitive.latent_dim, generator=generator)
         noise = torch.randn(int(needs_noise.sum()), *shape[1:], generator=generator)
-        return Draws(z.to(device), model, choice, noise.to(device), noise_row, share, gumbel, gumbel_r)
+        seed = int(torch.randint(2**62, (), generator=generator)) if self.corrupts else None
+        return Draws(z.to(device), model, choice, noise.to(device), noise_row, share, gumbel, gumbel_r, seed)
 
     def forward(self, images: Tensor, draws: Draws) -> tuple[Tensor, Selection]:
         """Deform images [B, C, H, W] in [0, 1] as drawn; returns them with the selection, both in the graph.
@@ -170,7 +174,9 @@ class AugmentationPanel(nn.Module):
         z = torch.randn(len(images), self.config.primitive.latent_dim, generator=generator).to(images.device)
         noise = torch.randn(images.shape, generator=generator).to(images.device)
         rows = [
-            torch.stack([a.apply_to(images, a(z), noise if a.uses_noise else None) for a in model.primitives])
+            torch.stack(
+                [a.apply_to(images, a(z), noise if a.uses_noise else None, generator) for a in model.primitives]
+            )
             for model in self.models
         ]
         return torch.stack(rows)
@@ -180,7 +186,7 @@ class AugmentationPanel(nn.Module):
         return torch.cat([model.primitives[index](z[r]) for model, r in zip(self.models, rows, strict=True)])
 
     def _deform_chosen(self, images: Tensor, draws: Draws) -> Tensor:
-        deformed, places = [], []
+        deformed, places, generator = [], [], draws.generator(images.device)
         for index in range(self.num_primitives):
             chosen = draws.choice == index
             rows = [(chosen & (draws.model == k)).nonzero().squeeze(1) for k in range(len(self.models))]
@@ -194,7 +200,7 @@ class AugmentationPanel(nn.Module):
             own = images[place]
             # Nothing drawn: affine_grid refuses an empty batch, the sum (0) keeps the parameters in the graph.
             empty = len(place) == 0
-            deformed.append(own + parameters.sum() if empty else primitive.apply_to(own, parameters, noise))
+            deformed.append(own + parameters.sum() if empty else primitive.apply_to(own, parameters, noise, generator))
             places.append(place)
         return images.index_copy(0, torch.cat(places), torch.cat(deformed))
 
@@ -210,10 +216,10 @@ class AugmentationPanel(nn.Module):
         applied = relaxed_bernoulli(
             torch.logit(selection.q, eps=1e-6)[model], logistic_q, config.gumbel_temperature, config.gumbel_hard
         )
-        mixed = torch.zeros_like(images)
+        mixed, generator = torch.zeros_like(images), draws.generator(images.device)
         for index in range(self.num_primitives):
             primitive = self.models[0].primitives[index]
             noise = draws.noise[draws.noise_row.to(images.device)] if primitive.uses_noise else None
-            deformed = primitive.apply_to(images, self._strengths(index, rows, draws.z)[back], noise)
+            deformed = primitive.apply_to(images, self._strengths(index, rows, draws.z)[back], noise, generator)
             mixed = mixed + weights[:, index].view(-1, 1, 1, 1) * deformed
         return torch.lerp(images, mixed, applied.view(-1, 1, 1, 1))

@@ -4,6 +4,8 @@ TransInv, section 4.2, K = 4. The ranges of contrast, brightness, blur and noise
 is open there and is a field (0.25 an affine entry, TeachAugment's). The MLP's shape and start are open too: z of 32,
 one hidden layer of 64, a small last layer; noise and blur start weak (ours), so that training does not begin on
 destroyed images.
+
+Section 4.1 has the corruptions of the benchmark at set strength instead: `"contrast:3"` is one, at severity 3.
 """
 
 from dataclasses import dataclass
@@ -12,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from hf_transinv.augment import ops
+from hf_transinv.augment.corruptions import CORRUPTIONS, apply_corruption, check_corruption
 from hf_transinv.errors import InputError
 
 
@@ -77,8 +80,17 @@ class Primitive(nn.Module):
         unit = torch.sigmoid(self.last(torch.relu(self.hidden(z))))
         return torch.lerp(self.low, self.high, unit)
 
-    def apply_to(self, images: Tensor, parameters: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Deform images [B, C, H, W] in [0, 1] with parameters [B, P]; the result is in [0, 1] too."""
+    def apply_to(
+        self,
+        images: Tensor,
+        parameters: Tensor,
+        noise: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Deform images [B, C, H, W] in [0, 1] with parameters [B, P]; the result is in [0, 1] too.
+
+        `noise` [B, C, H, W] is for primitives that use it, `generator` for corruptions.
+        """
         return ops.into_range(self.deform(images, parameters, noise), self.config.out_of_range)
 
     def deform(self, images: Tensor, parameters: Tensor, noise: Tensor | None) -> Tensor:
@@ -137,7 +149,58 @@ class GaussianNoise(Primitive):
         return ops.add_gaussian_noise(images, parameters[:, 0], noise)
 
 
+class Corruption(Primitive):
+    """A corruption of the benchmark at one severity: what is learned is only how often it is chosen (section 4.1).
+
+    Args:
+        name: one of `CORRUPTIONS`.
+        severity: 1 to 5.
+    """
+
+    def __init__(self, name: str, severity: int) -> None:
+        nn.Module.__init__(self)
+        self.name, self.index = name, severity - 1
+
+    def forward(self, z: Tensor) -> Tensor:
+        """No parameters: z [B, M] -> [B, 0]."""
+        return z.new_zeros(len(z), 0)
+
+    def apply_to(
+        self,
+        images: Tensor,
+        parameters: Tensor,
+        noise: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Corrupt images [B, 3, H, W] in [0, 1]; no gradient passes."""
+        index = torch.full((len(images),), self.index, device=images.device)
+        return apply_corruption(images, self.name, index, generator)
+
+
 PRIMITIVES: dict[str, type[Primitive]] = {
     primitive.name: primitive for primitive in (ContrastBrightness, Geometric, GaussianBlur, GaussianNoise)
 }
 """The primitives of section 4.2, in the paper's order."""
+
+
+def check_primitive(name: str) -> None:
+    """Refuse a name that is neither a learned primitive nor CORRUPTION:SEVERITY.
+
+    Raises:
+        InputError: with the known names.
+    """
+    corruption, colon, severity = name.partition(":")
+    if colon:
+        check_corruption(corruption, (int(severity) if severity.isdecimal() else severity,))
+    elif name not in PRIMITIVES:
+        raise InputError(
+            f"primitive {name!r}: expected some of {', '.join(PRIMITIVES)}, or a corruption with its severity, "
+            f"such as {CORRUPTIONS[0]}:3"
+        )
+
+
+def build_primitive(name: str, config: PrimitiveConfig) -> Primitive:
+    """A primitive by its name: one of `PRIMITIVES`, or CORRUPTION:SEVERITY."""
+    check_primitive(name)
+    corruption, colon, severity = name.partition(":")
+    return Corruption(corruption, int(severity)) if colon else PRIMITIVES[name](config)

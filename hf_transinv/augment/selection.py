@@ -34,6 +34,8 @@ class Draws:
         share: weight of an image in the mean over its stratum, [B]; summed over a stratum it is 1 (on the CPU).
         gumbel: Gumbel noise for p [B, K] and logistic noise for q [B], for the relaxed choice only.
         gumbel_r: Gumbel noise for r, [L], one draw a turn, for the relaxed choice only.
+        seed: of the corruptions among the primitives, None without any. Cut into parts, each part has noise of its
+            own: a batch in two parts is equal to the whole in distribution only.
     """
 
     z: Tensor
@@ -44,6 +46,7 @@ class Draws:
     share: Tensor
     gumbel: tuple[Tensor, Tensor] | None = None
     gumbel_r: Tensor | None = None
+    seed: int | None = None
 
     def __getitem__(self, rows: slice) -> "Draws":
         """The draws of some of the images: a process's, or a micro-batch's."""
@@ -55,7 +58,12 @@ class Draws:
             noise_row=self.noise_row[rows],
             share=self.share[rows],
             gumbel=None if self.gumbel is None else (self.gumbel[0][rows], self.gumbel[1][rows]),
+            seed=None if self.seed is None else self.seed + (rows.start or 0),
         )
+
+    def generator(self, device: torch.device) -> torch.Generator | None:
+        """What the corruptions draw from, beside the images."""
+        return None if self.seed is None else torch.Generator(device).manual_seed(self.seed)
 
 
 def stratified_choices(batch_size: int, num_models: int, num_choices: int, generator: torch.Generator):

@@ -3,9 +3,11 @@
 import pytest
 import torch
 
+from hf_transinv.augment.corruptions import corrupt
 from hf_transinv.augment.learned import AugmentationConfig, AugmentationPanel, Selection
 from hf_transinv.augment.primitives import PrimitiveConfig
-from hf_transinv.augment.selection import Draws
+from hf_transinv.augment.selection import Draws, expected_objectives
+from hf_transinv.errors import InputError
 
 CPU = torch.device("cpu")
 K = 4
@@ -243,3 +245,64 @@ def test_fields_of_the_primitives_arrive():
     panel = AugmentationPanel(1, AugmentationConfig(primitive=PrimitiveConfig(latent_dim=5, hidden_dim=7)))
     assert panel.models[0].primitives[0].hidden.weight.shape == (7, 5)
     assert draw(panel, pixels(), True).z.shape == (12, 5)
+
+
+class TestCorruptions:
+    """The corruptions of the benchmark as primitives at set strength (section 4.1)."""
+
+    NAMES = ("contrast:3", "gaussian_noise:5", "geometric")
+
+    def test_each_image_gets_the_corruption_drawn_for_it(self):
+        panel, images = build(models=1, primitives=self.NAMES), pixels(20)
+        draws = draw(panel, images, True)
+        deformed = panel(images, draws)[0]
+        contrasted, noisy = draws.choice == 0, draws.choice == 1
+        assert torch.equal(deformed[contrasted], corrupt(images[contrasted], "contrast", 3))
+        expected = corrupt(images[noisy], "gaussian_noise", 5, torch.Generator().manual_seed(draws.seed))
+        assert torch.equal(deformed[noisy], expected)
+        assert torch.equal(deformed, panel(images, draws)[0])
+
+    @pytest.mark.parametrize("estimator", ["expectation", "gumbel"])
+    def test_p_and_q_have_a_gradient_without_one_to_the_pixels(self, estimator):
+        """One relaxed image that mixes corruptions, or strata weighted by p: both reach the logits."""
+        panel = build(models=1, primitives=self.NAMES[:2], estimator=estimator)
+        images = pixels(12).requires_grad_()
+        draws = draw(panel, images, True)
+        deformed, selection = panel(images, draws)
+        values = deformed.square().flatten(1).mean(1)
+        if estimator == "expectation":
+            values = expected_objectives(values, draws.model, draws.choice, draws.share, selection.p, selection.q)
+        values.sum().backward()
+        assert panel.models[0].logits_p.grad.abs().max() > 0
+        assert panel.models[0].logit_q.grad.abs().max() > 0
+        assert len(list(panel.models[0].primitives.parameters())) == 0
+
+    def test_learned_primitives_alone_draw_as_before(self):
+        """No seed is drawn where nothing needs one, so that runs without corruptions keep their random numbers."""
+        panel, images = build(), pixels()
+        generator = seeded(5)
+        draws = panel.draw(images.shape, CPU, generator, False, probabilities(panel))
+        assert draws.seed is None and draws[2:4].seed is None
+
+    def test_parts_of_a_batch_have_noise_of_their_own(self):
+        panel, images = build(models=1, primitives=("gaussian_noise:5",), q_init=0.999), torch.full((8, 3, 8, 8), 0.5)
+        draws = draw(panel, images, False)
+        first, second = panel(images[:4], draws[:4])[0], panel(images[4:], draws[4:])[0]
+        assert not torch.equal(first, second)
+
+    @pytest.mark.parametrize(
+        "name, said",
+        [
+            ("gaussian_blurr", "expected some of contrast_brightness.*gaussian_noise:3"),
+            ("rain:3", "rain.*known are gaussian_noise"),
+            ("contrast:6", "1 to 5"),
+            ("contrast:strong", "1 to 5"),
+        ],
+    )
+    def test_unknown_primitives_are_refused(self, name, said):
+        with pytest.raises(InputError, match=said):
+            AugmentationConfig(primitives=("geometric", name))
+
+    def test_a_primitive_twice_is_refused(self):
+        with pytest.raises(InputError, match="each once"):
+            AugmentationConfig(primitives=("geometric", "geometric"))
