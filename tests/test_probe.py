@@ -8,17 +8,8 @@ from tests.launching import PYTHON, REPOSITORY, launch, succeed, tiny_teachers
 
 PROBE = REPOSITORY / "recipes" / "probe.py"
 TINY = ["--dataset", "digits/target", "--image_size", 32, "--student", "wrn10_1_cifar", "--batch_size", 16]
-TINY += [
-    "--primitives",
-    "contrast:3",
-    "pixelate:5",
-    "--max_steps",
-    4,
-    "--inner_steps",
-    2,
-    "--eval_corruptions",
-    "none",
-]
+TINY += ["--primitives", "contrast:3", "pixelate:5", "--max_steps", 8, "--inner_steps", 2]
+TINY += ["--eval_corruptions", "none"]
 
 
 @pytest.fixture(scope="module")
