@@ -20,7 +20,7 @@ from hf_transinv.errors import InputError
 from hf_transinv.launch import clear_errors
 from hf_transinv.record import environment, write_json
 
-# Images a second of make_cifar_c.py (hendrycks/robustness) on one core, 32 px, mean of the severities; measured once, in
+# Images a second of make_cifar_c.py (hendrycks/robustness) on one core at 32 px, mean of the severities; measured in
 # another run: the ratio to them is an order of magnitude.
 AUTHORS = {
     "gaussian_noise": 15_500,

@@ -67,7 +67,7 @@ def test_parts_follow_the_same_draws_with_noise_of_their_own():
 @pytest.mark.parametrize(
     "arguments, said",
     [
-        ({"names": ["fog"]}, "fog"),
+        ({"names": ["rain"]}, "rain"),
         ({"names": []}, r"\(none\)"),
         ({"names": ["pixelate"], "clean_share": 1.5}, "clean_share"),
         ({"names": ["pixelate"], "severities": ()}, "severities"),
