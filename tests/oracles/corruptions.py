@@ -1,10 +1,13 @@
 """Slow references of the corruptions, one image at a time, with numpy, scipy, colorsys and Pillow.
 
 Written from the definitions of Hendrycks and Dietterich (ICLR 2019); random numbers come in as arguments. Images are
-[H, W, 3] uint8; what comes back are levels in 0..255, float64, before the truncation to 8 bits.
+[H, W, 3] uint8; what comes back are levels in 0..255, float64, before the truncation to 8 bits. Weather but for
+brightness is in weather.py.
 """
 
 import colorsys
+import io
+import math
 
 import numpy as np
 from PIL import Image
@@ -48,6 +51,68 @@ def defocus_blur(image, radius, sigma):
     kernel = defocus_kernel(radius, sigma)
     channels = [ndimage.correlate(image[..., c] / 255, kernel, mode="mirror") for c in range(3)]
     return levels(np.stack(channels, axis=-1))
+
+
+def smoothed(x, sigma):
+    """skimage.filters.gaussian with its defaults, channels apart."""
+    return ndimage.gaussian_filter(x, (sigma, sigma, 0), mode="nearest", truncate=4)
+
+
+def glass_loop(levels, reach, offsets):
+    """The authors' loop: the swap of two views of one array, which is a copy. `offsets` [H, W, 2], (y, x)."""
+    x = levels.copy()
+    for h in range(x.shape[0] - reach, reach, -1):
+        for w in range(x.shape[1] - reach, reach, -1):
+            dy, dx = offsets[h, w]
+            x[h, w], x[h + dy, w + dx] = x[h + dy, w + dx], x[h, w]
+    return x
+
+
+def glass_blur(image, sigma, reach, rounds, offsets):
+    """`offsets` [rounds or more, H, W, 2] in -reach .. reach - 1, (y, x). Truncated, against rounding by a margin."""
+    x = np.uint8(smoothed(image / 255, sigma) * 255 + 1e-9)
+    for number in range(rounds):
+        x = glass_loop(x, reach, offsets[number])
+    return np.floor(levels(smoothed(x / 255, sigma)) + 1e-9)
+
+
+def motion_blur(image, radius, sigma, angle):
+    """MagickMotionBlurImage, `angle` in degrees; it rounds to 8 bits: half a level is added before the truncation."""
+    height, width = image.shape[:2]
+    taps = range(2 * radius + 1)
+    weights = np.array([math.exp(-(i**2) / (2 * sigma**2)) for i in taps])
+    weights /= weights.sum()
+    out = np.zeros(image.shape)
+    for i in taps:
+        right = math.ceil(i * math.cos(math.radians(angle)) - 0.5)
+        down = math.ceil(i * math.sin(math.radians(angle)) - 0.5)
+        rows, columns = np.arange(height) + down, np.arange(width) + right
+        out += weights[i] * image[np.ix_(rows.clip(0, height - 1), columns.clip(0, width - 1))]
+    return out + 0.5
+
+
+def clipped_zoom(x, factor):
+    """Each side is cropped and trimmed by its own length (the authors' images are square)."""
+    inside = []
+    for size in x.shape[:2]:
+        kept = math.ceil(size / factor)
+        first = (size - kept) // 2
+        inside.append(slice(first, first + kept))
+    zoomed = ndimage.zoom(x[tuple(inside)], (factor, factor, 1), order=1)
+    top, left = ((zoomed.shape[axis] - x.shape[axis]) // 2 for axis in (0, 1))
+    return zoomed[top : top + x.shape[0], left : left + x.shape[1]]
+
+
+def zoom_blur(image, stop, step):
+    x = image / 255
+    factors = np.arange(1, stop, step)
+    return levels((x + sum(clipped_zoom(x, factor) for factor in factors)) / (len(factors) + 1))
+
+
+def jpeg_compression(image, quality):
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "JPEG", quality=quality)
+    return np.asarray(Image.open(file)).astype(float)
 
 
 def brightness(image, amount):

@@ -5,19 +5,34 @@ as the authors' generators compute them (severities.py names those). With x an i
 severity:
 
     gaussian_noise      x + N(0, c^2)
+    shot_noise          Poisson(c x) / c
     impulse_noise       a value (not a pixel) becomes 0 or 1, with probability c / 2 each
     defocus_blur        x * (disk of radius c_1, smoothed by a small Gaussian of deviation c_2), border reflected
+    glass_blur          g(shuffle(g(x))), with g a Gaussian of deviation c_1 and truncation to 8 bits; the shuffle, c_3
+                        times over, makes pixels those at random offsets of -c_2 to c_2 - 1 (blur.py: in which order)
+    motion_blur         ImageMagick's: half a Gaussian of deviation c_2, 2 c_1 + 1 whole-pixel steps one way along
+                        U(-45, 45) degrees, edge replicated, rounded to 8 bits
+    zoom_blur           the mean of x and its zooms into the middle by 1, 1 + c_2, 1 + 2 c_2, .. up to about c_1
+    snow                c_7 x + (1 - c_7) max(x, 1.5 grey + 0.5) + s + (s turned by 180 degrees), with s one plane:
+                        N(c_1, c_2^2), zoomed c_3 times into the middle, 0 where it is below c_4, 8 bits, then drawn
+                        out by a motion blur of radius c_5 and deviation c_6 at U(-135, -45) degrees
+    frost               c_1 x + c_2 t, with t a random crop of a frost texture (frost.py says of which)
+    fog                 (x + c_1 p) m / (m + c_1), with m the largest value of the image and p in [0, 1] a plasma
+                        fractal: diamond-square, each point the mean of four and U(-w^2, w^2), w / c_2 the next w
     brightness          V + c in HSV
     contrast            c (x - m) + m, with m the mean of each channel of the image
     elastic_transform   a random affine map (three points, each moved by U(-c_3, c_3) pixels), then a displacement:
                         U(-1, 1) a pixel, smoothed by a Gaussian of deviation c_2, times c_1 pixels
     pixelate            box filter down to int(c size) pixels, box filter up again
+    jpeg_compression    Pillow's JPEG of quality c, 4:2:0
 
 As in the originals, every result is clipped and *truncated* to 8 bits. The originals set no seed, so equality is in
 distribution where random numbers are drawn.
 
-Departures: a level that float32 leaves less than 0.001 below a whole number counts as that number; the affine map
-samples exact positions, where OpenCV rounds them to 1/32 pixel.
+Departures: a level that float32 leaves less than 0.001 below a whole number counts as that number (in glass_blur, less
+than 1e-9, in float64); the affine map samples exact positions, where OpenCV rounds them to 1/32 pixel; images that are
+not square are zoomed by the length of each side; ImageMagick's 16 bits between blur and rounding are left out. JPEG
+is that of the libjpeg at hand: the decoders' chroma interpolation differs between versions.
 """
 
 from collections.abc import Callable
@@ -32,14 +47,22 @@ from hf_transinv.errors import InputError
 # In the order of the benchmark: noise, blur, weather, digital.
 _OPERATIONS: dict[str, Callable[..., Tensor]] = {
     "gaussian_noise": noise.gaussian_noise,
+    "shot_noise": noise.shot_noise,
     "impulse_noise": noise.impulse_noise,
     "defocus_blur": blur.defocus_blur,
+    "glass_blur": blur.glass_blur,
+    "motion_blur": blur.motion_blur,
+    "zoom_blur": blur.zoom_blur,
+    "snow": weather.snow,
+    "frost": weather.frost,
+    "fog": weather.fog,
     "brightness": weather.brightness,
     "contrast": digital.contrast,
     "elastic_transform": digital.elastic_transform,
     "pixelate": digital.pixelate,
+    "jpeg_compression": digital.jpeg_compression,
 }
-_WITHOUT_DRAWS = {"defocus_blur", "brightness", "contrast", "pixelate"}
+_WITHOUT_DRAWS = {"defocus_blur", "zoom_blur", "brightness", "contrast", "pixelate", "jpeg_compression"}
 
 CORRUPTIONS = tuple(_OPERATIONS)
 SMALLEST_IMAGE = 8
@@ -87,35 +110,55 @@ def _check_images(images: Tensor) -> None:
         )
 
 
-def corrupt(images: Tensor, name: str, severity: int | Tensor, generator: torch.Generator | None = None) -> Tensor:
+def corrupt(
+    images: Tensor,
+    name: str,
+    severity: int | Tensor,
+    generator: torch.Generator | None = None,
+    frost_folder: str | None = None,
+) -> Tensor:
     """Corrupt images as CIFAR-C (up to 64 pixels) or ImageNet-C (above) does.
 
     Args:
         images: [B, 3, H, W], floating point in [0, 1], at least 8 pixels a side.
         name: one of `CORRUPTIONS`.
         severity: 1 to 5, for all images or one an image, [B].
-        generator: where random numbers come from; defocus_blur, brightness, contrast and pixelate need none. It may
-            live on another device than the images, so that one CPU seed gives one result everywhere.
+        generator: where random numbers come from; defocus_blur, zoom_blur, brightness, contrast, pixelate and
+            jpeg_compression need none. It may live on another device than the images, so that one CPU seed gives one
+            result everywhere.
+        frost_folder: where the authors' photographs frost1.png .. frost5.jpg lie, read by frost alone; without it,
+            frost uses synthetic textures, and figures with those are not comparable to published ones to the digit.
 
     Returns:
         [B, 3, H, W], float32, whole multiples of 1/255 in [0, 1]. Gradients do not pass.
 
     Raises:
-        InputError: unknown name or severity, other images than the above, or a random corruption without generator.
+        InputError: unknown name or severity, other images than the above, a random corruption without generator, or a
+            frost photograph that is missing, unreadable or too small.
     """
     check_corruption(name)
     _check_images(images)
     if name not in _WITHOUT_DRAWS and generator is None:
         raise InputError(f"{name} draws random numbers: give it a torch.Generator.")
-    return apply_corruption(images, name, _severity_index(name, severity, images), generator)
+    return apply_corruption(images, name, _severity_index(name, severity, images), generator, frost_folder)
 
 
 @torch.no_grad()
-def apply_corruption(images: Tensor, name: str, index: Tensor, generator: torch.Generator | None) -> Tensor:
-    """`corrupt` without its checks, which wait for the device: index [B] is the severity less 1, beside the images."""
+def apply_corruption(
+    images: Tensor,
+    name: str,
+    index: Tensor,
+    generator: torch.Generator | None,
+    frost_folder: str | None = None,
+) -> Tensor:
+    """`corrupt` without its checks, which wait for the device: index [B] is the severity less 1, beside the images.
+
+    zoom_blur and jpeg_compression wait for the device all the same.
+    """
     if len(images) == 0:
         return images.float()
     constants = constants_of(name, min(images.shape[2:]))
+    own = {"folder": frost_folder} if name == "frost" else {}
     with torch.autocast(images.device.type, enabled=False):
-        corrupted = _OPERATIONS[name](images.float(), constants, index, generator)
+        corrupted = _OPERATIONS[name](images.float(), constants, index, generator, **own)
     return (corrupted.clamp(0, 1) * 255 + 1e-3).floor() / 255

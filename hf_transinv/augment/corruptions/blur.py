@@ -1,15 +1,19 @@
-"""Blurs: defocus_blur."""
+"""Blurs: defocus_blur, glass_blur, motion_blur (with ImageMagick's blur along a line) and zoom_blur."""
 
 import math
 from functools import lru_cache
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hf_transinv.augment.corruptions.draws import clipped_zooms, draw, per_image
 from hf_transinv.augment.corruptions.severities import Constants
 
 _LARGEST_RADIUS = 10  # of a disk of defocus_blur
+_DOUBLINGS = 6  # a chain of more than 2^6 copies in glass_blur has a probability below 1e-15 an image
+_LONGEST_LINE = 41  # taps of a motion blur: 2 * 20 + 1
 
 
 @lru_cache(maxsize=16)
@@ -39,3 +43,162 @@ def defocus_blur(images: Tensor, constants: Constants, index: Tensor, generator:
     planes = F.pad(images, (pad,) * 4, mode="reflect").flatten(0, 1)
     weight = kernels[index].repeat_interleave(images.shape[1], dim=0)
     return F.conv2d(planes[None], weight, groups=len(planes)).view(images.shape)
+
+
+def _smooth_along(axis: int, levels: Tensor, taps: Tensor) -> Tensor:
+    """A symmetric filter along axis 2 or 3 of levels [B, C, H, W], the edge replicated.
+
+    Taps [B, T] are the weights of a pixel itself and of its neighbours 1 .. T - 1 pixels away, on either side.
+    """
+    reach, size = taps.shape[1] - 1, levels.shape[axis]
+    padded = F.pad(levels, (reach, reach, 0, 0) if axis == 3 else (0, 0, reach, reach), mode="replicate")
+    weights = taps.T.reshape(-1, len(taps), 1, 1, 1)
+    smooth = levels * weights[0]
+    for away in range(1, reach + 1):
+        neighbours = padded.narrow(axis, reach - away, size) + padded.narrow(axis, reach + away, size)
+        smooth.addcmul_(neighbours, weights[away])
+    return smooth
+
+
+def _smoothed_levels(levels: Tensor, sigmas: tuple[float, ...], index: Tensor) -> Tensor:
+    """skimage's Gaussian (cut at 4 sigma, the edge replicated), truncated to whole levels as numpy's uint8 does.
+
+    At 32 pixels a neighbour one level darker lowers a pixel by as little as 0.0003 levels, which the truncation turns
+    into a whole one: hence float64.
+    """
+    away = torch.arange(max(int(4 * sigma + 0.5) for sigma in sigmas) + 1, dtype=torch.float64)
+    taps = torch.stack([torch.exp(-(away**2) / (2 * s**2)) * (away <= int(4 * s + 0.5)) for s in sigmas])
+    taps = (taps / (2 * taps.sum(dim=1, keepdim=True) - 1)).to(levels.device)[index]
+    smooth = _smooth_along(3, _smooth_along(2, levels.double(), taps), taps)
+    return (smooth + 1e-9).floor().float()
+
+
+def copied_from(offset_y: Tensor, offset_x: Tensor, reach: Tensor, doublings: int) -> Tensor:
+    """Which pixel each pixel of an image shows after the authors' loop over it: int64 [B, H W], row-major places.
+
+    The loop goes backwards from (H - reach, W - reach) to (reach + 1, reach + 1) and means to swap a pixel with the
+    one at its offset; but both are views of one array, so the pixel is overwritten and its partner stays. A partner
+    further on has been overwritten before, and what it shows is found by following pointers: places below H W mean "as
+    overwritten", those from H W on "as it was". Offsets of -1 and 0 (reach 1) never point further on.
+
+    Args:
+        offset_y, offset_x: float32 [B, H, W], whole numbers in [-reach, reach).
+        reach: float32 [B, 1, 1], pixels.
+        doublings: how often the followed distance is doubled.
+    """
+    height, width = offset_y.shape[1:]
+    # float32 counts exactly to 2^24, and divides and multiplies several times faster than int64.
+    row = torch.arange(height, device=offset_y.device, dtype=torch.float32)[:, None]
+    column = torch.arange(width, device=offset_y.device, dtype=torch.float32)
+    place = row * width + column
+
+    def in_loop(row: Tensor, column: Tensor) -> Tensor:
+        return (row > reach) & (row <= height - reach) & (column > reach) & (column <= width - reach)
+
+    source = place + torch.where(in_loop(row, column), offset_y * width + offset_x, 0)
+    if doublings:
+        overwritten = (source > place) & in_loop(row + offset_y, column + offset_x)
+        pointer = torch.where(overwritten, source, source + height * width).long().flatten(1)
+        final = (place + height * width).long().flatten().expand(len(pointer), -1)
+        for _ in range(doublings):
+            pointer = torch.cat([pointer, final], dim=1).gather(1, pointer)
+        return pointer % (height * width)
+    return source.long().flatten(1)
+
+
+def glass_blur(images: Tensor, constants: Constants, index: Tensor, generator: torch.Generator) -> Tensor:
+    sigmas, reaches, rounds = zip(*constants, strict=True)
+    batch, _, height, width = images.shape
+    reach, own_rounds = per_image(reaches, index)[:, 0], per_image(rounds, index)[:, 0]
+    shown = torch.arange(height * width, device=images.device).expand(batch, -1)
+    for done in range(max(rounds)):
+        # One number decides on both offsets: its 24 bits are far more than the 64 pairs of reach 4 need.
+        pair = (draw(torch.rand, (batch, height, width), images, generator) * (4 * reach**2)).floor()
+        across = (pair / (2 * reach)).floor()
+        active = (own_rounds > done).float()
+        offset_y, offset_x = (across - reach) * active, (pair - across * 2 * reach - reach) * active
+        shown = shown.gather(1, copied_from(offset_y, offset_x, reach, _DOUBLINGS if max(reaches) > 1 else 0))
+    levels = _smoothed_levels((images * 255).round(), sigmas, index).flatten(2)
+    shuffled = levels.gather(2, shown.unsqueeze(1).expand_as(levels)).view(images.shape)
+    return _smoothed_levels(shuffled, sigmas, index) / 255
+
+
+def blur_directional(
+    images: Tensor, radius: Tensor, sigma: Tensor, angle: Tensor, taps: int = _LONGEST_LINE
+) -> Tensor:
+    """ImageMagick's motion blur: half a Gaussian, along a line that starts at the pixel and goes one way only.
+
+        sum_k w_k x[row + ceil(k sin(angle) - 1/2), column + ceil(k cos(angle) - 1/2)],
+        w_k proportional to exp(-k^2 / (2 sigma^2)), k = 0 .. 2 radius
+
+    Offsets are whole pixels, the edge is replicated, nothing is rounded.
+
+    Args:
+        images: [B, C, H, W], floating point.
+        radius: [B], pixels, whole numbers.
+        sigma: [B], pixels, positive.
+        angle: [B], degrees, clockwise from the direction of growing columns (rows grow downwards).
+        taps: how many are computed; those from 2 radius + 1 on are zero, so fewer than that cut the line short.
+
+    Returns:
+        [B, C, H, W].
+    """
+    batch, channels, height, width = images.shape
+    step = torch.arange(taps, device=images.device)
+    weights = torch.exp(-(step**2) / (2 * sigma[:, None] ** 2)) * (step <= 2 * radius[:, None])
+    weights = (weights / weights.sum(dim=1, keepdim=True)).to(images.dtype)
+    reach = taps - 1
+    radians = torch.deg2rad(angle[:, None].double())
+    down = (step * radians.sin() - 0.5).ceil().long() + reach
+    right = (step * radians.cos() - 0.5).ceil().long() + reach
+    padded = F.pad(images, (reach,) * 4, mode="replicate").contiguous()
+    # Every run of `width` values of the padded images, as a view: rows of a window are rows of this table.
+    runs = padded.flatten().unfold(0, width, 1)
+    plane = torch.arange(batch * channels, device=images.device).view(batch, channels, 1)
+    row = torch.arange(height, device=images.device)
+    first = ((plane * padded.shape[2] + row) * padded.shape[3]).flatten(1)
+    start = (down * padded.shape[3] + right).view(batch, taps, 1)
+    blurred = torch.zeros_like(images, memory_format=torch.contiguous_format)
+    for tap in range(taps):
+        seen = runs.index_select(0, (first + start[:, tap]).flatten()).view(images.shape)
+        blurred.addcmul_(seen, weights[:, tap].view(-1, 1, 1, 1))
+    return blurred
+
+
+def motion_blur(images: Tensor, constants: Constants, index: Tensor, generator: torch.Generator) -> Tensor:
+    radii, sigmas = zip(*constants, strict=True)
+    angle = -45 + 90 * draw(torch.rand, (len(images),), images, generator)
+    # Taps beyond 6 sigma weigh less than 1e-7 together.
+    taps = min(2 * max(radii), math.ceil(6 * max(sigmas))) + 1
+    radius, sigma = per_image(radii, index).flatten(), per_image(sigmas, index).flatten()
+    blurred = blur_directional((images * 255).round(), radius, sigma, angle, taps)
+    # ImageMagick rounds to its 8 bits where numpy truncates.
+    return (blurred + 0.5).floor() / 255
+
+
+@lru_cache(maxsize=10)
+def _mean_of_zooms(stop: float, step: float, height: int, width: int, device: torch.device) -> Tensor:
+    """The mean of an image and its zooms by the factors from 1 to `stop`, a sparse map of pixels, [H W, H W]."""
+    # numpy's arange, whose rounding decides whether `stop` itself is among the factors: below it, at 1.06 and 1.11.
+    factors = (1.0, *np.arange(1, stop, step).tolist())
+    places, weights = [], []
+    for rows, columns in zip(
+        *(clipped_zooms(factors, size, torch.device("cpu")) for size in (height, width)), strict=True
+    ):
+        row, column = rows.nonzero(), columns.nonzero()
+        places.append((row[:, None] * width + column).flatten(0, 1))
+        weights.append(torch.outer(rows[tuple(row.T)], columns[tuple(column.T)]).flatten())
+    mean, places = torch.cat(weights) / len(factors), torch.cat(places).T
+    pixels = height * width
+    return torch.sparse_coo_tensor(places, mean, (pixels, pixels), check_invariants=True).coalesce().to(device)
+
+
+def zoom_blur(images: Tensor, constants: Constants, index: Tensor, generator: torch.Generator | None) -> Tensor:
+    """One sparse matrix product for each severity that occurs; waits for the device to learn which do."""
+    blurred = torch.empty_like(images, memory_format=torch.contiguous_format)
+    for severity in index.unique().tolist():
+        chosen = (index == severity).nonzero().squeeze(1)
+        pixels = images[chosen].flatten(2).flatten(0, 1).T.contiguous()  # many times faster than transposed
+        zoomed = torch.sparse.mm(_mean_of_zooms(*constants[severity], *images.shape[2:], images.device), pixels)
+        blurred[chosen] = zoomed.T.view(len(chosen), *images.shape[1:])
+    return blurred

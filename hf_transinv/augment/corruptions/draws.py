@@ -1,5 +1,6 @@
 """What the corruptions share: the constant of each image's severity, and random numbers."""
 
+import math
 from collections.abc import Callable
 from functools import lru_cache
 
@@ -17,6 +18,12 @@ def draw(sample: Callable[..., Tensor], shape: tuple[int, ...], like: Tensor, ge
     return sample(shape, generator=generator, device=generator.device).to(like.device)
 
 
+def per_row(planes: Tensor, maps: Tensor) -> Tensor:
+    """One linear map an image on each row of its planes: [B, C, h, m], maps [B, n, m] -> [B, C, h, n]."""
+    # Channels and rows in one axis: a product an image, where broadcasting makes one a plane, about twice as slow.
+    return (planes.flatten(1, 2) @ maps.mT).unflatten(1, planes.shape[1:3])
+
+
 @lru_cache(maxsize=16)
 def smoothing_matrices(sigmas: tuple[float, ...], size: int, device: torch.device) -> Tensor:
     """Gaussian smoothing of a line, cut at 3 sigma and mirrored about its ends, as matrices: [5, size, size]."""
@@ -29,4 +36,24 @@ def smoothing_matrices(sigmas: tuple[float, ...], size: int, device: torch.devic
         folded = (rows[:, None] + offsets) % (2 * size)
         columns = torch.minimum(folded, 2 * size - 1 - folded)
         matrix.scatter_add_(1, columns, taps.expand(size, -1))
+    return matrices.float().to(device)
+
+
+@lru_cache(maxsize=32)
+def clipped_zooms(factors: tuple[float, ...], size: int, device: torch.device) -> Tensor:
+    """Zooms into the middle of a line of `size` values, by linear interpolation, as matrices: [factors, size, size].
+
+    As `clipped_zoom` of the authors' scripts: scipy's zoom stretches the middle ceil(size / factor) values to
+    round(factor times that many), the first to the first and the last to the last; the middle `size` of those remain.
+    """
+    matrices = torch.zeros(len(factors), size, size, dtype=torch.float64)
+    outputs = torch.arange(size)
+    for matrix, factor in zip(matrices, factors, strict=True):
+        kept = math.ceil(size / factor)
+        stretched = round(kept * factor)
+        position = (outputs + (stretched - size) // 2).double() * (kept - 1) / (stretched - 1)
+        below = position.long().clamp_max(kept - 2)
+        first = (size - kept) // 2 + below
+        matrix[outputs, first] = 1 - (position - below)
+        matrix[outputs, first + 1] = position - below
     return matrices.float().to(device)
