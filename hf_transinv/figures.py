@@ -6,12 +6,13 @@ images first, then a column a primitive with its selection probability under it.
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
@@ -25,6 +26,7 @@ DOTS_PER_INCH = 200
 LONGEST_NAME = 28
 LONGEST_COLUMN_TITLE = 14
 LEGEND_COLUMNS = 4
+HEATMAP_COLUMNS = 4
 LARGEST_MAGNIFIED_IMAGE = 64  # pixels; larger ones are shrunk on the page, where nearest interpolation would alias
 
 
@@ -223,3 +225,56 @@ def plot_probe(probes: Sequence[dict], path: str | Path) -> Path:
         axes.set_xticks(range(len(names)), [name.replace("_", " ") for name in names], rotation=90)
     figure.supylabel("p", fontsize=9)
     return _save(figure, path)
+
+
+def plot_corruption_heatmap(results: Mapping[str, dict], path: str | Path) -> Path:
+    """Draw top-1 by corruption (rows) and severity (columns), a panel a model, all on one scale from 0 to 100 %.
+
+    Args:
+        results: model name -> what `evaluation.evaluate` returned. A cell that was not measured stays white.
+        path: of the picture; its ending chooses the format (.png, .pdf, .svg).
+
+    Returns:
+        The path.
+
+    Raises:
+        InputError: no model was evaluated on a corruption.
+    """
+    names = list(dict.fromkeys(name for result in results.values() for name in result["corruptions"]))
+    if not names:
+        raise InputError("No corruptions to plot: expected a model that was evaluated on at least one.")
+    severities = sorted({severity for result in results.values() for severity in result["severities"]})
+    num_columns = min(len(results), HEATMAP_COLUMNS)
+    num_rows = math.ceil(len(results) / num_columns)
+    figsize = (num_columns * (0.38 * len(severities) + 0.3) + 1.8, num_rows * (0.21 * len(names) + 0.7) + 0.3)
+    figure = Figure(figsize=figsize, layout="constrained")
+    panels = figure.subplots(num_rows, num_columns, sharex=True, sharey=True, squeeze=False).flatten()
+    for axes, (model, result) in zip(panels, results.items(), strict=False):
+        cells = [[result["corruptions"].get(name, {}).get(str(severity)) for severity in severities] for name in names]
+        image = _show_cells(axes, np.array(cells, dtype=float))
+        # A mean over other corruptions than the panels beside it would only mislead.
+        mean = f", mean {result['corruption_mean']:.1f}" if len(result["corruptions"]) == len(names) else ""
+        axes.set_title(f"{_short(model)}\nclean {result['clean']['top1']:.1f}{mean}", fontsize=8, loc="left")
+        axes.set_xticks(range(len(severities)), severities)
+        axes.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
+    for unused in panels[len(results) :]:
+        unused.remove()
+    figure.supxlabel("severity", fontsize=8)
+    bar = figure.colorbar(image, ax=panels[: len(results)], fraction=0.05, aspect=30)
+    bar.set_label("top-1 (%)", fontsize=8)
+    bar.ax.tick_params(labelsize=8)
+    bar.outline.set_visible(False)
+    return _save(figure, path)
+
+
+def _show_cells(axes: Axes, percent: np.ndarray) -> AxesImage:
+    """Percentages [rows, columns] as colours with their numbers on them; NaN is left white."""
+    image = axes.imshow(percent, cmap="cividis", vmin=0, vmax=100, aspect="auto")
+    for row, column in np.argwhere(~np.isnan(percent)):
+        value = percent[row, column]
+        # cividis is as light as mid-grey at half its range: white is read on the lower half, black on the upper.
+        color = "white" if value < 50 else "black"
+        axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=7, color=color)
+    axes.tick_params(labelsize=8, length=0)
+    axes.spines[:].set_visible(False)
+    return image

@@ -6,11 +6,12 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 
 from hf_transinv.augment.corruptions import CORRUPTIONS
 from hf_transinv.config import OutputConfig
@@ -71,6 +72,20 @@ def start_accelerator(output: OutputConfig) -> Accelerator:
     return accelerator
 
 
+def agree(accelerator: Accelerator, decide: Callable[[], Any]) -> Any:
+    """Decide on the main process, for all; an InputError there is raised everywhere."""
+    answer = [None]
+    if accelerator.is_main_process:
+        try:
+            answer = [decide()]
+        except InputError as error:
+            answer = [error]
+    answer = broadcast_object_list(answer)[0]
+    if isinstance(answer, InputError):
+        raise answer
+    return answer
+
+
 def output_folder(output: OutputConfig, recipe: str) -> Path:
     """The folder of this run.
 
@@ -93,9 +108,8 @@ def output_folder(output: OutputConfig, recipe: str) -> Path:
         if not (folder / "run.json").exists():
             raise InputError(f"{folder} holds no run to resume (no run.json)")
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(
-            f"{folder} is not empty and would be overwritten; give another --output_dir or --resume_from latest"
-        )
+        hint = " or --resume_from latest" if (folder / "run.json").exists() else ""
+        raise InputError(f"{folder} is not empty and would be overwritten; give another --output_dir{hint}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ".writable").touch()

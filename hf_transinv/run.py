@@ -2,14 +2,14 @@
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, set_seed
+from accelerate.utils import set_seed
 
 from hf_transinv.card import learned_text, student_card
 from hf_transinv.checkpoint import export_classifier
@@ -24,6 +24,7 @@ from hf_transinv.evaluation import corruption_markdown, evaluate
 from hf_transinv.hub import check_token, push_run
 from hf_transinv.launch import (
     Stopped,
+    agree,
     check_same_run,
     chosen_corruptions,
     output_folder,
@@ -150,8 +151,8 @@ class Session:
                 f"batch_size {train.batch_size} cannot be split into {self.accelerator.num_processes} processes x "
                 f"{train.gradient_accumulation_steps} micro-batches"
             )
-        self.folder = self._agree(lambda: output_folder(output, recipe))
-        self.rows, self.main_row = self._agree(lambda: self._earlier_rows(config)), None
+        self.folder = agree(self.accelerator, lambda: output_folder(output, recipe))
+        self.rows, self.main_row = agree(self.accelerator, lambda: self._earlier_rows(config)), None
         self.record = RunRecord(self.folder, recipe, config) if self.accelerator.is_main_process else None
         self.data = open_data(data, self.accelerator)
 
@@ -172,19 +173,6 @@ class Session:
             self.accelerator.project_configuration.logging_dir = str(self.folder)
             self.accelerator.init_trackers(self.recipe, config=config)
 
-    def _agree(self, decide: Callable[[], Any]) -> Any:
-        """Decide on the main process, for all; an InputError there is raised everywhere."""
-        answer = [None]
-        if self.accelerator.is_main_process:
-            try:
-                answer = [decide()]
-            except InputError as error:
-                answer = [error]
-        answer = broadcast_object_list(answer)[0]
-        if isinstance(answer, InputError):
-            raise answer
-        return answer
-
     def steps(self) -> tuple[int, float]:
         """Student steps in all, and in an epoch."""
         rows = self.data.num_rows
@@ -195,9 +183,7 @@ class Session:
             raise InputError("the stream does not say how long it is: give --max_steps instead of --num_train_epochs")
         return max(1, round(self.train.num_train_epochs * per_epoch)), per_epoch
 
-    def fit(
-        self, name: str, objective: Objective, crop: str, flip: bool, seed: int | None = None
-    ) -> dict[str, Any]:
+    def fit(self, name: str, objective: Objective, crop: str, flip: bool, seed: int | None = None) -> dict[str, Any]:
         """Train and evaluate one row, from its last checkpoint when the run resumes.
 
         Args:
@@ -279,20 +265,22 @@ class Session:
         if saved:
             trainer.resume(saved[-1])
 
-    def publish(self, student: Classifier, name: str, method: str) -> str:
+    def publish(self, student: Classifier, name: str, method: str, trained_on: Sequence[str] = ()) -> str:
         """Export the student with its card, close run.json, push when asked; all processes leave together.
 
         Args:
             student: of the row.
             name: the row's.
             method: in words, for the card.
+            trained_on: corruptions that the student was trained on; the table marks them.
 
         Returns:
             What a person at the terminal wants to know at the end; empty on other processes.
         """
         text = ""
         if self.record:
-            table = corruption_markdown({row: self.rows[row]["results"] for row in self.rows})
+            results = {row: self.rows[row]["results"] for row in self.rows}
+            table = corruption_markdown(results, {name: trained_on})
             self.record.update(status="finished")
             run, row = self.record.content, self.rows[name]
             card = student_card(self.output.push_to_hub or self.folder.name, method, run, row, table, student)

@@ -41,7 +41,7 @@ def main() -> None:
     student = new_student(names, session.data.label_names, train.seed)
     session.fit("teacher", Supervised(student, train.label_smoothing, policy), data.crop, data.flip)
     robust_to = f"robust to {', '.join(robust.corruption)}" if robust.corruption else "plain"
-    print(session.publish(student, "teacher", f"supervised, {robust_to}"))
+    print(session.publish(student, "teacher", f"supervised, {robust_to}", trained_on=robust.corruption))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from hf_transinv.run_state import checkpoints
 REPOSITORY = Path(__file__).parents[1]
 MULTI_TEACHER = REPOSITORY / "recipes" / "multi_teacher.py"
 TRAIN_TEACHER = REPOSITORY / "recipes" / "train_teacher.py"
+EVALUATE = REPOSITORY / "recipes" / "evaluate.py"
 PYTHON = [sys.executable]
 ACCELERATE = [sys.executable, "-m", "accelerate.commands.launch"]
 TWO_PROCESSES = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from hf_transinv.errors import InputError
-from hf_transinv.figures import plot_augmentations, plot_history
+from hf_transinv.figures import plot_augmentations, plot_corruption_heatmap, plot_history
 
 TEACHERS = ["elastic", "some/very/long/path/to/a/folder/of/a/teacher", "ema"]
 PRIMITIVES = ["contrast_brightness", "geometric", "gaussian_blur", "gaussian_noise"]
@@ -116,3 +116,53 @@ def test_augmentations_of_another_shape_are_refused(tmp_path):
             p=[[0.25] * 4] * 3,
             q=[0.5] * 3,
         )
+
+
+def evaluated(top1, severities=(1, 3, 5)):
+    table = {name: {str(s): value for s, value in zip(severities, row, strict=True)} for name, row in top1.items()}
+    for row in table.values():
+        row["mean"] = sum(row.values()) / len(row)
+    mean = sum(row["mean"] for row in table.values()) / len(table) if table else None
+    return {"clean": {"top1": 91.26}, "corruptions": table, "corruption_mean": mean, "severities": list(severities)}
+
+
+def test_the_heat_map_shows_every_cell_of_every_model_on_one_scale(tmp_path, saved_figure):
+    whole = evaluated({"gaussian_noise": (80, 60.4, 10), "fog": (90, 70, 49.6)})
+    part = evaluated({"fog": (30, 20.5)}, severities=(1, 5))
+    path = plot_corruption_heatmap({"some/very/long/path/to/a/model": whole, "b": part}, tmp_path / "new" / "map.png")
+    with Image.open(path) as picture:
+        assert min(picture.size) > 200
+    first, second, bar = saved_figure[0].axes
+    np.testing.assert_array_equal(first.images[0].get_array(), [[80, 60.4, 10], [90, 70, 49.6]])
+    np.testing.assert_array_equal(second.images[0].get_array(), [[np.nan] * 3, [30, np.nan, 20.5]])
+    assert all(axes.images[0].get_clim() == (0, 100) for axes in (first, second))
+    assert [text.get_text() for text in first.texts] == ["80", "60", "10", "90", "70", "50"]
+    assert [text.get_text() for text in second.texts] == ["30", "20"]
+    assert [label.get_text() for label in first.get_yticklabels()] == ["gaussian noise", "fog"]
+    assert [label.get_text() for label in first.get_xticklabels()] == ["1", "3", "5"]
+    assert first.get_title(loc="left").endswith("a/model\nclean 91.3, mean 60.0")
+    assert second.get_title(loc="left") == "b\nclean 91.3", "a mean of other corruptions than beside it"
+    assert bar.get_ylabel() == "top-1 (%)"
+
+
+def test_the_numbers_on_the_heat_map_can_be_read(tmp_path, saved_figure):
+    """Contrast of at least 3 (WCAG 2, large or incidental text) between number and cell, over the whole scale."""
+    values = np.linspace(0, 100, 45)
+    table = {f"corruption {i}": tuple(values[3 * i : 3 * i + 3]) for i in range(15)}
+    plot_corruption_heatmap({"a": evaluated(table)}, tmp_path / "map.png")
+    axes = saved_figure[0].axes[0]
+    image = axes.images[0]
+    for text, value in zip(axes.texts, values, strict=True):
+        cell, ink = luminance(image.to_rgba(value)[:3]), {"white": 1.0, "black": 0.0}[text.get_color()]
+        assert (max(cell, ink) + 0.05) / (min(cell, ink) + 0.05) > 3
+
+
+def luminance(color):
+    """Relative luminance of an sRGB colour, WCAG 2."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in color]
+    return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
+
+
+def test_a_heat_map_without_corruptions_is_refused(tmp_path):
+    with pytest.raises(InputError, match="No corruptions"):
+        plot_corruption_heatmap({"a": evaluated({})}, tmp_path / "map.png")

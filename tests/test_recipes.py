@@ -224,7 +224,9 @@ def test_a_teacher_is_trained_measured_and_exported(teacher):
     run = json.loads((out / "run.json").read_text())
     assert run["recipe"] == "train_teacher" and run["config"]["corruption"] == ["gaussian_noise", "contrast"]
     assert run["rows"]["teacher"]["results"]["corruptions"]["gaussian_noise"].keys() == {"1", "mean"}
-    assert "robust to gaussian_noise, contrast" in (out / "student" / "README.md").read_text()
+    card = (out / "student" / "README.md").read_text()
+    assert "robust to gaussian_noise, contrast" in card
+    assert all("\\* The model was trained on this corruption" in text for text in (card, done.stdout))
     network = timm.create_model(f"local-dir:{out / 'student'}", pretrained=True)
     assert network.num_classes == 5
 

@@ -1,0 +1,114 @@
+"""The one loop of the evaluation: every batch of a split, under every condition, through one model."""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from hf_transinv.errors import InputError
+from hf_transinv.evaluation.conditions import Condition
+from hf_transinv.evaluation.scores import COLUMNS, image_scores
+from hf_transinv.evaluation.splits import Batch, Split
+from hf_transinv.models.classifier import Classifier
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+class Scorer:
+    """Scores of every image of a split, on all processes the same.
+
+    Args:
+        model: unwrapped, on its device, in eval mode.
+        columns: of its logits, those to choose among, int64 [C]; None for all.
+        accelerator: shares the batches among its processes and sets the precision; None for this process alone.
+        batch_size: images a batch.
+        seed: of the corruptions.
+        frost_folder: see `evaluate`.
+        progress: moves on by one a batch and condition.
+    """
+
+    def __init__(
+        self,
+        model: Classifier,
+        columns: Tensor | None,
+        accelerator: "Accelerator | None",
+        *,
+        batch_size: int,
+        seed: int,
+        frost_folder: str | None,
+        progress: tqdm,
+    ) -> None:
+        self.model, self.accelerator, self.progress = model, accelerator, progress
+        self.batch_size, self.seed, self.frost_folder = batch_size, seed, frost_folder
+        self.device = accelerator.device if accelerator else next(model.parameters()).device
+        self.columns = None if columns is None else columns.to(self.device)
+        self.rank, self.world = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
+
+    def score(
+        self, split: Split, conditions: Sequence[Condition], *, are_corrupted: bool = False
+    ) -> tuple[dict[Condition, Tensor], int]:
+        """Classifies a split under each condition.
+
+        Args:
+            split: images and labels.
+            conditions: what to do to the images.
+            are_corrupted: the images have come in the (one) condition, and are classified as they are.
+
+        Returns:
+            The scores of each condition, [N, 5], float32 on the CPU, in the order of the images (see
+            evaluation.scores); and the side of the images in pixels.
+
+        Raises:
+            InputError: the split is empty.
+        """
+        self.progress.reset(self._num_steps(split, len(conditions)))
+        blocks: list[tuple[int, Tensor]] = []
+        side = 0
+        for batch in split.batches(self.batch_size, self.rank, self.world):
+            side = batch.images.shape[-1]
+            scores = self._score_batch(batch, conditions, are_corrupted)
+            blocks.append((batch.number * self.batch_size, scores))
+        gathered, side = self._gather(blocks, len(conditions), side)
+        return dict(zip(conditions, gathered, strict=True)), side
+
+    def _num_steps(self, split: Split, num_conditions: int) -> int | None:
+        if split.num_images is None:
+            return None
+        return len(range(self.rank, -(-split.num_images // self.batch_size), self.world)) * num_conditions
+
+    def _score_batch(self, batch: Batch, conditions: Sequence[Condition], are_corrupted: bool) -> Tensor:
+        """Scores [conditions, B, 5], on the CPU: one wait for the device a batch."""
+        pixels = batch.images.to(self.device).float() / 255
+        labels = batch.labels.to(self.device)
+        scores = []
+        for condition in conditions:
+            self.progress.set_description(f"evaluate {condition}", refresh=False)
+            images = pixels
+            if not are_corrupted:
+                images = condition.apply(pixels, self.seed, batch.number, self.frost_folder)
+            with self.accelerator.autocast() if self.accelerator else nullcontext():
+                logits = self.model(images.contiguous(memory_format=torch.channels_last))
+            logits = logits if self.columns is None else logits[:, self.columns]
+            scores.append(image_scores(logits, labels))
+            self.progress.update()
+        return torch.stack(scores).cpu()
+
+    def _gather(self, blocks: list[tuple[int, Tensor]], num_conditions: int, side: int) -> tuple[Tensor, int]:
+        """Every process's (first image, scores [conditions, B, 5]) -> scores [conditions, N, 5]; and the side."""
+        num_images = blocks[-1][0] + blocks[-1][1].shape[1] if blocks else 0
+        if self.world > 1:
+            known = torch.tensor([[num_images, side]], device=self.device)
+            num_images, side = self.accelerator.gather(known).amax(dim=0).tolist()
+        if num_images == 0:
+            raise InputError("The split to evaluate on is empty: give one with at least one image.")
+        scores = torch.zeros(num_conditions, num_images, len(COLUMNS))
+        for first, block in blocks:
+            scores[:, first : first + block.shape[1]] = block
+        if self.world > 1:
+            # What belongs to other processes is zero here, so that adding is exact.
+            scores = self.accelerator.reduce(scores.to(self.device), reduction="sum").cpu()
+        return scores, side

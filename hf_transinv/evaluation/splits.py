@@ -1,0 +1,183 @@
+"""What can be evaluated on: numbered batches in the order of the rows, each process every n-th of them.
+
+A batch is decoded once and classified under every condition, so nothing need be kept: a split that lies on a device
+(ResidentSplit), one that is read as it goes (SourceSplit, streamed or not) and arrays in a file give the same digits.
+"""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import count, islice
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hf_transinv.data.columns import check_label
+from hf_transinv.data.decoding import decode_image
+from hf_transinv.data.resident import ResidentSplit
+from hf_transinv.data.rows import RowDecoder
+from hf_transinv.errors import InputError
+
+if TYPE_CHECKING:
+    from hf_transinv.data.sources import Source
+
+_THREADS = 4  # as in hf_transinv.data: torchvision's decoders release the interpreter lock
+
+
+class Batch(NamedTuple):
+    """One batch of a split.
+
+    Attributes:
+        number: its place among the batches of all processes, from 0 on.
+        images: uint8 [B, 3, H, W].
+        labels: int64 [B].
+    """
+
+    number: int
+    images: Tensor
+    labels: Tensor
+
+
+class Split(Protocol):
+    """Images and labels in a fixed order.
+
+    Attributes:
+        label_names: the classes, in the order of their numbers.
+        num_images: None when a stream does not say.
+    """
+
+    label_names: list[str]
+    num_images: int | None
+
+    def batches(self, batch_size: int, rank: int, world: int) -> Iterator[Batch]:
+        """The batches rank, rank + world, ...; all but the last of the split have `batch_size` images."""
+
+
+class TensorSplit:
+    """A split held as tensors.
+
+    Args:
+        split: the images and labels.
+
+    Raises:
+        InputError: a label beyond the label names.
+    """
+
+    def __init__(self, split: ResidentSplit) -> None:
+        self.images, self.labels, self.label_names = split.images, split.labels, split.label_names
+        self.num_images = len(split)
+        largest = int(split.labels.max()) if len(split) else -1
+        if largest >= len(split.label_names):
+            raise InputError(f"The data has label {largest} and {len(split.label_names)} label names (0 upwards).")
+
+    def batches(self, batch_size: int, rank: int, world: int) -> Iterator[Batch]:
+        for number in range(rank, -(-self.num_images // batch_size), world):
+            rows = slice(number * batch_size, (number + 1) * batch_size)
+            yield Batch(number, self.images[rows], self.labels[rows])
+
+
+@dataclass(frozen=True)
+class ArraySplit:
+    """A split held as arrays, which may be mapped from a file: only what a batch needs is read.
+
+    Attributes:
+        images: uint8 [N, H, W, 3].
+        labels: integers [N], checked.
+        label_names: the classes, in the order of their numbers.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    label_names: list[str]
+
+    @property
+    def num_images(self) -> int:
+        return len(self.labels)
+
+    def batches(self, batch_size: int, rank: int, world: int) -> Iterator[Batch]:
+        for number in range(rank, -(-self.num_images // batch_size), world):
+            rows = slice(number * batch_size, (number + 1) * batch_size)
+            images = torch.from_numpy(np.array(self.images[rows])).permute(0, 3, 1, 2)
+            yield Batch(number, images, torch.from_numpy(np.array(self.labels[rows], dtype=np.int64)))
+
+
+class SourceSplit:
+    """A split that is read and decoded as it goes, a batch ahead; every process reads all rows, undecoded.
+
+    Args:
+        source: opened with or without streaming.
+        image_size: side in pixels to which all images are brought (shorter side resized, centre cut out); None keeps
+            them as they are, if all are squares of the size of the first one.
+        renumber: its classes' numbers in `label_names`, when the source numbers them otherwise.
+        label_names: the classes that `renumber` leads to; default: the source's.
+
+    Raises:
+        InputError: no image size was given, and the first image is no square or not one can be decoded.
+    """
+
+    def __init__(
+        self,
+        source: "Source",
+        image_size: int | None = None,
+        renumber: Sequence[int] | None = None,
+        label_names: Sequence[str] | None = None,
+    ) -> None:
+        with closing(iter(source.rows)) as rows:
+            self._decoder = RowDecoder.open(source, (row["image"] for row in rows), image_size, "raise")
+        self.source = source
+        self.renumber = range(len(source.label_names)) if renumber is None else renumber
+        self.label_names = list(source.label_names if label_names is None else label_names)
+        self.num_images = source.num_rows
+
+    def batches(self, batch_size: int, rank: int, world: int) -> Iterator[Batch]:
+        """See Split.
+
+        Raises:
+            InputError: an image cannot be decoded or has another size, or a label is missing or beyond the names.
+        """
+        with ThreadPoolExecutor(_THREADS) as pool, closing(iter(self.source.rows)) as rows:
+            ahead: tuple[int, list[Future]] | None = None
+            for number in count():
+                batch = list(islice(rows, batch_size))
+                if batch and number % world != rank:
+                    continue
+                started = (number, self._start(pool, batch, number * batch_size)) if batch else None
+                if ahead is not None:
+                    yield self._finish(*ahead)
+                if not batch:
+                    return
+                ahead = started
+
+    def _start(self, pool: ThreadPoolExecutor, rows: list[dict[str, Any]], first: int) -> list[Future]:
+        size = -(-len(rows) // _THREADS)  # few large tasks: small images decode in 40 us
+        return [pool.submit(self._decode, rows[i : i + size], first + i) for i in range(0, len(rows), size)]
+
+    def _decode(self, rows: list[dict[str, Any]], first: int) -> tuple[Tensor, list[int]]:
+        images, labels = [], []
+        for number, row in enumerate(rows, first):
+            where = self.source.where(number)
+            images.append(self._decoder(row["image"], where))
+            labels.append(self.renumber[check_label(row["label"], self.source.label_names, where)])
+        return torch.stack(images), labels
+
+    def _finish(self, number: int, parts: list[Future]) -> Batch:
+        images, labels = zip(*(part.result() for part in parts), strict=True)
+        return Batch(number, torch.cat(images), torch.tensor([label for part in labels for label in part]))
+
+
+def first_image_size(source: "Source") -> tuple[int, int]:
+    """Height and width, in pixels, of the image of a source's first row.
+
+    Raises:
+        InputError: there is none, or it cannot be decoded.
+    """
+    with closing(iter(source.rows)) as rows:
+        cell = next((row["image"] for row in rows), None)
+    encoded = None if cell is None else cell["bytes"] or cell["path"]
+    if not encoded:
+        raise InputError(f"{source.where(0)} has no image. Give a split whose rows have one.")
+    height, width = decode_image(encoded, source.where(0)).shape[-2:]
+    return height, width

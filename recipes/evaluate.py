@@ -1,0 +1,190 @@
+"""Evaluate any checkpoint on clean images and under the corruptions of CIFAR-C and ImageNet-C.
+
+accelerate launch recipes/evaluate.py --model OUT/student --dataset uoft-cs/cifar100 --label_column fine_label
+    a folder, a Hub id or a timm name, under all corruptions at all severities
+
+accelerate launch --mixed_precision bf16 recipes/evaluate.py --model google/vit-base-patch16-224 \
+    --dataset ILSVRC/imagenet-1k --eval_split validation --streaming --image_size 224 --corrupted_folder ImageNet-C
+    the corrupted images as their authors published them
+"""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from accelerate import Accelerator
+
+from hf_transinv.augment.corruptions import check_corruption
+from hf_transinv.command_line import parse
+from hf_transinv.config import DataConfig, OutputConfig, as_dict
+from hf_transinv.data.sources import default_eval_split, open_source, split_names
+from hf_transinv.errors import InputError
+from hf_transinv.evaluation import evaluate, evaluation_markdown
+from hf_transinv.evaluation.splits import SourceSplit, first_image_size
+from hf_transinv.figures import plot_corruption_heatmap
+from hf_transinv.launch import agree, chosen_corruptions, clear_errors, output_folder, start_accelerator
+from hf_transinv.models import Classifier, open_classifier
+from hf_transinv.record import environment, write_json
+
+
+@dataclass
+class ModelConfig:
+    """The model.
+
+    Attributes:
+        model: timm name, Hub id or local folder.
+        match_labels: map each class of the dataset to the model's class of that name, and evaluate among those alone.
+        trained_on: corruptions that the model was trained on; the table marks them.
+    """
+
+    model: str | None = None
+    match_labels: bool = False
+    trained_on: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.model is None:
+            raise InputError("no model given: --model with a timm name, a Hub id or a local folder")
+        for name in self.trained_on:
+            check_corruption(name)
+
+
+@dataclass
+class ImagesConfig:
+    """The pictures.
+
+    Attributes:
+        dataset: Hub id, folder in Hub shape, parquet file, image folder, or the embedded digits/source or
+            digits/target.
+        dataset_config: configuration of a Hub dataset that has several.
+        dataset_revision: branch, tag or commit of a Hub dataset.
+        eval_split: split to evaluate on; default: test or validation, whichever the dataset has.
+        image_column: column with the pictures; default: the one column of that type.
+        label_column: column with the labels; default: the one column of that type.
+        streaming: read the split as a stream instead of bringing all of it here first.
+        image_size: side to which pictures are resized and cropped; default: their own, when the first one is a
+            square (then all must have its size), else the model's.
+    """
+
+    dataset: str | None = None
+    dataset_config: str | None = None
+    dataset_revision: str | None = None
+    eval_split: str | None = None
+    image_column: str | None = None
+    label_column: str | None = None
+    streaming: bool = False
+    image_size: int | None = None
+
+    def __post_init__(self) -> None:
+        DataConfig(image_size=self.image_size)
+        if self.dataset is None:
+            raise InputError("no dataset given: --dataset with a Hub id, a folder, a parquet file, or digits/target")
+
+    def open(self, model: Classifier) -> SourceSplit:
+        """The split, as `model` shall see it."""
+        of_dataset = {"config": self.dataset_config, "revision": self.dataset_revision}
+        self.eval_split = self.eval_split or default_eval_split(split_names(self.dataset, **of_dataset))
+        columns = {"image_column": self.image_column, "label_column": self.label_column}
+        source = open_source(self.dataset, split=self.eval_split, streaming=self.streaming, **of_dataset, **columns)
+        if self.image_size is None:
+            height, width = first_image_size(source)
+            self.image_size = height if height == width else min(model.input_size)
+            return SourceSplit(source, None if height == width else self.image_size)
+        return SourceSplit(source, self.image_size)
+
+
+@dataclass
+class EvaluationConfig:
+    """What is measured, and where it goes.
+
+    Attributes:
+        output_dir: folder of the results; default: a new one under outputs/, named by the time.
+        eval_corruptions: default: all there are; none: clean images alone.
+        eval_severities: severities, 1 to 5.
+        eval_batch_size: images in a batch.
+        seed: of the corruptions.
+        corrupted_folder: corrupted images as the authors of CIFAR-C (NAME.npy, labels.npy) or ImageNet-C
+            (NAME/SEVERITY/CLASS/*.JPEG) publish them; default: they are made here.
+        frost_folder: the authors' pictures of frost; default: synthetic ones.
+    """
+
+    output_dir: str | None = None
+    eval_corruptions: tuple[str, ...] = ("all",)
+    eval_severities: tuple[int, ...] = (1, 2, 3, 4, 5)
+    eval_batch_size: int = 500
+    seed: int = 0
+    corrupted_folder: str | None = None
+    frost_folder: str | None = None
+
+    def __post_init__(self) -> None:
+        self.output = OutputConfig(
+            output_dir=self.output_dir,
+            eval_corruptions=self.eval_corruptions,
+            eval_severities=self.eval_severities,
+            eval_batch_size=self.eval_batch_size,
+        )
+        self.corruptions = chosen_corruptions(self.output)
+        if self.corrupted_folder and self.frost_folder:
+            raise InputError("give corrupted_folder or frost_folder, not both: what is read is not made")
+
+    @property
+    def images_from(self) -> str:
+        """Where the corrupted images come from, for the table."""
+        if self.corrupted_folder:
+            return f"Corrupted images of {self.corrupted_folder}."
+        frost = f"the frost of {self.frost_folder}" if self.frost_folder else "synthetic frost"
+        return f"Corrupted images made with seed {self.seed}, batches of {self.eval_batch_size} and {frost}."
+
+
+def save(folder: Path, record: dict, table: str) -> None:
+    """evaluation.json, evaluation.md and, with corruptions, the heat map."""
+    write_json(folder / "evaluation.json", record)
+    (folder / "evaluation.md").write_text(table)
+    if record["results"]["corruptions"]:
+        plot_corruption_heatmap({record["model"]: record["results"]}, folder / "corruption_heatmap.png")
+
+
+def main() -> None:
+    groups = parse([ModelConfig, ImagesConfig, EvaluationConfig], description=__doc__)
+    names, images, what = groups
+    started = time.time()
+    accelerator: Accelerator = start_accelerator(what.output)
+    model = open_classifier(names.model).to(accelerator.device)
+    split = images.open(model)
+    folder = agree(accelerator, lambda: output_folder(what.output, "evaluate"))
+    results = evaluate(
+        model,
+        split,
+        accelerator=accelerator,
+        corruptions=what.corruptions,
+        severities=what.eval_severities,
+        batch_size=what.eval_batch_size,
+        seed=what.seed,
+        corrupted_folder=what.corrupted_folder,
+        frost_folder=what.frost_folder,
+        match_labels=names.match_labels,
+    )
+    if accelerator.is_main_process:
+        record = {
+            "model": names.model,
+            "dataset": images.dataset,
+            "split": images.eval_split,
+            "revision": images.dataset_revision,
+            "processes": accelerator.num_processes,
+            "precision": accelerator.mixed_precision,
+            "config": as_dict(*groups),
+            **environment(),
+            "seconds": round(time.time() - started, 1),
+            "results": results,
+        }
+        title = f"`{names.model}` on `{images.dataset}`, split {images.eval_split}, {images.image_size} px"
+        table = evaluation_markdown(title, results, names.trained_on)
+        table += f"\n{what.images_from}\n" if results["corruptions"] else ""
+        save(folder, record, table)
+        print(f"\n{table}\nTable, heat map and evaluation.json are in {folder}")
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+
+
+if __name__ == "__main__":
+    with clear_errors():
+        main()

@@ -1,0 +1,165 @@
+"""The evaluation recipe as users launch it, and what it leaves behind."""
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from hf_transinv.augment.corruptions import corrupt
+from hf_transinv.checkpoint import export_classifier
+from hf_transinv.data.resident import ResidentSplit
+from hf_transinv.data.sources import open_source
+from hf_transinv.evaluation import evaluate
+from hf_transinv.models.classifier import open_classifier
+from tests.launching import ACCELERATE, EVALUATE, TWO_PROCESSES, succeed, tiny_vit_folder
+
+DATA = ["--dataset", "digits/target", "--image_size", 32]
+FEW = ["--eval_corruptions", "gaussian_noise", "contrast", "--eval_severities", 2, 5, "--seed", 3]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Holds `model`, a tiny network of the digits 5 to 9, exported."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    torch.manual_seed(2)
+    names = ["5", "6", "7", "8", "9"]
+    export_classifier(
+        open_classifier("wrn10_1_cifar", num_classes=5, label_names=names, pretrained=False), folder / "model"
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def resident() -> ResidentSplit:
+    return ResidentSplit.load(open_source("digits/target", split="test"), image_size=32, show_progress=False)
+
+
+@pytest.fixture(scope="module")
+def finished(folder):
+    flags = ["--model", "model", *DATA, *FEW, "--trained_on", "contrast", "--output_dir", "out"]
+    return succeed(ACCELERATE, EVALUATE, *flags, cwd=folder), folder / "out"
+
+
+def results_of(out: Path) -> dict:
+    return json.loads((out / "evaluation.json").read_text())["results"]
+
+
+def test_the_record_says_what_was_evaluated_and_how(finished, folder, resident):
+    record = json.loads((finished[1] / "evaluation.json").read_text())
+    said = {name: record[name] for name in ("model", "dataset", "split", "revision", "processes", "precision")}
+    assert said == {
+        "model": "model",
+        "dataset": "digits/target",
+        "split": "test",
+        "revision": None,
+        "processes": 1,
+        "precision": "no",
+    }
+    assert record["config"]["trained_on"] == ["contrast"] and record["config"]["seed"] == 3
+    assert record["seconds"] > 0 and record["versions"]["torch"]
+    torch.set_num_threads(1)
+    corruptions, severities = ("gaussian_noise", "contrast"), (2, 5)
+    model = open_classifier(str(folder / "model"))
+    expected = evaluate(model, resident, corruptions=corruptions, severities=severities, seed=3, show_progress=False)
+    assert record["results"] == expected
+
+
+def test_the_table_is_on_the_terminal_and_in_the_folder(finished):
+    done, out = finished
+    table = (out / "evaluation.md").read_text()
+    assert table in done.stdout and "evaluation.json are in out" in done.stdout
+    assert "| corruption | 2 | 5 | mean |" in table and "| gaussian noise |" in table
+    assert table.count("\\*") == 7 and "mean error" in table and "seed 3" in table
+    with Image.open(out / "corruption_heatmap.png") as picture:
+        assert min(picture.size) > 200
+
+
+def test_two_processes_and_a_stream_give_the_digits_of_one(finished, folder):
+    flags = ["--model", "model", *DATA, *FEW, "--eval_batch_size", 500, "--streaming", "--output_dir", "two"]
+    succeed(TWO_PROCESSES, EVALUATE, *flags, cwd=folder, ACCELERATE_USE_CPU="true")
+    assert results_of(folder / "two") == results_of(finished[1])
+
+
+def test_corrupted_images_from_a_folder_in_bfloat16(folder, resident):
+    first = ResidentSplit(resident.images[:100], resident.labels[:100], resident.label_names)
+    images = [corrupt(first.images.float() / 255, "contrast", severity) for severity in range(1, 6)]
+    levels = (torch.cat(images) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+    (folder / "C").mkdir()
+    np.save(folder / "C" / "contrast.npy", levels.numpy())
+    np.save(folder / "C" / "labels.npy", first.labels.repeat(5).numpy())
+    flags = ["--model", "model", *DATA, "--eval_split", "test[:100]", "--eval_corruptions", "contrast"]
+    flags += ["--corrupted_folder", "C", "--output_dir", "bfloat16"]
+    succeed([*ACCELERATE, "--cpu", "--mixed_precision", "bf16"], EVALUATE, *flags, cwd=folder)
+    torch.set_num_threads(1)
+    model = open_classifier(str(folder / "model"))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        made = evaluate(model, first, corruptions=("contrast",), show_progress=False)
+    assert results_of(folder / "bfloat16") == made
+    assert made["clean"]["nll"] != evaluate(model, first, show_progress=False)["clean"]["nll"]
+
+
+@pytest.fixture
+def run(folder, monkeypatch, capsys):
+    """Runs the recipe's own file in this process; returns its exit code and what it wrote to stderr."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+
+    def start(*flags: object) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", [str(EVALUATE), *map(str, flags)])
+        try:
+            runpy.run_path(str(EVALUATE), run_name="__main__")
+        except SystemExit as end:
+            return end.code, capsys.readouterr().err
+        return 0, capsys.readouterr().err
+
+    return start
+
+
+def test_pictures_of_other_sizes_are_brought_to_the_models(folder, run):
+    """No --image_size: the first picture is no square, so all take the model's 32 pixels."""
+    rng = np.random.default_rng(0)
+    for label in ("5", "6", "7", "8", "9"):
+        (folder / "pictures" / "test" / label).mkdir(parents=True)
+        for number, size in enumerate(((40, 50), (33, 33))):
+            pixels = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / "pictures" / "test" / label / f"{number}.png")
+    tiny_vit_folder(folder / "vit", ["5", "6", "7", "8", "9"])
+    flags = ["--model", "vit", "--dataset", "./pictures", "--eval_corruptions", "none", "--output_dir", "sizes"]
+    code, said = run(*flags)
+    assert code == 0, said
+    record = json.loads((folder / "sizes" / "evaluation.json").read_text())
+    assert record["results"]["num_images"] == 10 and record["config"]["image_size"] == 32
+    assert not (folder / "sizes" / "corruption_heatmap.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--dataset", "digits/target"], "no model given: --model"),
+        (["--model", "model"], "no dataset given: --dataset"),
+        (["--model", "nowhere", *DATA], "Unknown model 'nowhere'"),
+        (["--model", "model", *DATA, "--trained_on", "fogg"], "Unknown corruption 'fogg'"),
+        (["--model", "model", *DATA, "--eval_corruptions", "fogg"], "eval_corruptions fogg: unknown"),
+        (["--model", "model", *DATA, "--corrupted_folder", "nowhere"], "corrupted_folder nowhere is not a folder"),
+        (["--model", "model", *DATA, "--corrupted_folder", "C", "--frost_folder", "F"], "not both"),
+        (["--model", "model", "--dataset", "digits/source", "--match_labels"], "5 of the data's 5 classes have no"),
+        (["--model", "model", *DATA, "--learning_rate", 1], "unknown flag 'learning_rate'"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_refused_in_one_line(run, flags, said):
+    code, errors = run(*flags)
+    lines = errors.strip().splitlines()
+    assert code == 2 and said in lines[-1] and lines[-1].startswith("error: ")
+
+
+def test_a_folder_that_holds_something_is_not_overwritten(finished, folder, run):
+    flags = ["--model", "model", *DATA, *FEW, "--output_dir", "out"]
+    before = (folder / "out" / "evaluation.json").read_bytes()
+    code, said = run(*flags)
+    assert code == 2 and said.strip().endswith("give another --output_dir")
+    assert (folder / "out" / "evaluation.json").read_bytes() == before
