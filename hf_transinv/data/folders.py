@@ -33,6 +33,20 @@ def is_image_folder(folder: Path) -> bool:
     return has_images
 
 
+def open_loose_images(folder: Path) -> "dict[str, Dataset] | None":
+    """Opens pictures that lie directly in a folder, without classes: one split ``train`` with the column ``image``.
+
+    Returns:
+        None when there are folders in it: then it is an image folder.
+    """
+    from datasets import Dataset, Features, Image
+
+    if _subfolders(folder):
+        return None
+    paths = sorted(path for path in _files(folder, levels=1) if path.suffix.lower() in IMAGE_SUFFIXES)
+    return {"train": Dataset.from_dict({"image": [str(path) for path in paths]}, Features({"image": Image()}))}
+
+
 def open_image_folder(folder: Path) -> "dict[str, Dataset]":
     """Opens an image folder.
 

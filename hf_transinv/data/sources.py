@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from hf_transinv.data.columns import image_column_of, label_column_of, named_labels
 from hf_transinv.data.embedded import EMBEDDED_NAMES, open_embedded
-from hf_transinv.data.folders import is_image_folder, open_image_folder, parquet_splits
+from hf_transinv.data.folders import is_image_folder, open_image_folder, open_loose_images, parquet_splits
 from hf_transinv.errors import InputError
 
 if TYPE_CHECKING:
@@ -93,6 +93,47 @@ def open_source(
     rows = _two_columns(rows, image_column, label_column, name)
     rows, names = named_labels(rows, label_names, name)
     return Source(rows, names, num_rows, dataset, split, streaming)
+
+
+def open_unlabelled(
+    dataset: str,
+    *,
+    config: str | None = None,
+    split: str | None = None,
+    image_column: str | None = None,
+    revision: str | None = None,
+) -> Source:
+    """Opens one split for its images alone: labels are not read, and none are needed.
+
+    Args:
+        dataset: as in `open_source`, or a folder of pictures.
+        config: which configuration of a Hub dataset.
+        split: a split or a slice of one; None: test or validation, or the only one there is.
+        image_column: None finds the one image column by its type.
+        revision: branch, tag or commit of a Hub dataset.
+
+    Returns:
+        A Source whose labels are all 0, of one class without a name.
+
+    Raises:
+        InputError: no such dataset, configuration or split; no image column; no rows.
+    """
+    folder = Path(dataset).expanduser()
+    loose = open_loose_images(folder) if folder.is_dir() and is_image_folder(folder) else None
+    if split is None:
+        names = list(loose) if loose else split_names(dataset, config, revision)
+        split = names[0] if len(names) == 1 else default_eval_split(names)
+    opened = loose or _open_local(dataset)
+    rows = _load(dataset, config, split, False, revision) if opened is None else _take_split(opened, split, dataset)
+    name = f"{dataset}, split {split!r},"
+    if len(rows) == 0:
+        raise InputError(f"{name} is empty. Choose a split that has rows.")
+    from datasets import Image
+
+    image = image_column_of(rows.features, image_column, name)
+    rows = rows.cast_column(image, Image(decode=False)).select_columns([image])
+    rows = rows.rename_column(image, "image") if image != "image" else rows
+    return Source(rows.add_column("label", [0] * len(rows)), [""], len(rows), dataset, split, False)
 
 
 def split_names(dataset: str, config: str | None = None, revision: str | None = None) -> list[str]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hf_transinv.data.resident import ResidentSplit
-from hf_transinv.data.sources import default_eval_split, open_source, split_names
+from hf_transinv.data.sources import default_eval_split, open_source, open_unlabelled, split_names
 from hf_transinv.errors import InputError
 from tests.data.conftest import encode, numbered_pixels
 
@@ -269,3 +269,40 @@ def test_the_split_to_evaluate_on() -> None:
     assert default_eval_split(["train", "val"]) == "val"
     with pytest.raises(InputError, match=r"train, extra.*--eval_split"):
         default_eval_split(["train", "extra"])
+
+
+def _first_pixels(source: object) -> list[int]:
+    """The numbers of the images, see `numbered_pixels`."""
+    return ResidentSplit.load(source, show_progress=False).images[:, 0, 0, 0].tolist()
+
+
+def test_unlabelled_parquet_opens_for_its_images(tmp_path: Path) -> None:
+    path = _write(tmp_path / "pictures.parquet", {"photo": _images(4), "taken": (datasets.Value("string"), ["x"] * 4)})
+    source = open_unlabelled(path)
+    assert (source.split, source.num_rows) == ("train", 4)
+    assert _first_pixels(source) == [0, 1, 2, 3]
+    assert open_unlabelled(path, split="train[1:3]").num_rows == 2
+    with pytest.raises(InputError, match="no label column"):
+        open_source(path)
+
+
+def test_unlabelled_folder_of_loose_images_opens(tmp_path: Path) -> None:
+    for row in (2, 0, 1):
+        (tmp_path / f"{row}.png").write_bytes(_IMAGES[row])
+    assert _first_pixels(open_unlabelled(str(tmp_path))) == [0, 1, 2]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError):
+        open_unlabelled(str(tmp_path))
+
+
+def test_unlabelled_takes_the_evaluation_split_and_ignores_broken_labels(tmp_path: Path) -> None:
+    for split, rows in (("train", 3), ("test", 2)):
+        columns = {"image": _images(rows), "label": _classes(["cat", "dog"], [-1] * rows)}
+        _write(tmp_path / f"data/{split}-00000-of-00001.parquet", columns)
+    source = open_unlabelled(str(tmp_path))
+    assert (source.split, source.num_rows) == ("test", 2)
+    assert _labels(source) == [0, 0]
+    for row in (0, 1):
+        (tmp_path / "folders/dog").mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"folders/dog/{row}.png").write_bytes(_IMAGES[row])
+    assert _first_pixels(open_unlabelled(str(tmp_path / "folders"))) == [0, 1]
