@@ -1,0 +1,89 @@
+"""The parameters of the learned primitives in physical terms: degrees, percent of a side, pixels squared."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hf_transinv.augment.primitives import Primitive
+
+QUANTILES = (0.05, 0.5, 0.95)
+
+
+@dataclass(frozen=True)
+class ParameterRange:
+    """What was drawn of one physical parameter.
+
+    Attributes:
+        name: in words.
+        unit: "" where it has none.
+        low: smallest value within the primitive's reach.
+        high: largest.
+        rest: where it does nothing.
+        quantiles: 5, 50 and 95 % of what was drawn.
+    """
+
+    name: str
+    unit: str
+    low: float
+    high: float
+    rest: float
+    quantiles: tuple[float, float, float]
+
+
+def _affine(parameters: Tensor) -> list[Tensor]:
+    """Rotation (degrees), zoom, aspect, shear and shift (% of a side) of affine entries [n, 6] added to the identity.
+
+    The matrix takes output to input coordinates: content grows by the inverse of its scale, moves against its shift.
+    Linear part = rotation x [[s_x, k], [0, s_y]].
+    """
+    a, b, x, c, d, y = parameters.unbind(1)
+    a, d = a + 1, d + 1
+    # Ranges of 0.5 and more reach maps that collapse or mirror the image: their zoom ends at 10.
+    scale_x, determinant = torch.hypot(a, c).clamp_min(0.1), (a * d - b * c).clamp_min(0.01)
+    shear = (a * b + c * d) / scale_x.square()
+    aspect = determinant / scale_x.square()
+    return [torch.atan2(c, a).rad2deg(), determinant.rsqrt(), aspect, shear, -50 * x, -50 * y]
+
+
+_AFFINE_NAMES = (
+    ("rotation", "°", 0.0),
+    ("zoom", "×", 1.0),
+    ("width : height", "", 1.0),
+    ("shear", "", 0.0),
+    ("shift to the right", "%", 0.0),
+    ("shift down", "%", 0.0),
+)
+REST: dict[str, tuple[float, ...]] = {
+    "contrast_brightness": (1.0, 0.0),
+    "geometric": (0.0,) * 6,
+    "gaussian_blur": (1.0, 0.0),
+    "gaussian_noise": (0.0,),
+}
+"""The parameters at which each primitive does nothing."""
+
+_PHYSICAL: dict[str, tuple[tuple[tuple[str, str, float], ...], Callable[[Tensor], list[Tensor]]]] = {
+    "contrast_brightness": (
+        (("contrast factor", "×", 1.0), ("brightness shift", "", 0.0)),
+        lambda values: list(values.unbind(1)),
+    ),
+    "geometric": (_AFFINE_NAMES, _affine),
+    "gaussian_blur": (
+        (("blur variance", "px²", 0.0), ("share of the sharp image", "", 1.0)),
+        lambda values: [values[:, 1], values[:, 0]],
+    ),
+    "gaussian_noise": ((("noise variance", "", 0.0),), lambda values: [values[:, 0]]),
+}
+
+
+def describe_parameters(name: str, primitive: Primitive, drawn: Tensor) -> tuple[ParameterRange, ...]:
+    """Quantiles of what was drawn, [n, P], in physical terms; the reach is taken from the corners of the ranges."""
+    names, convert = _PHYSICAL[name]
+    corners = torch.cartesian_prod(*torch.stack([primitive.low, primitive.high], 1)).view(-1, drawn.shape[1])
+    levels = torch.tensor(QUANTILES, device=drawn.device)
+    described = []
+    for (label, unit, rest), values, reach in zip(names, convert(drawn), convert(corners), strict=True):
+        quantiles = tuple(torch.quantile(values, levels).tolist())
+        described.append(ParameterRange(label, unit, reach.min().item(), reach.max().item(), rest, quantiles))
+    return tuple(described)

@@ -1,0 +1,191 @@
+"""What was measured of several models, the rankings, and the short forms of it: Markdown, text, numbers."""
+
+import html
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import Tensor
+
+from hf_transinv.invariance.sweeps import LEVEL, Curve, Sweep, beyond, ranking
+from hf_transinv.invariance.widest_range import WidestRange
+
+_SHOWN_IN_HEADLINE = 2
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One model and what was measured of it.
+
+    Attributes:
+        name: as it was given.
+        num_classes: of its answer.
+        num_parameters: of its network.
+        input_size: (h, w) that the network sees.
+        curves: by the sweeps' names.
+        widest: the widest range of the learned primitives.
+    """
+
+    name: str
+    num_classes: int
+    num_parameters: int
+    input_size: tuple[int, int]
+    curves: dict[str, Curve]
+    widest: WidestRange
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything on the page.
+
+    Attributes:
+        models: at least one.
+        sweeps: in the order of the page.
+        reference: name of the model that the others are compared with, or None.
+        data: name and split of the images, in words.
+        examples: a few of the images, float [n, 3, H, W] in [0, 1], on the CPU.
+        num_images: how many were measured.
+        tolerance: of the widest ranges, in nats.
+        seed: of everything drawn.
+        record: config, versions, seconds; as they go into the JSON.
+    """
+
+    models: Sequence[Measured]
+    sweeps: Sequence[Sweep]
+    reference: str | None
+    data: str
+    examples: Tensor
+    num_images: int
+    tolerance: float
+    seed: int
+    record: dict[str, Any]
+
+    def scores(self, model: Measured) -> dict[str, float]:
+        """What a model is ranked by: its scores, less the reference's unless it is the reference."""
+        return beyond(model.curves, self._reference_of(model))
+
+    def is_relative(self, model: Measured) -> bool:
+        """Whether the model is ranked beyond a reference."""
+        return self._reference_of(model) is not None
+
+    def _reference_of(self, model: Measured) -> dict[str, Curve] | None:
+        curves = {other.name: other.curves for other in self.models}
+        return None if self.reference in (None, model.name) else curves[self.reference]
+
+    def points(self, model: Measured, sweep: str) -> float:
+        """Mean agreement in percent, less the reference's where the model is ranked beyond one."""
+        reference = self._reference_of(model)
+        return 100 * (model.curves[sweep].mean_agreement - (reference[sweep].mean_agreement if reference else 0))
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """The last two parts of each path or Hub id; whole names where those are the same for two."""
+    tails = ["/".join(name.rstrip("/").split("/")[-2:]) for name in names]
+    return [tail if tails.count(tail) == 1 else name for tail, name in zip(tails, names, strict=True)]
+
+
+def number(value: float, unit: str) -> str:
+    """A strength with its unit, in three digits."""
+    gap = " " if unit in ("%", "px²") else ""
+    return f"{value:.3g}".replace("-", "−") + gap + unit
+
+
+def tolerated_text(sweep: Sweep, value: float | None) -> str:
+    """How far a sweep is tolerated, in words."""
+    if value is None:
+        return "never"
+    return f"{value:.1f}" if sweep.is_corruption else number(value, sweep.unit)
+
+
+def headline(report: Report, model: Measured) -> dict[str, str]:
+    """For each column of the headline table: the first and the last of the rankings, with their figures."""
+    scores, relative = report.scores(model), report.is_relative(model)
+    titles = {sweep.name: sweep.title for sweep in report.sweeps}
+
+    def words(names: Sequence[str]) -> str:
+        sign, unit = ("+", " points") if relative else ("", " %")
+        values = [f"{titles[n]} ({report.points(model, n):{sign}.0f}{unit})".replace("(-", "(−") for n in names]
+        return ", ".join(values) or "–"
+
+    row = {}
+    for kind, corruptions in (("corruptions", True), ("primitives", False)):
+        ranked = ranking(scores, report.sweeps, corruptions)
+        count = min(_SHOWN_IN_HEADLINE, len(ranked) // 2 or len(ranked))
+        row[f"{kind}_most"], row[f"{kind}_least"] = words(ranked[:count]), words(ranked[::-1][:count])
+    return row
+
+
+def summary_markdown(report: Report) -> str:
+    """A short summary for a model card."""
+
+    def cell(text: str) -> str:
+        return " ".join(html.escape(text).replace("|", "\\|").replace("`", "&#96;").split())
+
+    short = dict(
+        zip([m.name for m in report.models], short_names([model.name for model in report.models]), strict=True)
+    )
+    lines = [
+        f"Measured on {report.num_images} unlabelled images of {cell(report.data)}: mean share of images whose top-1 "
+        "stays, over the severities of a corruption or the range of a primitive"
+        + (f"; in points beyond {cell(short[report.reference])} where it says so" if report.reference else "")
+        + ".",
+        "",
+        "| model | corruptions: most | least | primitives: most | least |",
+        "|---|---|---|---|---|",
+    ]
+    for model in report.models:
+        row = headline(report, model)
+        lines.append(f"| {' | '.join(cell(text) for text in (short[model.name], *row.values()))} |")
+    primitives = [found.primitive for found in report.models[0].widest.ranges]
+    lines += [
+        "",
+        f"Widest range of each learned primitive with a mean KL of at most {report.tolerance:g} nats, as a share of "
+        "its full range (in brackets: the KL reached):",
+        "",
+        f"| model | {' | '.join(name.replace('_', ' ') for name in primitives)} |",
+        f"|---{'|---:' * len(primitives)}|",
+    ]
+    for model in report.models:
+        values = [f"{found.width:.2f} ({found.kl:.2f})" for found in model.widest.ranges]
+        lines.append(f"| {' | '.join((cell(short[model.name]), *values))} |")
+    return "\n".join(lines) + "\n"
+
+
+def summary_text(report: Report) -> str:
+    """The summary for a terminal."""
+    lines = []
+    for model, name in zip(report.models, short_names([model.name for model in report.models]), strict=True):
+        row = headline(report, model)
+        kind = f", beyond {report.reference}" if report.is_relative(model) else ""
+        lines.append(f"{name} (mean share of answers that stay{kind})")
+        lines += [f"    {what.replace('_', ', '):20} {text}" for what, text in row.items()]
+        widths = "  ".join(f"{r.primitive} {r.width:.2f} (KL {r.kl:.2f})" for r in model.widest.ranges)
+        lines.append(f"    {'widest range':20} {widths}")
+    return "\n".join(lines)
+
+
+def as_numbers(report: Report) -> dict[str, Any]:
+    """All numbers, ready for JSON."""
+    described = ("name", "title", "unit", "is_corruption", "rest", "strengths", "description")
+    models = [
+        asdict(model)
+        | {
+            "ranked_by": report.scores(model),
+            "ranking": {
+                "corruptions": ranking(report.scores(model), report.sweeps, True),
+                "primitives": ranking(report.scores(model), report.sweeps, False),
+            },
+        }
+        for model in report.models
+    ]
+    return {
+        "data": report.data,
+        "num_images": report.num_images,
+        "image_size": report.examples.shape[-1],
+        "level": LEVEL,
+        "tolerance": report.tolerance,
+        "reference": report.reference,
+        "sweeps": [{name: getattr(sweep, name) for name in described} for sweep in report.sweeps],
+        "models": models,
+        **report.record,
+    }

@@ -1,0 +1,286 @@
+"""What a classifier is invariant to: how far its answer moves as one thing after another is done to unlabelled images.
+
+For a frozen model T, images x and a change a of strength s:
+
+    KL(s)         mean of KL(T(x) || T(a_s(x))), in nats
+    agreement(s)  share of the images whose most probable class stays
+
+A *sweep* is one change at growing strength: one physical quantity of the learned primitives, all others at rest, or
+one corruption of CIFAR-C. All models see the same changed images.
+
+    tolerated up to   where agreement first falls below 95 %, linear between measured strengths, 1 at rest
+    mean agreement    corruptions: over the severities; primitives: over the strengths, by the trapezoidal rule from
+                      rest on, so that it does not depend on how densely they are measured
+    score             ln((K + 1/2) / (M + 1/2)), K answers kept and M moved: log-odds of the mean agreement
+    beyond a reference    score - score of the reference model, a log odds ratio
+
+Models are ranked by the score. The 95 % point cannot rank: it says nothing of a model that never falls so far, and
+next to nothing where severity 1 is already too much. The difference of agreements can, but it shrinks for everything
+that both tolerate well, where a point more is worth more (of 4 % answers that move, a point is a quarter); the ratio
+of moved answers (as the mean flip rate of Hendrycks and Dietterich, ICLR 2019) mends that at one end and loses the
+other. Log-odds treat both ends alike, and the halves (Haldane and Anscombe's) keep them finite when no answer moves.
+"""
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from hf_transinv.augment import ops
+from hf_transinv.augment.corruptions import check_corruption
+from hf_transinv.augment.corruptions.severities import SEVERITIES
+from hf_transinv.data.crops import to_float
+from hf_transinv.evaluation import Condition
+from hf_transinv.objectives.divergences import kl_divergence
+
+LEVEL = 0.95
+"""The agreement below which a strength is no longer tolerated."""
+
+Deform = Callable[[Tensor, float, torch.Generator], Tensor]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One change at growing strength.
+
+    Attributes:
+        name: key of the results; a corruption's own name.
+        title: for people.
+        unit: of the strengths; "" where they have none.
+        is_corruption: one of CIFAR-C's, at severities 1 to 5.
+        rest: the strength that changes nothing.
+        strengths: in order, away from rest; they may descend.
+        description: what is done.
+        deform: (images [B, 3, H, W] in [0, 1], strength, CPU generator) -> the same, before the clamp to [0, 1].
+    """
+
+    name: str
+    title: str
+    unit: str
+    is_corruption: bool
+    rest: float
+    strengths: tuple[float, ...]
+    description: str
+    deform: Deform | None = None
+
+    def apply(self, images: Tensor, strength: float, seed: int, batch_index: int) -> Tensor:
+        """Images [B, 3, H, W] in [0, 1], changed; the batch's place alone seeds the random numbers, so that directions
+        and noise patterns stay as the strength grows."""
+        if self.deform is None:
+            return Condition(self.name, int(strength)).apply(images, seed, batch_index)
+        place = f"{seed} {self.name} {batch_index}".encode()
+        # torch's CPU generator takes 32 bits of the seed.
+        generator = torch.Generator().manual_seed(int.from_bytes(hashlib.blake2b(place, digest_size=4).digest()))
+        return ops.into_range(self.deform(images, strength, generator))
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What one model answered along one sweep.
+
+    Attributes:
+        kl: mean KL divergence at each strength, in nats.
+        agreement: share of unchanged top-1 at each strength.
+        tolerated_up_to: the strength at which agreement falls below 95 %; None: never within the range.
+        mean_agreement: over the range.
+        score: its log-odds.
+    """
+
+    kl: tuple[float, ...]
+    agreement: tuple[float, ...]
+    tolerated_up_to: float | None
+    mean_agreement: float
+    score: float
+
+
+def _each(images: Tensor, value: float) -> Tensor:
+    return images.new_full((len(images),), value)
+
+
+def _signs(images: Tensor, generator: torch.Generator) -> Tensor:
+    """+1 or -1 for each image, [B]."""
+    return (torch.randint(2, (len(images),), generator=generator) * 2.0 - 1).to(images)
+
+
+def _contrast(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+    return ops.adjust_contrast_brightness(images, _each(images, strength), _each(images, 0.0))
+
+
+def _brightness(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+    return ops.adjust_contrast_brightness(images, _each(images, 1.0), _each(images, strength))
+
+
+def _blur(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+    return ops.blur_gaussian(images, _each(images, strength), _each(images, 0.0), ops.blur_radius(strength))
+
+
+def _noise(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+    noise = torch.randn(images.shape, generator=generator).to(images)
+    return ops.add_gaussian_noise(images, _each(images, strength), noise)
+
+
+def _affine(padding_mode: str, entries: Callable[[Tensor, float, torch.Generator], tuple]) -> Deform:
+    """A warp from (images, strength, generator) -> the six entries of theta, numbers or [B]."""
+
+    def deform(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+        values = entries(images, strength, generator)
+        columns = [value if isinstance(value, Tensor) else _each(images, value) for value in values]
+        return ops.warp_affine(images, torch.stack(columns, dim=1).view(-1, 2, 3), padding_mode)
+
+    return deform
+
+
+def _rotation(images: Tensor, strength: float, generator: torch.Generator) -> tuple:
+    angle = math.radians(strength) * _signs(images, generator)
+    return angle.cos(), -angle.sin(), 0.0, angle.sin(), angle.cos(), 0.0
+
+
+def _shift(images: Tensor, strength: float, generator: torch.Generator) -> tuple:
+    direction = (2 * math.pi * torch.rand(len(images), generator=generator)).to(images)
+    entry = 2 * strength / 100  # theta's unit is half the image
+    return 1.0, 0.0, entry * direction.cos(), 0.0, 1.0, entry * direction.sin()
+
+
+def _zoom(images: Tensor, strength: float, generator: torch.Generator) -> tuple:
+    return 1 / strength, 0.0, 0.0, 0.0, 1 / strength, 0.0
+
+
+def _shear(images: Tensor, strength: float, generator: torch.Generator) -> tuple:
+    return 1.0, strength * _signs(images, generator), 0.0, 0.0, 1.0, 0.0
+
+
+def primitive_sweeps(padding_mode: str = "zeros") -> tuple[Sweep, ...]:
+    """One physical quantity of the learned primitives at a time, the ranges of contrast, brightness, blur and noise
+    being the primitives' own.
+
+    Args:
+        padding_mode: what a warped image shows outside itself: "zeros", "border" or "reflection".
+    """
+
+    def sweep(name: str, title: str, unit: str, rest: float, strengths: tuple, description: str, deform: Deform):
+        return Sweep(name, title, unit, False, rest, strengths, description, deform)
+
+    scaled, added = "pixels times the factor", "added to every pixel"
+    enlarged = "about the centre; 2 is twice as large"
+    rotation, shift, zoom, shear = (_affine(padding_mode, entries) for entries in (_rotation, _shift, _zoom, _shear))
+    return (
+        sweep("contrast_lower", "contrast, lower", "×", 1, (0.8, 0.6, 0.5, 0.4, 0.3, 0.2), scaled, _contrast),
+        sweep("contrast_higher", "contrast, higher", "×", 1, (1.2, 1.4, 1.6, 1.8), scaled, _contrast),
+        sweep("darker", "darker", "", 0, (-0.1, -0.2, -0.3, -0.4, -0.5), added, _brightness),
+        sweep("brighter", "brighter", "", 0, (0.1, 0.2, 0.3, 0.4, 0.5), added, _brightness),
+        sweep("rotation", "rotation", "°", 0, (5, 10, 15, 20, 30, 45), "left or right at random", rotation),
+        sweep("shift", "shift", "%", 0, (3, 6, 10, 15, 20, 30), "of the side, in a random direction", shift),
+        sweep("zoom_out", "zoom out", "×", 1, (0.9, 0.8, 0.7, 0.6, 0.5), enlarged, zoom),
+        sweep("zoom_in", "zoom in", "×", 1, (1.1, 1.25, 1.5, 1.75, 2.0), enlarged, zoom),
+        sweep("shear", "shear", "", 0, (0.1, 0.2, 0.3, 0.4, 0.5), "pixels sideways a row, left or right", shear),
+        sweep("blur", "Gaussian blur", "px²", 0, (0.3, 0.6, 0.9, 1.2, 1.5, 1.8), "variance of the kernel", _blur),
+        sweep("noise", "Gaussian noise", "", 0, (0.001, 0.004, 0.01, 0.02, 0.04, 0.08, 0.12), "variance", _noise),
+    )
+
+
+def corruption_sweeps(names: Sequence[str]) -> tuple[Sweep, ...]:
+    """Corruptions at their five severities.
+
+    Raises:
+        InputError: one is not known.
+    """
+    for name in names:
+        check_corruption(name)
+    described = "of CIFAR-C up to 64 px, of ImageNet-C above"
+    severities = tuple(map(float, SEVERITIES))
+    return tuple(Sweep(name, name.replace("_", " "), "", True, 0, severities, described) for name in names)
+
+
+def crossing(
+    rest: float, strengths: Sequence[float], agreement: Sequence[float], level: float = LEVEL
+) -> float | None:
+    """Where agreement first falls below `level`, linear between the strengths, 1 at rest; None: it never does."""
+    before, kept = rest, 1.0
+    for strength, value in zip(strengths, agreement, strict=True):
+        if value < level:
+            return before + (strength - before) * (kept - level) / (kept - value)
+        before, kept = strength, value
+    return None
+
+
+def mean_agreement(sweep: Sweep, agreement: Sequence[float]) -> float:
+    """Over the severities; over a primitive's range by the trapezoidal rule, 1 at rest."""
+    if sweep.is_corruption:
+        return sum(agreement) / len(agreement)
+    places, values = (sweep.rest, *sweep.strengths), (1.0, *agreement)
+    steps = range(len(agreement))
+    area = sum(abs(places[k + 1] - places[k]) * (values[k + 1] + values[k]) / 2 for k in steps)
+    return area / abs(places[-1] - places[0])
+
+
+def log_odds(share: float, number: int) -> float:
+    """ln((share number + 1/2) / ((1 - share) number + 1/2)) of `number` answers."""
+    return math.log((share * number + 0.5) / ((1 - share) * number + 0.5))
+
+
+def summarise(sweep: Sweep, kl: Sequence[float], agreement: Sequence[float], num_images: int) -> Curve:
+    """The figures that belong to measured KL and agreement."""
+    mean = mean_agreement(sweep, agreement)
+    score = log_odds(mean, num_images * len(sweep.strengths))
+    tolerated = crossing(sweep.rest, sweep.strengths, agreement)
+    return Curve(tuple(kl), tuple(agreement), tolerated, mean, score)
+
+
+@torch.no_grad()
+def clean_answers(model: nn.Module, images: Tensor, batch_size: int) -> Tensor:
+    """The model's logits of uint8 images [N, 3, H, W] as they are: [N, C]."""
+    parts = (to_float(part).contiguous(memory_format=torch.channels_last) for part in images.split(batch_size))
+    return torch.cat([model(part) for part in parts])
+
+
+@torch.no_grad()
+def measure_sweep(
+    models: Sequence[nn.Module],
+    clean: Sequence[Tensor],
+    images: Tensor,
+    sweep: Sweep,
+    seed: int,
+    batch_size: int = 250,
+    on_strength: Callable[[], object] = lambda: None,
+) -> list[Curve]:
+    """Move all models along one sweep.
+
+    Args:
+        models: frozen; pixels in [0, 1] -> logits.
+        clean: each model's logits of the images as they are, [N, C].
+        images: uint8 [N, 3, H, W], on the models' device.
+        sweep: what is done to them.
+        seed: of directions and noise.
+        batch_size: images at a time. What is drawn depends on it.
+        on_strength: called after every strength.
+
+    Returns:
+        A curve for each model.
+    """
+    sums = torch.zeros(len(models), 2, len(sweep.strengths), dtype=torch.float64, device=images.device)
+    for place, strength in enumerate(sweep.strengths):
+        for index, part in enumerate(images.split(batch_size)):
+            rows = slice(index * batch_size, index * batch_size + len(part))
+            changed = sweep.apply(to_float(part), strength, seed, index)
+            changed = changed.contiguous(memory_format=torch.channels_last)
+            for own, model, answers in zip(sums, models, clean, strict=True):
+                logits = model(changed)
+                own[0, place] += kl_divergence(answers[rows], logits).sum()
+                own[1, place] += (logits.argmax(1) == answers[rows].argmax(1)).sum()
+        on_strength()
+    means = (sums / len(images)).tolist()
+    return [summarise(sweep, kl, agreement, len(images)) for kl, agreement in means]
+
+
+def beyond(curves: dict[str, Curve], reference: dict[str, Curve] | None) -> dict[str, float]:
+    """Each sweep's score, less that of the reference model when there is one."""
+    return {name: curve.score - (reference[name].score if reference else 0.0) for name, curve in curves.items()}
+
+
+def ranking(scores: dict[str, float], sweeps: Sequence[Sweep], corruptions: bool) -> list[str]:
+    """The names of the corruptions, or of the primitives' sweeps, the best tolerated first."""
+    names = [sweep.name for sweep in sweeps if sweep.is_corruption == corruptions]
+    return sorted(names, key=lambda name: -scores[name])

@@ -1,0 +1,202 @@
+"""The report: that every number reaches the page, that nothing on it comes from outside, and the command itself."""
+
+import base64
+import io
+import json
+import re
+import runpy
+import sys
+from html.parser import HTMLParser
+
+import pytest
+import torch
+from PIL import Image
+
+from hf_transinv.augment.magnitudes import ParameterRange
+from hf_transinv.invariance.page import page
+from hf_transinv.invariance.pictures import picture_strip, plot_curves
+from hf_transinv.invariance.report import (
+    Measured,
+    Report,
+    as_numbers,
+    short_names,
+    summary_markdown,
+    summary_text,
+    tolerated_text,
+)
+from hf_transinv.invariance.sweeps import corruption_sweeps, primitive_sweeps, summarise
+from hf_transinv.invariance.widest_range import RangeFound, WidestRange
+from tests.launching import PYTHON, REPOSITORY, succeed, tiny_teachers
+
+RECIPE = REPOSITORY / "recipes" / "invariance.py"
+EVIL = "<script>alert(1)</script>|`x`"
+SWEEPS = (*corruption_sweeps(["gaussian_noise", "contrast", "pixelate"]), *primitive_sweeps())
+
+
+def measured(name, agreements):
+    curves = {
+        sweep.name: summarise(sweep, (0.2,) * len(sweep.strengths), (agreement,) * len(sweep.strengths), 100)
+        for sweep, agreement in zip(SWEEPS, agreements, strict=True)
+    }
+    parameter = ParameterRange("noise variance", "", 0.0, 0.12, 0.0, (0.01, 0.02, 0.03))
+    widest = WidestRange(0.75, (RangeFound("gaussian_noise", 0.6, 0.123, 0.098, 1.0, 0.5, (parameter,)),))
+    return Measured(name, 10, 1_230_000, (32, 32), curves, widest)
+
+
+@pytest.fixture(scope="module")
+def report():
+    rest = [0.99] * (len(SWEEPS) - 3)
+    models = [measured(EVIL, [0.9, 0.8, 0.7, *rest]), measured("user/plain", [0.3, 0.8, 0.75, *rest])]
+    examples = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    record = {"config": {"seed": 0}, "versions": {"torch": "2"}, "command": "invariance.py --model <b>"}
+    return Report(models, SWEEPS, "user/plain", "some/data & more (test)", examples, 100, 0.1, 0, record)
+
+
+class Page(HTMLParser):
+    """Tags, references and text; complains about tags that are left open."""
+
+    VOID = ("meta", "img", "br")
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.references, self.words = [], [], [], []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.references += [value for name, value in attrs if name in ("src", "href", "srcset", "data", "action")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+def test_page_is_one_file_and_shows_everything(report):
+    text = page(report)
+    parsed = Page(text)
+    assert not set(parsed.tags) & {"script", "link", "iframe", "object"}
+    assert parsed.references
+    assert all(reference.startswith("data:image/") for reference in parsed.references)
+    assert not re.search(r"https?:|url\(|@import", text)
+    words = " ".join(" ".join(parsed.words).split())
+    assert "<script>" not in text
+    for expected in (EVIL, "user/plain", "some/data & more (test)", "invariance.py --model <b>", "0.12", "0.75"):
+        assert expected in words, expected
+    for sweep in SWEEPS:
+        assert words.count(sweep.title) >= 4, sweep.title  # two rankings, curves, examples
+    kinds = [reference.split(";")[0] for reference in parsed.references]
+    assert kinds.count("data:image/svg+xml") == len(SWEEPS) + 1  # curves, and one primitive
+    assert kinds.count("data:image/png") == 3 * len(SWEEPS)  # originals and two models
+    for reference in parsed.references:
+        content = base64.b64decode(reference.partition("base64,")[2])
+        assert b"<svg" in content or Image.open(io.BytesIO(content)).size == (16 * 3 + 2, 16)
+
+
+def test_ranking_is_relative_to_the_reference(report):
+    numbers = json.loads(json.dumps(as_numbers(report)))
+    own, plain = numbers["models"]
+    assert own["ranking"]["corruptions"] == ["gaussian_noise", "contrast", "pixelate"]
+    assert own["ranked_by"]["contrast"] == 0
+    assert own["ranked_by"]["pixelate"] < 0 < own["ranked_by"]["gaussian_noise"]
+    assert plain["ranking"]["corruptions"] == ["contrast", "pixelate", "gaussian_noise"]
+    assert [sweep["name"] for sweep in numbers["sweeps"]] == [sweep.name for sweep in SWEEPS]
+    assert own["widest"]["ranges"][0]["width"] == 0.123
+    assert own["curves"]["contrast"]["agreement"] == [0.8] * 5
+    text = summary_text(report)
+    assert "gaussian noise (+60 points)" in text
+    assert "contrast (80 %)" in text
+
+
+def test_markdown_is_escaped(report):
+    text = summary_markdown(report)
+    assert "<script>" not in text and "`" not in text
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows[:4]} == {6}
+    assert "0.12 (0.10)" in text
+
+
+def test_same_curves_same_bytes(report):
+    curves = [model.curves["contrast"] for model in report.models]
+    assert plot_curves(SWEEPS[1], curves, 0.1) == plot_curves(SWEEPS[1], curves, 0.1)
+
+
+def test_short_names_stay_distinct():
+    assert short_names(["/a/b/c/", "ARCH:/x/y"]) == ["b/c", "x/y"]
+    assert short_names(["/1/b/c", "/2/b/c", "d"]) == ["/1/b/c", "/2/b/c", "d"]
+
+
+def test_tolerated_in_words():
+    noise, rotation = SWEEPS[0], next(sweep for sweep in SWEEPS if sweep.name == "rotation")
+    assert [tolerated_text(noise, value) for value in (0.42, None)] == ["0.4", "never"]
+    assert tolerated_text(rotation, 12.345) == "12.3°"
+
+
+def test_large_pictures_are_shrunk():
+    content = base64.b64decode(picture_strip(torch.rand(2, 3, 200, 200)).partition("base64,")[2])
+    assert Image.open(io.BytesIO(content)).size == (2 * 96 + 6, 96)
+
+
+# The command
+
+QUICK = ["--num_images", "12", "--range_turns", "2", "--range_batch_size", "10", "--corruptions", "contrast"]
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    return tiny_teachers(tmp_path_factory.mktemp("teachers"))
+
+
+def numbers_of(folder):
+    content = json.loads((folder / "invariance.json").read_text())
+    return {name: content[name] for name in ("data", "models", "sweeps", "num_images")}
+
+
+def test_command_reports_twice_the_same(checkpoints, tmp_path, monkeypatch):
+    flags = ["--models", checkpoints[0], "--reference", checkpoints[1], *QUICK, "--output_dir"]
+    done = succeed(PYTHON, RECIPE, *flags, "one", cwd=tmp_path)
+    assert "contrast" in done.stdout and "one/invariance.html" in done.stdout
+    numbers = numbers_of(tmp_path / "one")
+    assert [model["name"] for model in numbers["models"]] == checkpoints
+    assert numbers["num_images"] == 12 and numbers["data"] == "digits/target (train)"
+    Page((tmp_path / "one" / "invariance.html").read_text())
+    assert (tmp_path / "one" / "invariance.md").read_text().count("|") > 20
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as the process above has: sums of several threads differ in their last digits
+    run_here([*flags, "two"], tmp_path, monkeypatch)
+    torch.set_num_threads(threads)
+    assert numbers_of(tmp_path / "two") == numbers
+
+
+def run_here(flags, folder, monkeypatch):
+    """The recipe in this process, under `__main__`."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    monkeypatch.setattr(sys, "argv", [str(RECIPE), *flags])
+    runpy.run_path(str(RECIPE), run_name="__main__")
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ([], "no model given"),
+        (["--models", "a", "b", "a"], "'a' is given twice"),
+        (["--model", "a", "--corruptions", "nois"], "Unknown corruption 'nois'"),
+        (["--model", "a", "--num_images", "0"], "no images"),
+        (["--model", "a", "--output_dir", "full"], "full is not empty"),
+        (["--model", "TINY", "--dataset", "digits/source", "--eval_split", "test[:0]"], "is empty"),
+    ],
+)
+def test_bad_input_is_one_clear_line(flags, said, checkpoints, tmp_path, monkeypatch, capsys):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    flags = [checkpoints[0] if flag == "TINY" else flag for flag in flags]
+    with pytest.raises(SystemExit) as end:
+        run_here(flags, tmp_path, monkeypatch)
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    assert end.value.code == 2
+    assert len(errors) == 1 and said in errors[0]
