@@ -22,15 +22,19 @@ class CorruptionConfig:
         corruption: names of corruptions; an image gets one of them; none: a plain teacher.
         clean_share: share of the training images that stay clean.
         severities: of the corruptions in training, each equally likely.
+        frost_folder: the authors' pictures of frost; default: synthetic ones.
     """
 
     corruption: tuple[str, ...] = ()
     clean_share: float = 0.5
     severities: tuple[int, ...] = (1, 2, 3, 4, 5)
+    frost_folder: str | None = None
 
     def policy(self) -> RandomCorruption | None:
         """The corruption of training images, or None."""
-        return RandomCorruption(self.corruption, self.clean_share, self.severities) if self.corruption else None
+        if not self.corruption:
+            return None
+        return RandomCorruption(self.corruption, self.clean_share, self.severities, self.frost_folder)
 
 
 def main() -> None:

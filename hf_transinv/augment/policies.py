@@ -33,15 +33,23 @@ class RandomCorruption:
         names: an image gets one of these, each equally likely.
         clean_share: share of the images that stay as they are, in [0, 1].
         severities: 1 to 5, each equally likely.
+        frost_folder: the authors' pictures of frost; None: synthetic ones.
     """
 
-    def __init__(self, names: Sequence[str], clean_share: float = 0.5, severities: Sequence[int] = (1, 2, 3, 4, 5)):
+    def __init__(
+        self,
+        names: Sequence[str],
+        clean_share: float = 0.5,
+        severities: Sequence[int] = (1, 2, 3, 4, 5),
+        frost_folder: str | None = None,
+    ) -> None:
         unknown = sorted(set(names) - set(CORRUPTIONS))
         if unknown or not names:
             raise InputError(f"corruption {', '.join(unknown) or '(none)'}: expected some of {', '.join(CORRUPTIONS)}")
         if not 0 <= clean_share <= 1 or not severities or not set(severities) <= {1, 2, 3, 4, 5}:
             raise InputError("clean_share must be in [0, 1], severities some of 1 to 5")
         self.names, self.clean_share, self.severities = tuple(names), clean_share, torch.tensor(severities)
+        self.frost_folder = frost_folder
 
     def draw(self, batch_size: int, generator: torch.Generator) -> CorruptionDraws:
         """Draw for every image whether, which and how strong; the generator is on the CPU."""
@@ -59,6 +67,6 @@ class RandomCorruption:
             if len(rows):
                 place = rows.to(images.device)
                 index = draws.severity[rows].to(images.device) - 1
-                corrupted = apply_corruption(images[place], name, index, generator)
+                corrupted = apply_corruption(images[place], name, index, generator, self.frost_folder)
                 images = images.index_copy(0, place, corrupted)
         return images

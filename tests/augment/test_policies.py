@@ -77,3 +77,9 @@ def test_parts_follow_the_same_draws_with_noise_of_their_own():
 def test_errors(arguments, said):
     with pytest.raises(InputError, match=said):
         RandomCorruption(**arguments)
+
+
+def test_frost_is_taken_from_the_folder(tmp_path):
+    policy = RandomCorruption(["frost"], clean_share=0.0, frost_folder=str(tmp_path))
+    with pytest.raises(InputError, match="frost1.png"):
+        policy(pixels(), policy.draw(8, seeded()))
