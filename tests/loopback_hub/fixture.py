@@ -1,0 +1,36 @@
+"""Fixtures: a fresh Hub, and one that the client in this very process uses. Import them where they are needed."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+
+from tests.loopback_hub.hub import LoopbackHub
+
+
+@pytest.fixture
+def hub() -> Iterator[LoopbackHub]:
+    with LoopbackHub() as running:
+        yield running
+
+
+@pytest.fixture
+def hub_here(hub: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub]:
+    """The client reads its environment when it is imported, which has happened: so its constants are set too."""
+    for name, value in hub.environment(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    constants = huggingface_hub.constants
+    template = f"{hub.endpoint}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf_home" / "hub"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "hf_home" / "token"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
+    monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", hub.endpoint)  # behind huggingface_hub.upload_file
+    # The session holds the proxies of the environment that it was opened in.
+    huggingface_hub.close_session()
+    yield hub
+    huggingface_hub.close_session()
