@@ -81,5 +81,5 @@ def test_errors(arguments, said):
 
 def test_frost_is_taken_from_the_folder(tmp_path):
     policy = RandomCorruption(["frost"], clean_share=0.0, frost_folder=str(tmp_path))
-    with pytest.raises(InputError, match="frost1.png"):
+    with pytest.raises(InputError, match=r"frost1\.png"):
         policy(pixels(), policy.draw(8, seeded()))
