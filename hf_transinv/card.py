@@ -1,108 +1,238 @@
-"""run.json -> README.md of the student: what it is, its teachers, what it was measured at, how to load it."""
+"""run.json -> README.md of a student: metadata for the Hub, and what a person wants to know before using it.
 
-from typing import Any
+Everything that the card says stands in run.json; what was not recorded is absent, never guessed. The page is the
+template `templates/student_card.md`, its sentences and tables are made in `card_sections`.
 
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
-
-from hf_transinv.models.classifier import Classifier
-
-_TEMPLATE = """---
-{{ card_data }}
----
-
-# {{ title }}
-
-`{{ architecture }}`, {{ classes }} classes, trained on `{{ dataset }}` with hf_transinv: {{ method }}.
-
-```python
-import timm{% if own %}
-import hf_transinv  # registers {{ architecture }}{% endif %}
-
-model = timm.create_model("local-dir:student", pretrained=True).eval()  # on the Hub: "hf-hub:USER/NAME"
-```
-
-{% if learned_rows %}
-| teacher | r | q |{% for name in primitives %} p: {{ name }} |{% endfor %}
-|---|---|---|{% for name in primitives %}---|{% endfor %}
-{% for row in learned_rows %}| {{ row | join(" | ") }} |
-{% endfor %}
-r: how often the teacher's augmentation is chosen; q: how often it deforms an image; p: with which primitive.
-
-{% endif %}## Results
-
-{{ table }}
-
-Top-1 in percent on the split the run evaluated, last epoch; {{ images_seen }} images seen, seed {{ seed }}.
+`base_model` names what the student's weights started from, as a finetune, and nothing else. The relations that the
+Hub knows (finetune, adapter, merge, quantized) all say that weights were passed on; teachers pass on none, they judge
+images. They stand in the text, with links.
 """
 
+import json
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import Any
 
-def student_card(
-    title: str, method: str, run: dict[str, Any], row: dict[str, Any], table: str, student: Classifier
+import timm
+import yaml
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from hf_transinv import card_sections as sections
+from hf_transinv import markdown
+from hf_transinv.config import OutputConfig
+from hf_transinv.errors import InputError
+from hf_transinv.record import published
+
+_OBJECTIVES = {"multi_teacher": "transinv", "train_teacher": "supervised"}
+# Where a run wrote to, and how it was spoken to: of no use to a reader of its card.
+_PRIVATE_FIELDS = (
+    "output_dir",
+    "resume_from",
+    "report_to",
+    "push_to_hub",
+    "private",
+    "hub_revision",
+    "push_every",
+    "license",
+)
+
+
+def render_card(
+    run: dict[str, Any],
+    *,
+    repo_id: str | None = None,
+    revision: str | None = None,
+    folder: str = "student",
+    to_run: str = "",
 ) -> str:
-    """Render the card of one student.
+    """Render the card of a finished run.
 
     Args:
-        title: its heading.
-        method: in words.
-        run: the content of run.json.
-        row: this student's row of it.
-        table: the Markdown table of all rows.
-        student: tells its architecture and classes.
+        run: the content of run.json, of this version or an earlier one.
+        repo_id: USER/NAME, for a card that stands at the root of that repository.
+        revision: the branch it stands on there; None for main.
+        folder: without a repo_id: the student's folder as the code in the card names it.
+        to_run: the way from the card's folder to the one with run.json and figures/: "" where they lie together, as
+            in a repository; ".." from OUT/student.
+
+    Returns:
+        README.md: YAML metadata between two lines of three dashes, then Markdown.
+
+    Raises:
+        InputError: the run has no results yet.
     """
-    network = student.network
-    is_timm = student.image_processor is None
-    architecture = network.pretrained_cfg["architecture"] if is_timm else type(network).__name__
-    config, results = run["config"], row["results"]
-    clean = EvalResult(
-        task_type="image-classification",
-        dataset_type=str(config["dataset"]),
-        dataset_name=str(config["dataset"]),
-        metric_type="accuracy",
-        metric_value=round(results["clean"]["top1"] / 100, 6),
-    )
-    data = ModelCardData(
-        library_name="timm",
-        pipeline_tag="image-classification",
-        license="apache-2.0",
-        tags=["image-classification", "timm", "transformers", "hf_transinv"],
-        model_name=title,
-        eval_results=[clean],
-    )
+    run = published(run)
+    if not run.get("rows"):
+        raise InputError(f"run.json of {run.get('recipe', 'this run')!r} has no results yet: finish the run first")
+    title = markdown.plain((repo_id or "").rpartition("/")[2] or run.get("name") or _folder_name(run, folder))
+    template = (files("hf_transinv") / "templates" / "student_card.md").read_text(encoding="utf-8")
+    facts = _facts(run) | _loading(run, repo_id, revision, folder)
+    pictures = sections.pictures(run, to_run)
+    data = _metadata(run, title)
     card = ModelCard.from_template(
-        data,
-        template_str=_TEMPLATE,
-        title=title,
-        method=method,
-        architecture=architecture,
-        own=architecture.endswith("_cifar"),
-        classes=student.num_classes,
-        dataset=config["dataset"],
-        primitives=config.get("primitives", []),
-        learned_rows=_learned_rows(row["learned"], config.get("teachers", [])),
-        table=table,
-        images_seen=row["images_seen"],
-        seed=config["seed"],
+        data, template_str=template, title=markdown.escape(title), pictures=pictures, **facts
     )
-    return str(card)
+    return str(card).rstrip() + "\n"
 
 
-def _learned_rows(learned: dict[str, Any], teachers: list[str]) -> list[list[str]]:
-    """A row of strings a teacher: its name, r, q and p; none when nothing of the kind was learned."""
-    if "p" not in learned:
-        return []
-    r = [f"{value:.2f}" for value in learned["r"]] if "r" in learned else ["-"] * len(teachers)
+def _folder_name(run: Mapping[str, Any], folder: str) -> str:
+    return sections.last_part(run["config"].get("output_dir") or folder)
+
+
+# Metadata
+
+
+def _metadata(run: Mapping[str, Any], title: str) -> ModelCardData:
+    student, dataset = _student(run), sections.dataset_of(run)
+    library = student.get("library", "timm")
+    results = eval_results(run)
+    metrics = list(dict.fromkeys(result.metric_type for result in results))
+    method = ["transinv"] if _objective(run) == "transinv" else []
+    base = student.get("base_model")
+    return ModelCardData(
+        library_name=library,
+        pipeline_tag="image-classification",
+        license=markdown.plain(run["config"].get("license", OutputConfig.license)),
+        tags=["image-classification", *dict.fromkeys((library, "transformers")), "hf_transinv", *method],
+        datasets=[dataset["name"]] if dataset["kind"] == "hub" else None,
+        metrics=metrics,
+        model_name=title,
+        eval_results=results,
+        base_model=[base] if base else None,
+        base_model_relation="finetune" if base else None,
+    )
+
+
+def eval_results(run: Mapping[str, Any]) -> list[EvalResult]:
+    """The model-index: top-1, top-5 and ECE on clean images, then under corruption; accuracies as fractions."""
+    found = run["rows"][sections.main_row(run)]["results"]
+    dataset, config = sections.dataset_of(run), run["config"]
+    common = {
+        "task_type": "image-classification",
+        "dataset_type": markdown.plain(dataset["name"]) if dataset["kind"] == "hub" else dataset["kind"] or "unknown",
+        "dataset_name": markdown.plain(dataset["name"]),
+        "dataset_config": config.get("dataset_config"),
+        "dataset_split": dataset.get("eval_split"),
+        "dataset_revision": config.get("dataset_revision"),
+    }
+    severities = {"severities": ", ".join(map(str, found["severities"]))} if found.get("severities") else None
+    measured = [
+        ("accuracy", "Top-1", _fraction(found["clean"].get("top1")), None),
+        ("accuracy", "Top-5", _fraction(found["clean"].get("top5")), {"top_k": 5}),
+        ("ece", "Expected calibration error", found["clean"].get("ece"), None),
+        ("accuracy", "Top-1 under corruption, mean", _fraction(found.get("corruption_mean")), severities),
+        ("ece", "Expected calibration error under corruption, mean", found.get("corruption_ece"), severities),
+    ]
+    for name, measure in found.get("corruption_errors", {}).items():
+        if name.startswith("mCE"):
+            convention = {"definition": measure["definition"]}
+            measured.append(("mce", "Mean corruption error, percent", measure["percent"], convention))
+    for name, row in found.get("corruptions", {}).items():
+        title = f"Top-1 under {name.replace('_', ' ')}"
+        measured.append(("accuracy", title, _fraction(row["mean"]), {"corruption": name}))
     return [
-        [f"`{teacher}`", r[k], f"{learned['q'][k]:.2f}", *(f"{value:.2f}" for value in learned["p"][k])]
-        for k, teacher in enumerate(teachers)
+        EvalResult(metric_type=kind, metric_name=name, metric_value=float(value), metric_args=given, **common)
+        for kind, name, value, given in measured
+        if value is not None
     ]
 
 
-def learned_text(learned: dict[str, Any], config: dict[str, Any]) -> str:
-    """r, q and p in lines for the terminal; empty when nothing of the kind was learned."""
-    names = config.get("primitives", [])
-    lines = [
-        f"{teacher.strip('`')}\n    r {r}  q {q}  p: "
-        + "  ".join(f"{name} {value}" for name, value in zip(names, p, strict=True))
-        for teacher, r, q, *p in _learned_rows(learned, config.get("teachers", []))
-    ]
-    return "\n".join([*lines, ""]) if lines else ""
+def _fraction(percent: float | None) -> float | None:
+    return None if percent is None else round(percent / 100, 6)
+
+
+# Text
+
+
+def _objective(run: Mapping[str, Any]) -> str | None:
+    return run.get("objective") or _OBJECTIVES.get(run.get("recipe"))
+
+
+def _student(run: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known of the student; of an earlier record only what its configuration says: an architecture of timm's
+    registry, by name."""
+    if "student" in run:
+        return run["student"]
+    name = (run["config"].get("student") or "").partition(".")[0]
+    if run["config"].get("student_init") != "scratch" or not timm.is_model(name):
+        return {}
+    return {"library": "timm", "architecture": name, "is_own_architecture": is_own_architecture(name)}
+
+
+def is_own_architecture(name: str) -> bool:
+    """Whether importing this package registers the timm architecture."""
+    return timm.model_entrypoint(name).__module__.partition(".")[0] == __package__
+
+
+def _facts(run: Mapping[str, Any]) -> dict[str, Any]:
+    """What the template fills in."""
+    name, config = sections.main_row(run), run["config"]
+    row, student, hardware = run["rows"][name], _student(run), _hardware(run.get("hardware", {}))
+    config_shown = {key: value for key, value in config.items() if value is not None and key not in _PRIVATE_FIELDS}
+    return {
+        "run": run,
+        "row": row,
+        "results": row["results"],
+        "student": student,
+        "s": sections,
+        "md": markdown,
+        "is_transinv": _objective(run) == "transinv",
+        "dataset": sections.dataset_of(run),
+        "teachers": sections.teachers_of(run),
+        "trained_on": [corruption.replace("_", " ") for corruption in sections.trained_on(run)],
+        "start": _start(run),
+        "learned": row.get("learned", {}),
+        "same_images": len({other.get("images_seen") for other in run["rows"].values()} | {None}) == 2,
+        "training": sections.training(run, hardware),
+        "versions": ", ".join(f"{package} {version}" for package, version in run.get("versions", {}).items()),
+        "config_yaml": markdown.fenced(
+            yaml.safe_dump(config_shown, sort_keys=False, default_flow_style=None, width=110), "yaml"
+        ),
+        "command": markdown.fenced(markdown.plain(run["command"]), "bash") if run.get("command") else "",
+        "citations": markdown.fenced("\n\n".join(run.get("citations", [])), "bibtex") if run.get("citations") else "",
+    }
+
+
+def _start(run: Mapping[str, Any]) -> str:
+    """What the student's weights started from, where that was a teacher or a repository; else empty."""
+    base = _student(run).get("base_model")
+    if base:
+        return markdown.hub_link(base)
+    _, _, index = (run["config"].get("student_init") or "").partition(":")
+    return "the teacher " + sections.teacher_link(sections.teachers_of(run)[int(index) - 1]) if index else ""
+
+
+def _hardware(found: Mapping[str, Any]) -> str:
+    """The machine in words; empty when nothing is recorded."""
+    if found.get("accelerator") and found.get("device") != "cpu":
+        parts = [f"{found.get('processes', found.get('accelerators', 1))} × {found['accelerator']}"]
+    else:
+        cores = [f"{found['cpu_cores']} CPU cores"] if "cpu_cores" in found else []
+        parts = [*cores, *([found["machine"]] if "machine" in found else [])]
+        if found.get("processes", 1) > 1:
+            parts.append(f"{found['processes']} processes")
+    if found.get("mixed_precision", "no") != "no":
+        parts.append(found["mixed_precision"])
+    return markdown.escape(", ".join(parts))
+
+
+def _loading(run: Mapping[str, Any], repo_id: str | None, revision: str | None, folder: str) -> dict[str, Any]:
+    """How the code in the card names the student; the strings are Python literals."""
+    student = _student(run)
+    own = student.get("is_own_architecture", not student)
+    registers = (
+        f"  # registers {markdown.plain(student['architecture'])}" if student else "  # for architectures of its own"
+    )
+    return {
+        "is_timm": student.get("library", "timm") == "timm",
+        "import_own": f"import hf_transinv{registers}\n" if own else "",
+        "is_own": own,
+        "timm_name": json.dumps(
+            f"hf-hub:{repo_id}{f'@{revision}' if revision else ''}" if repo_id else f"local-dir:{folder}"
+        ),
+        "transformers_name": json.dumps(repo_id or folder),
+        "at_revision": f", revision={json.dumps(revision)}" if repo_id and revision else "",
+        "has_labels": bool(student.get("label_names")),
+        "is_local": repo_id is None,
+        "folder": markdown.code(folder),
+    }

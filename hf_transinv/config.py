@@ -169,7 +169,12 @@ class OutputConfig:
         output_dir: folder of the run; default: a new one under outputs/, named by recipe and time.
         resume_from: latest, or a checkpoint folder of the run.
         report_to: tensorboard, wandb, trackio or none.
-        push_to_hub: USER/NAME to publish the output under; the token is taken from the environment.
+        push_to_hub: USER/NAME to publish the output under; the token is taken from the environment or the login.
+        private: create that repository for its owner alone.
+        hub_revision: branch to push to, created when it does not exist; default: main.
+        push_every: student steps between two pushes of the student while training goes on; each follows a checkpoint
+            (save_steps). Default: only the finished one.
+        license: of the student, for its card; mind those of its data and of the weights it started from.
         baselines: rows to train beside it on as many images: plain (no augmentation at all), crop_flip.
         eval_corruptions: corruptions of the evaluation; default: all there are; none: clean images alone.
         eval_severities: severities, 1 to 5.
@@ -180,6 +185,10 @@ class OutputConfig:
     resume_from: str | None = None
     report_to: str = "none"
     push_to_hub: str | None = None
+    private: bool = False
+    hub_revision: str | None = None
+    push_every: int | None = None
+    license: str = "apache-2.0"
     baselines: tuple[str, ...] = ()
     eval_corruptions: tuple[str, ...] = ("all",)
     eval_severities: tuple[int, ...] = (1, 2, 3, 4, 5)
@@ -192,6 +201,10 @@ class OutputConfig:
         if not self.eval_severities or not set(self.eval_severities) <= {1, 2, 3, 4, 5}:
             raise InputError(f"eval_severities {list(self.eval_severities)}: expected some of 1 to 5")
         _at_least("eval_batch_size", self.eval_batch_size, 1)
+        if self.push_every is not None:
+            _at_least("push_every", self.push_every, 1)
+        if self.push_to_hub is None and (self.private or self.hub_revision or self.push_every):
+            raise InputError("private, hub_revision and push_every are for push_to_hub USER/NAME: give that as well")
 
 
 def _one_of(name: str, value: str, known: Sequence[str]) -> None:

@@ -19,7 +19,10 @@ from hf_transinv.errors import InputError
 from hf_transinv.trainer import TrainingDiverged
 
 # What may differ when a run is resumed: where it reports to, not what it computes.
-_FREE_ON_RESUME = {"resume_from", "output_dir", "report_to", "push_to_hub", "eval_batch_size"}
+_FREE_ON_RESUME = {
+    *("resume_from", "output_dir", "report_to", "eval_batch_size"),
+    *("push_to_hub", "private", "hub_revision", "push_every", "license"),
+}
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 

@@ -3,12 +3,14 @@
 import json
 import os
 import platform
+import re
+import shlex
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import torch
@@ -66,7 +68,7 @@ class RunRecord:
             "recipe": recipe,
             "status": "running",
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "command": " ".join(sys.argv),
+            "command": shlex.join([_script(sys.argv[0]), *sys.argv[1:]]),
             "config": config,
             **environment(),
         }
@@ -87,6 +89,44 @@ class RunRecord:
         """Add entries and write the file."""
         self.content |= entries | {"seconds": round(time.time() - self._started, 1)}
         write_json(self.path, self.content)
+
+
+def _script(path: str) -> str:
+    """A recipe as the README starts it, wherever the checkout lies."""
+    script = Path(path)
+    return f"recipes/{script.name}" if script.is_absolute() and script.parent.name == "recipes" else path
+
+
+# A prefix such as --flag= or ARCH:, then a path from the root; two parts at least, or "5 /6" would be one.
+_EMBEDDED_PATH = re.compile(r"(?<![\w/.~-])/(?:[^\s/'\"`]+/)+([^\s/'\"`]*)")
+_PREFIX = re.compile(r"(?:--?[\w-]+=|[\w.-]{2,}:)?")
+
+
+def published(content: Any) -> Any:
+    """The form in which run.json leaves this machine: absolute paths shrink to their last part.
+
+    Args:
+        content: of run.json, or any part of it; left as it is.
+    """
+    if isinstance(content, Mapping):
+        return {published(key): published(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [published(value) for value in content]
+    return _without_path(content) if isinstance(content, str) else content
+
+
+def _without_path(text: str) -> str:
+    prefix = _PREFIX.match(text).group()
+    path = text[len(prefix) :]
+    for kind in (PurePosixPath, PureWindowsPath):
+        if "\n" not in path and " " not in path and kind(path).is_absolute() and not path.startswith("//"):
+            return prefix + _last_part(kind(path))
+    return _EMBEDDED_PATH.sub(lambda found: _last_part(PurePosixPath(found.group())), text)
+
+
+def _last_part(path: PurePosixPath | PureWindowsPath) -> str:
+    """OUT of ROOT/OUT/student, else the last part."""
+    return "/".join(path.parts[-2:]) if path.name == "student" and len(path.parts) > 2 else path.name
 
 
 class Metrics:

@@ -2,7 +2,6 @@
 
 import logging
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
-from hf_transinv.card import learned_text, student_card
-from hf_transinv.checkpoint import export_classifier
 from hf_transinv.config import DataConfig, OutputConfig, StudentConfig, TrainConfig
 from hf_transinv.data.batches import Feed
 from hf_transinv.data.crops import OrdinaryAugmentation
@@ -20,8 +17,8 @@ from hf_transinv.data.resident import ResidentFeed, ResidentSplit
 from hf_transinv.data.sources import Source, default_eval_split, open_source, split_names
 from hf_transinv.data.streaming import StreamingFeed
 from hf_transinv.errors import InputError
-from hf_transinv.evaluation import corruption_markdown, evaluate
-from hf_transinv.hub import check_token, push_run
+from hf_transinv.evaluation import evaluate
+from hf_transinv.hub import BackgroundPush, check_token
 from hf_transinv.launch import (
     Stopped,
     agree,
@@ -47,11 +44,13 @@ class Data:
         train: the training split, resident, or opened as a stream.
         evaluation: the evaluation split, resident.
         config: where they come from.
+        eval_split: the evaluation split, by name.
     """
 
     train: ResidentSplit | Source
     evaluation: ResidentSplit
     config: DataConfig
+    eval_split: str
 
     @property
     def label_names(self) -> list[str]:
@@ -105,7 +104,7 @@ def open_data(config: DataConfig, accelerator: Accelerator) -> Data:
     for split, name in ((evaluation, eval_split), (train, config.train_split)):
         if isinstance(split, ResidentSplit) and split.num_skipped and accelerator.is_main_process:
             logger.warning("split %r: %d images could not be decoded and are left out", name, split.num_skipped)
-    return Data(train, evaluation, config)
+    return Data(train, evaluation, config, eval_split)
 
 
 def new_student(config: StudentConfig, label_names: list[str], seed: int) -> Classifier:
@@ -154,6 +153,12 @@ class Session:
         self.folder = agree(self.accelerator, lambda: output_folder(output, recipe))
         self.rows, self.main_row = agree(self.accelerator, lambda: self._earlier_rows(config)), None
         self.record = RunRecord(self.folder, recipe, config) if self.accelerator.is_main_process else None
+        if self.record:
+            self.record.content["hardware"] |= {
+                "device": self.accelerator.device.type,
+                "processes": self.accelerator.num_processes,
+                "mixed_precision": self.accelerator.mixed_precision,
+            }
         self.data = open_data(data, self.accelerator)
 
     def _earlier_rows(self, config: dict[str, Any]) -> dict[str, Any]:
@@ -167,7 +172,7 @@ class Session:
     def _take_folder(self) -> None:
         """Write run.json, open the tracker: only now, so that input that is refused leaves the folder as it was."""
         if self.record:
-            self.record.update(rows=self.rows)
+            self.record.update(rows=self.rows, main_row=self.main_row)
         if self.output.report_to != "none":
             config = _flat_config(self.record.content["config"]) if self.record else None
             self.accelerator.project_configuration.logging_dir = str(self.folder)
@@ -253,7 +258,9 @@ class Session:
         }
         folder.mkdir(parents=True, exist_ok=True)
         ordinary = OrdinaryAugmentation(crop, flip)
-        return Trainer(accelerator, objective, feeds, ordinary, train, *self.steps(), folder, name), feeds
+        is_pushed = self.output.push_every and self.record and folder == self.folder
+        push = BackgroundPush(objective.players["student"], self.output, tag=name.lower()) if is_pushed else None
+        return Trainer(accelerator, objective, feeds, ordinary, train, *self.steps(), folder, name, push), feeds
 
     def _resume(self, trainer: Trainer, folder: Path, main: bool) -> None:
         if not self.output.resume_from:
@@ -264,36 +271,6 @@ class Session:
         saved = checkpoints(folder / "checkpoints")
         if saved:
             trainer.resume(saved[-1])
-
-    def publish(self, student: Classifier, name: str, method: str, trained_on: Sequence[str] = ()) -> str:
-        """Export the student with its card, close run.json, push when asked; all processes leave together.
-
-        Args:
-            student: of the row.
-            name: the row's.
-            method: in words, for the card.
-            trained_on: corruptions that the student was trained on; the table marks them.
-
-        Returns:
-            What a person at the terminal wants to know at the end; empty on other processes.
-        """
-        text = ""
-        if self.record:
-            results = {row: self.rows[row]["results"] for row in self.rows}
-            table = corruption_markdown(results, {name: trained_on})
-            self.record.update(status="finished")
-            run, row = self.record.content, self.rows[name]
-            card = student_card(self.output.push_to_hub or self.folder.name, method, run, row, table, student)
-            export_classifier(student, self.folder / "student", card=card, tag=name.lower())
-            learned = learned_text(row["learned"], run["config"])
-            text = f"\n{table}\n{learned}Student, figures, metrics and run.json are in {self.folder}"
-            if self.output.push_to_hub:
-                try:
-                    text += f"\nPublished: {push_run(self.folder, self.output.push_to_hub)}"
-                except InputError as error:
-                    text += f"\nNot published: {error}"
-        self.leave()
-        return text
 
     def leave(self) -> None:
         """Close trackers and process group, all processes together."""

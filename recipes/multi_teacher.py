@@ -22,6 +22,7 @@ from hf_transinv.launch import clear_errors
 from hf_transinv.models.teacher import build_teachers
 from hf_transinv.objectives.supervised import Supervised
 from hf_transinv.objectives.transinv import TransInv, TransInvConfig
+from hf_transinv.publish import publish
 from hf_transinv.record import read_metrics
 from hf_transinv.run import Session, new_student
 
@@ -60,7 +61,7 @@ def main() -> None:
         title, crop, flip = BASELINES[baseline]
         rival = new_student(names, session.data.label_names, train.seed)
         session.fit(title, Supervised(rival, train.label_smoothing), crop, flip)
-    print(session.publish(student, "TransInv", "TransInv with " + ", ".join(names.teachers)))
+    print(publish(session, objective, teachers=teachers, augmentation=augmentation))
 
 
 if __name__ == "__main__":

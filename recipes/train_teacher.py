@@ -11,6 +11,7 @@ from hf_transinv.command_line import parse
 from hf_transinv.config import DataConfig, OutputConfig, StudentConfig, TrainConfig, as_dict
 from hf_transinv.launch import clear_errors
 from hf_transinv.objectives.supervised import Supervised
+from hf_transinv.publish import publish
 from hf_transinv.run import Session, new_student
 
 
@@ -43,9 +44,9 @@ def main() -> None:
     policy = robust.policy()
     session = Session("train_teacher", data, train, output, as_dict(*groups))
     student = new_student(names, session.data.label_names, train.seed)
-    session.fit("teacher", Supervised(student, train.label_smoothing, policy), data.crop, data.flip)
-    robust_to = f"robust to {', '.join(robust.corruption)}" if robust.corruption else "plain"
-    print(session.publish(student, "teacher", f"supervised, {robust_to}", trained_on=robust.corruption))
+    objective = Supervised(student, train.label_smoothing, policy)
+    session.fit("teacher", objective, data.crop, data.flip)
+    print(publish(session, objective))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ Runs are shared: `finished` is launched once and every test looks at another sid
 """
 
 import json
+import re
 import signal
 from pathlib import Path
 
@@ -12,10 +13,11 @@ import timm
 import torch
 from safetensors.torch import load_file
 
+from hf_transinv.card import render_card
 from hf_transinv.checkpoint import load_augmentation
 from hf_transinv.data.resident import ResidentSplit
 from hf_transinv.data.sources import open_source
-from hf_transinv.record import read_metrics
+from hf_transinv.record import published, read_metrics
 from tests.launching import (
     ACCELERATE,
     MULTI_TEACHER,
@@ -95,6 +97,27 @@ def test_the_output_folder_has_everything(finished, teachers):
     for row in run["rows"].values():
         assert row["steps"] == 12 and row["images_seen"] == 12 * 16 and row["train_seconds"] > 0
         assert 0 <= row["results"]["clean"]["top1"] <= 100
+
+
+def test_the_card_is_that_of_the_record(finished, folder, teachers):
+    _, out = finished
+    run = json.loads((out / "run.json").read_text())
+    card = (out / "student" / "README.md").read_text()
+    assert card == render_card(run, to_run="..")
+    links = re.findall(r"!\[[^\]]*\]\(([^)]*)\)", card)
+    assert sorted(links) == ["../figures/augmentation.png", "../figures/selection.png"]
+    assert all((out / "student" / link).is_file() for link in links)
+    assert str(folder) not in card and str(folder) not in json.dumps(published(run))
+    assert run["command"].startswith("recipes/multi_teacher.py ") and run["main_row"] == "TransInv"
+    assert [teacher["name"] for teacher in run["teachers"]] == ["wide", "vit", "ema"]
+    assert [of_teacher.keys() for of_teacher in run["magnitudes"]] == [set(run["config"]["primitives"])] * 3
+    assert run["dataset"] == {
+        "name": "digits/target",
+        "kind": "embedded",
+        "train_rows": 100,
+        "eval_rows": 796,
+        "eval_split": "test",
+    }
 
 
 def test_p_q_and_r_are_distributions_in_every_line(finished):
@@ -225,7 +248,7 @@ def test_a_teacher_is_trained_measured_and_exported(teacher):
     assert run["recipe"] == "train_teacher" and run["config"]["corruption"] == ["gaussian_noise", "contrast"]
     assert run["rows"]["teacher"]["results"]["corruptions"]["gaussian_noise"].keys() == {"1", "mean"}
     card = (out / "student" / "README.md").read_text()
-    assert "robust to gaussian_noise, contrast" in card
+    assert "robust to gaussian noise and contrast" in card and "what they let through" not in card
     assert all("\\* The model was trained on this corruption" in text for text in (card, done.stdout))
     network = timm.create_model(f"local-dir:{out / 'student'}", pretrained=True)
     assert network.num_classes == 5

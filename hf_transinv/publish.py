@@ -1,0 +1,200 @@
+"""The end of a run: run.json made complete, the student exported with its card, pushed when asked.
+
+run.json then holds everything that the card says (see `card.render_card`): what the student and its teachers are, how
+strong the learned deformations became, which data, figures and citations belong to the run.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+
+from hf_transinv.augment.learned import AugmentationPanel
+from hf_transinv.augment.magnitudes import describe_parameters
+from hf_transinv.augment.primitives import Corruption
+from hf_transinv.card import is_own_architecture, render_card
+from hf_transinv.card_sections import last_part, trained_on
+from hf_transinv.checkpoint import export_classifier
+from hf_transinv.data.embedded import EMBEDDED_NAMES
+from hf_transinv.errors import InputError
+from hf_transinv.evaluation import corruption_markdown
+from hf_transinv.hub import push_run
+from hf_transinv.models.classifier import Classifier
+from hf_transinv.models.teacher import EMATeacher, Teacher
+from hf_transinv.objectives.base import Objective
+from hf_transinv.record import RunRecord
+from hf_transinv.run import Data, Session
+
+_MAGNITUDE_DRAWS = 4096  # the 5 % quantile of a uniform variable is then known to 0.3 % of its range
+_MOST_LABELS = 20
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def publish(
+    session: Session,
+    objective: Objective,
+    *,
+    teachers: Iterable[Teacher] = (),
+    augmentation: AugmentationPanel | None = None,
+) -> str:
+    """Export the student with its card, close run.json, push when asked; all processes leave together.
+
+    Args:
+        session: its first row is what is published, the others stand beside it.
+        objective: what that row was trained with.
+        teachers: of it.
+        augmentation: learned with them.
+
+    Returns:
+        What a person at the terminal wants to know at the end; empty on other processes.
+    """
+    text = ""
+    if session.record:
+        config, student = session.record.content["config"], objective.players["student"]
+        seed = config["seed"]
+        session.record.update(
+            status="finished",
+            name=session.folder.name,
+            objective=objective.name,
+            student=describe_student(student) | _origin(config),
+            dataset=describe_data(session.data),
+            teachers=[describe_teacher(teacher) for teacher in teachers],
+            magnitudes=describe_magnitudes(augmentation, seed) if augmentation else [],
+            figures=_figures(session.folder),
+            citations=[objective.citation] if objective.citation else [],
+        )
+        card = render_card(session.record.content, to_run="..")
+        export_classifier(student, session.folder / "student", card=card, tag=session.main_row.lower())
+        text = _closing_text(session.record.content, session.folder)
+        if session.output.push_to_hub:
+            try:
+                text += f"\nPublished: {push_run(session.folder, session.output.push_to_hub)}"
+            except InputError as error:
+                text += f"\nNot published: {error}"
+    session.leave()
+    return text
+
+
+def describe_student(student: Classifier) -> dict[str, Any]:
+    """What the exported network is and how images have to be prepared for it."""
+    names = student.label_names or []
+    return _network(student) | {
+        "num_parameters": sum(parameter.numel() for parameter in student.network.parameters()),
+        "num_classes": student.num_classes,
+        "label_names": names if len(names) <= _MOST_LABELS else names[: _MOST_LABELS // 2],
+        "input_size": list(student.input_size),
+        "mean": _decimals(student.mean),
+        "std": _decimals(student.std),
+    }
+
+
+def describe_teacher(teacher: Teacher) -> dict[str, Any]:
+    """What a teacher is; where it is a run of ours in a local folder, also what it was trained on."""
+    network = _network(teacher.classifier)
+    described = {"name": teacher.name, "hub_id": hub_id(teacher.name), "num_classes": teacher.num_classes}
+    described |= {"library": network["library"], "architecture": network["architecture"]}
+    if isinstance(teacher, EMATeacher):
+        return described | {"ema_decay": teacher.decay}
+    if described["hub_id"]:
+        return described
+    corruption = _corruption_of(Path(teacher.name))
+    return described | {"name": last_part(teacher.name)} | ({"trained_on": corruption} if corruption else {})
+
+
+def _corruption_of(folder: Path) -> list[str]:
+    """The corruptions that the run in a folder, or in the one above its student, trained on."""
+    for place in (folder, folder.parent):
+        if (place / "run.json").is_file():
+            try:
+                return RunRecord.read(place)["config"].get("corruption", [])
+            except (InputError, KeyError):
+                return []
+    return []
+
+
+def describe_data(data: Data) -> dict[str, Any]:
+    """Which data set, where it comes from and how many images it has; a local one by its last part."""
+    name = data.config.dataset
+    is_local = name.startswith(".") or not _HUB_ID.fullmatch(name) or Path(name).exists()
+    kind = "embedded" if name in EMBEDDED_NAMES else "local" if is_local else "hub"
+    return {
+        "name": last_part(str(Path(name).absolute())) if kind == "local" else name,
+        "kind": kind,
+        "train_rows": data.num_rows,
+        "eval_rows": len(data.evaluation),
+        "eval_split": data.eval_split,
+    }
+
+
+@torch.no_grad()
+def describe_magnitudes(panel: AugmentationPanel, seed: int) -> list[dict[str, Any]]:
+    """For each model, primitive -> its parameters in physical terms, over latents drawn with the seed."""
+    generator = torch.Generator().manual_seed(seed)
+    latents = torch.randn(_MAGNITUDE_DRAWS, panel.config.primitive.latent_dim, generator=generator)
+    latents = latents.to(panel.logits_r.device)
+    return [
+        {
+            name: [asdict(found) for found in describe_parameters(name, primitive, primitive(latents))]
+            for name, primitive in zip(panel.config.primitives, model.primitives, strict=True)
+            if not isinstance(primitive, Corruption)
+        }
+        for model in panel.models
+    ]
+
+
+def hub_id(name: str) -> str | None:
+    """The Hub repository that a model's name means, without its revision; None for a folder or the average."""
+    prefix, _, rest = name.partition(":")
+    if prefix.lower() in ("hf-hub", "hf_hub"):
+        return rest.partition("@")[0]
+    registered = timm.get_pretrained_cfg(name) if timm.is_model(name.partition(".")[0]) and not rest else None
+    if registered is not None:
+        return registered.hf_hub_id or None
+    is_id = _HUB_ID.fullmatch(name.partition("@")[0]) and not name.startswith(".") and not Path(name).is_dir()
+    return name.partition("@")[0] if is_id else None
+
+
+def _network(classifier: Classifier) -> dict[str, Any]:
+    if classifier.image_processor is not None:
+        architecture = type(classifier.network).__name__
+        return {"library": "transformers", "architecture": architecture, "is_own_architecture": False}
+    architecture = classifier.network.pretrained_cfg["architecture"]
+    return {
+        "library": "timm",
+        "architecture": architecture,
+        "is_own_architecture": is_own_architecture(architecture),
+    }
+
+
+def _origin(config: dict[str, Any]) -> dict[str, str]:
+    """The repository whose weights the student started from, if it did; its teachers else only judged."""
+    start, _, index = config["student_init"].partition(":")
+    if start == "scratch":
+        return {}
+    base = hub_id(config["teachers"][int(index) - 1] if start == "teacher" else config["student"])
+    return {"base_model": base} if base else {}
+
+
+def _decimals(values: torch.Tensor) -> list[float]:
+    return [round(value, 6) for value in values.flatten().tolist()]
+
+
+def _figures(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in (folder / "figures").glob("*.png"))
+
+
+def _closing_text(run: dict[str, Any], folder: Path) -> str:
+    """The table of all rows, what was learned, and where everything lies."""
+    results = {name: row["results"] for name, row in run["rows"].items()}
+    shown = corruption_markdown(results, {run["main_row"]: trained_on(run)})
+    learned, config = run["rows"][run["main_row"]]["learned"], run["config"]
+    lines = []
+    for index, teacher in enumerate(config.get("teachers", []) if "p" in learned else []):
+        r = f"{learned['r'][index]:.2f}" if "r" in learned else "-"
+        p = "  ".join(f"{name} {p:.2f}" for name, p in zip(config["primitives"], learned["p"][index], strict=True))
+        lines.append(f"{teacher}\n    r {r}  q {learned['q'][index]:.2f}  p: {p}\n")
+    return f"\n{shown}\n{''.join(lines)}\nStudent, figures, metrics and run.json are in {folder}"

@@ -1,0 +1,442 @@
+"""The card of a student: rendered from a record alone, true to it, silent about what it lacks; its code runs."""
+
+import copy
+import json
+import math
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub.repocard import metadata_load
+from huggingface_hub.repocard_data import model_index_to_eval_results
+from PIL import Image
+
+from hf_transinv.augment.learned import AugmentationConfig, AugmentationPanel
+from hf_transinv.card import render_card
+from hf_transinv.checkpoint import export_classifier
+from hf_transinv.errors import InputError
+from hf_transinv.models.classifier import Classifier, open_classifier
+from hf_transinv.publish import describe_magnitudes, describe_student, hub_id
+from hf_transinv.record import published
+from tests.launching import REPOSITORY, environment
+
+NAMES = ["ant", "bee", "cat", "dog", "elk"]
+SHIPPED = sorted((REPOSITORY / "model_cards").iterdir())
+
+
+def result(top1: float, shift: float = 0.0) -> dict:
+    corruptions = {
+        "gaussian_noise": {"1": 51.25 + shift, "5": 31.25 + shift, "mean": 41.25 + shift},
+        "contrast": {"1": 63.5 + shift, "5": 23.5 + shift, "mean": 43.5 + shift},
+    }
+    return {
+        "num_images": 796,
+        "clean": {"top1": top1, "nll": 1.234, "top5": 99.125, "ece": 0.0875, "brier": 0.5},
+        "corruptions": corruptions,
+        "corruption_mean": 42.375 + shift,
+        "corruption_ece": 0.2125,
+        "corruption_errors": {"mCE": {"percent": 57.625 - shift, "definition": "mean error, as defined here"}},
+        "severities": [1, 5],
+        "seed": 0,
+    }
+
+
+def record() -> dict:
+    """A run.json as this version writes it, with numbers that stand nowhere else."""
+    noise = {"name": "noise variance", "unit": "", "low": 0.0, "high": 0.12, "rest": 0.0}
+    row = {"steps": 77, "images_seen": 1232, "train_seconds": 4321.0, "images_skipped": 3, "warnings": ["r collapsed"]}
+    learned = {"p": [[0.75, 0.25], [0.125, 0.875]], "q": [0.64, 0.32], "r": [0.58, 0.42]}
+    return {
+        "recipe": "multi_teacher",
+        "status": "finished",
+        "started": "2026-11-20T18:15:12Z",
+        "command": "recipes/multi_teacher.py --dataset lab/pictures --teachers hf-hub:lab/noisy@v1 /home/me/b",
+        "config": {
+            "dataset": "lab/pictures",
+            "dataset_config": None,
+            "dataset_revision": None,
+            "student": "resnet18.a1_in1k",
+            "student_init": "pretrained",
+            "teachers": ["hf-hub:lab/noisy@v1", "/home/me/blur/student"],
+            "batch_size": 16,
+            "optimizer": "sgd",
+            "learning_rate": 0.0625,
+            "seed": 11,
+            "output_dir": "/home/me/out",
+            "primitives": ["gaussian_noise", "gaussian_blur"],
+            "license": "mit",
+        },
+        "versions": {"python": "3.11.7", "torch": "2.15.0"},
+        "hardware": {"cpu_cores": 6, "machine": "x86", "device": "cpu", "processes": 1, "mixed_precision": "bf16"},
+        "commit": "0123456789ab",
+        "main_row": "TransInv",
+        "rows": {
+            "TransInv": {"results": result(81.125), "learned": learned, **row},
+            "crop + flip": {"results": result(71.5, -10), "learned": {}, **row},
+        },
+        "name": "out",
+        "objective": "transinv",
+        "student": {
+            "library": "timm",
+            "architecture": "resnet18",
+            "is_own_architecture": False,
+            "base_model": "timm/resnet18.a1_in1k",
+            "num_parameters": 11_176_512,
+            "num_classes": 5,
+            "label_names": NAMES,
+            "input_size": [48, 48],
+            "mean": [0.485, 0.456, 0.406],
+            "std": [0.229, 0.224, 0.225],
+        },
+        "dataset": {"name": "lab/pictures", "kind": "hub", "train_rows": 100, "eval_rows": 796, "eval_split": "test"},
+        "teachers": [
+            {"name": "hf-hub:lab/noisy@v1", "hub_id": "lab/noisy", "architecture": "vit", "num_classes": 9},
+            {"name": "blur", "hub_id": None, "architecture": "wrn", "num_classes": 7, "trained_on": ["defocus_blur"]},
+        ],
+        "magnitudes": [{"gaussian_noise": [noise | {"quantiles": [0.011, 0.022, 0.051]}]}, {}],
+        "figures": ["figures/augmentation.png"],
+        "citations": ["@article{someone2024,\n  title = {A Method}\n}"],
+    }
+
+
+def text_of(card: str) -> str:
+    return card.split("\n---\n", 1)[1]
+
+
+def metadata_of(card: str, folder: Path) -> dict:
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    return metadata_load(folder / "README.md")
+
+
+def test_the_hub_client_reads_the_metadata_back(tmp_path):
+    metadata = metadata_of(render_card(record(), repo_id="me/student"), tmp_path)
+    assert metadata["library_name"] == "timm" and metadata["pipeline_tag"] == "image-classification"
+    assert metadata["license"] == "mit" and metadata["datasets"] == ["lab/pictures"]
+    assert metadata["base_model"] == ["timm/resnet18.a1_in1k"] and metadata["base_model_relation"] == "finetune"
+    assert {"image-classification", "timm", "transformers", "hf_transinv", "transinv"} == set(metadata["tags"])
+    name, results = model_index_to_eval_results(metadata["model-index"])
+    assert name == "student"
+    values = {(found.metric_type, found.metric_name): found.metric_value for found in results}
+    assert values == {
+        ("accuracy", "Top-1"): 0.81125,
+        ("accuracy", "Top-5"): 0.99125,
+        ("ece", "Expected calibration error"): 0.0875,
+        ("accuracy", "Top-1 under corruption, mean"): 0.42375,
+        ("ece", "Expected calibration error under corruption, mean"): 0.2125,
+        ("mce", "Mean corruption error, percent"): 57.625,
+        ("accuracy", "Top-1 under gaussian noise"): 0.4125,
+        ("accuracy", "Top-1 under contrast"): 0.435,
+    }
+    assert metadata["metrics"] == ["accuracy", "ece", "mce"]
+    assert {(found.dataset_type, found.dataset_split) for found in results} == {("lab/pictures", "test")}
+    again = ModelCardData(**metadata)
+    assert yaml.safe_load(again.to_yaml()) == metadata
+    assert ModelCard(render_card(record())).data.license == "mit"
+
+
+def test_teachers_that_only_judged_are_no_base_models(tmp_path):
+    run = record()
+    del run["student"]["base_model"]
+    card = render_card(run)
+    assert not {"base_model", "base_model_relation"} & metadata_of(card, tmp_path).keys()
+    assert "[lab/noisy](https://huggingface.co/lab/noisy)" in card
+
+
+def test_the_tables_show_the_recorded_figures():
+    text = text_of(render_card(record()))
+    assert "| TransInv | 81.1 | 99.1 | 1.234 | 0.087 | 42.4 | 0.212 | 57.6 |" in text
+    assert "| crop + flip | 71.5 | 99.1 | 1.234 | 0.087 | 32.4 | 0.212 | 67.6 |" in text
+    assert "| gaussian noise | 41.2 | 31.2 |" in text and "| contrast | 43.5 | 33.5 |" in text
+    assert "| mean | 42.4 | 32.4 |" in text and "mCE is the mean error, as defined here." in text
+    assert "| [lab/noisy](https://huggingface.co/lab/noisy) | `vit` | 9 | 0.58 | 0.64 | 0.75 | 0.25 |" in text
+    assert "| `blur` | `wrn` | 7 | 0.42 | 0.32 | 0.12 | 0.88 |" in text
+    assert "see as many training images (1,232)" in text and "mean of the severities 1, 5" in text
+
+
+def test_what_was_learned_is_said_in_words():
+    text = text_of(render_card(record()))
+    # q p_i: 0.64 x 0.75 = 0.48, 0.64 x 0.25 = 0.16, 0.32 x 0.875 = 0.28; 0.32 x 0.125 = 0.04 is under five percent.
+    assert "Gaussian noise in 48 % of its images: noise variance 0.011 to 0.051\n" in text
+    assert "Gaussian blur in 16 % of its images\n" in text and "Gaussian blur in 28 % of its images\n" in text
+    assert "36 % of its images stayed as they are" in text and "Gaussian noise in 4 %" not in text
+    assert "noise variance | 0.011 | 0.022 | 0.051 | 0.00 to 0.12 | 0 |" in text
+
+
+def test_how_it_was_trained_stands_in_it():
+    text = text_of(render_card(record()))
+    assert "77 steps of 16 images (1,232 in all, from 100 training images), sgd with a learning rate of 0.0625" in text
+    assert "seed 11. It took 72 min on 6 CPU cores, x86, bf16." in text
+    assert "learning_rate: 0.0625" in text and "commit `0123456789ab`" in text and "torch 2.15.0" in text
+    assert "was trained on defocus blur" in text and "3 training images could not be decoded" in text
+    assert "Noticed while it trained: r collapsed" in text
+    assert "```bibtex\n@article{someone2024,\n  title = {A Method}\n}\n```" in text
+    assert "11.18 M parameters, 48 × 48 pixels, 5 classes (ant, bee, cat, dog, elk)" in text
+
+
+def test_a_teacher_of_a_corruption_is_marked():
+    run = record()
+    run |= {"recipe": "train_teacher", "objective": "supervised", "teachers": []}
+    run["config"] |= {"teachers": [], "primitives": [], "corruption": ["contrast"], "clean_share": 0.25}
+    run["config"]["severities"] = [1, 2, 3]
+    run["rows"] = {"TransInv": run["rows"]["TransInv"] | {"learned": {}}}
+    text = text_of(render_card(run))
+    assert "| corruption | severity 1 | severity 5 | mean |" in text
+    assert "| contrast \\* | 63.5 | 23.5 | 43.5 |" in text and "| gaussian noise | 51.2 | 31.2 | 41.2 |" in text
+    assert "Mean of the 1 that it was not trained on: 41.2 %." in text
+    assert "75 % of the images were corrupted: contrast, severity 1 to 3." in text
+    assert "Teachers" not in text and "r: how often" not in text and "TransInv:" not in text
+
+
+ABSENT = {
+    "student": (["parameters", "pixels", "11.18"], ["num_parameters", "input_size", "mean"]),
+    "magnitudes": (["magnitudes", "0.051", "quantile"], []),
+    "figures": (["![", "figures/"], []),
+    "citations": (["Citation", "bibtex"], []),
+    "teachers": (["`vit`", "classes |", "defocus"], []),
+    "versions": (["torch 2.15.0"], []),
+    "hardware": (["CPU cores"], []),
+    "commit": (["0123456789ab"], []),
+    "command": (["```bash"], []),
+    "dataset": (["training images)", "split `test`"], []),
+    "objective": ([], []),
+    "main_row": ([], []),
+    "name": ([], []),
+}
+
+
+@pytest.mark.parametrize("part", ABSENT)
+def test_nothing_is_said_about_what_is_not_recorded(part):
+    run = record()
+    del run[part]
+    card = render_card(run)
+    assert not [word for word in ABSENT[part][0] if word in text_of(card)]
+    assert not re.search(r"(?<!\[)None|Undefined|\bnan\b|\n\n\n\n", card)
+
+
+@pytest.mark.parametrize("part", ["top5", "ece", "nll"])
+def test_a_score_that_was_not_measured_has_no_column(part):
+    run = record()
+    for row in run["rows"].values():
+        del row["results"]["clean"][part]
+    card = render_card(run)
+    title = {"top5": "top-5", "ece": "ECE", "nll": "NLL"}[part]
+    assert f"| {title} |" not in card and "– |" not in card
+
+
+def test_without_corruptions_none_are_spoken_of(tmp_path):
+    run = record()
+    for row in run["rows"].values():
+        row["results"] |= {"corruptions": {}, "corruption_mean": None, "corruption_ece": None, "corruption_errors": {}}
+    card = render_card(run)
+    assert "corrupted" not in card and "Hendrycks" not in card and "mCE" not in card
+    assert "Measured on clean images only." in card
+    _, results = model_index_to_eval_results(metadata_of(card, tmp_path)["model-index"])
+    assert len(results) == 3
+
+
+def test_a_record_of_next_to_nothing_renders(tmp_path):
+    row = {"results": {"num_images": 4, "clean": {"top1": 50.0}}}
+    card = render_card({"recipe": "train_teacher", "config": {"dataset": "x/y"}, "rows": {"teacher": row}})
+    assert "On 4 held-out images it reaches 50.0 % top-1." in card and not re.search(r"(?<!\[)None", card)
+    assert "datasets" not in metadata_of(card, tmp_path)
+
+
+def test_a_run_without_results_is_refused():
+    with pytest.raises(InputError, match="no results yet"):
+        render_card(record() | {"rows": {}})
+
+
+# Strings of users
+
+
+NASTY = "a|b\n---\nlicense: evil `x` <script> [l](u) *s* {{ 7 * 7 }} {% raw %} #\"'\\"
+
+
+def test_strings_of_users_do_no_harm(tmp_path):
+    run = record()
+    run["name"] = run["config"]["license"] = NASTY
+    run["dataset"] |= {"name": NASTY, "kind": "local", "eval_split": NASTY}
+    run["teachers"][0] |= {"name": NASTY, "hub_id": None, "architecture": NASTY}
+    run["student"] |= {"label_names": [NASTY, *NAMES[1:]], "architecture": NASTY, "is_own_architecture": True}
+    run["rows"] = {"TransInv": run["rows"]["TransInv"], NASTY: run["rows"]["crop + flip"]}
+    run["rows"]["TransInv"]["warnings"] = run["citations"] = [NASTY + "\n````\n# Mine"]
+    run["config"]["note"] = NASTY + "\n```\n# Mine"
+    card = render_card(run)
+    metadata = metadata_of(card, tmp_path)
+    assert metadata["license"] == " ".join(NASTY.split()) == metadata["model-index"][0]["name"]
+    assert metadata["pipeline_tag"] == "image-classification" and "datasets" not in metadata
+    text = text_of(card)
+    outside = re.sub(r"^(`{3,}).*?^\1$", "", text, flags=re.S | re.M)
+    assert "# Mine" not in re.sub(r"\\#", "", outside) and "49" not in outside
+    bare = re.sub(r"\\.|`[^`\n]*`", "", outside)
+    assert not re.search(r"<script|\[l\]\(u\)|^license", bare, flags=re.M)
+    for block in re.findall(r"(?:^\|.*\n)+", outside, flags=re.M):
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}) == 1
+
+
+def test_no_absolute_path_leaves_the_machine():
+    run = record()
+    run["config"] |= {"frost_folder": "/data/frost", "note": "see /home/me/notes.txt and https://huggingface.co/a/b"}
+    run["rows"]["TransInv"]["warnings"] = ["/home/me/blur/student has collapsed", "C and/or 5/6"]
+    run["command"] = (
+        "/opt/x/multi_teacher.py --a=/home/me/x.yaml --teachers resnet32_cifar:/home/me/w 'local-dir:/h/m'"
+    )
+    for text in (render_card(run), json.dumps(published(run))):
+        assert not re.search(r"/home|/data/frost|/opt|/h/m", text)
+        assert "https://huggingface.co/a/b" in text and "and/or 5/6" in text
+        assert "blur/student has collapsed" in text
+    assert published({"a": ["/x/y", "lab/pictures", r"C:\Users\me\run", 3, None]}) == {
+        "a": ["y", "lab/pictures", "run", 3, None]
+    }
+
+
+def test_many_labels_are_cut_short():
+    run = record()
+    run["student"] |= {"num_classes": 100, "label_names": [f"name{index}" for index in range(20)]}
+    assert "100 classes (name0, name1, name2, name3, name4, name5 and 94 more)" in render_card(run)
+
+
+# Pictures
+
+
+@pytest.mark.parametrize("place", ["local", "hub"])
+def test_links_of_pictures_resolve_where_the_card_stands(tmp_path, place):
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "augmentation.png").write_bytes(b"")
+    where = tmp_path / "student" if place == "local" else tmp_path
+    where.mkdir(exist_ok=True)
+    card = render_card(record(), to_run="..") if place == "local" else render_card(record(), repo_id="me/s")
+    links = re.findall(r"!\[[^\]]*\]\(([^)]*)\)", card)
+    assert len(links) == 1 and (where / links[0]).is_file()
+
+
+# What is recorded
+
+
+def test_a_student_is_described():
+    student = open_classifier("wrn10_1_cifar", num_classes=5, label_names=NAMES, pretrained=False)
+    described = describe_student(student)
+    assert described["architecture"] == "wrn10_1_cifar" and described["is_own_architecture"] is True
+    assert described["num_parameters"] == sum(math.prod(p.shape) for p in student.parameters())
+    assert described["mean"] == [0.4914, 0.4822, 0.4465] and described["input_size"] == [32, 32]
+    assert json.loads(json.dumps(described)) == described
+    assert not describe_student(open_classifier("test_vit", pretrained=False))["is_own_architecture"]
+
+
+def test_magnitudes_are_those_of_the_primitive():
+    panel = AugmentationPanel(2, AugmentationConfig(primitives=("gaussian_noise", "contrast:3")))
+    with torch.no_grad():
+        panel.models[1].primitives[0].last.weight.zero_()
+        panel.models[1].primitives[0].last.bias.zero_()
+    first, second = describe_magnitudes(panel, seed=0)
+    assert first.keys() == second.keys() == {"gaussian_noise"}
+    (noise,) = second["gaussian_noise"]
+    assert noise["quantiles"] == pytest.approx((0.06, 0.06, 0.06)) and noise["high"] == pytest.approx(0.12)
+    low, middle, high = first["gaussian_noise"][0]["quantiles"]
+    assert 0 < low < middle < high < 0.12
+    assert describe_magnitudes(panel, seed=0) == [first, second]
+
+
+def test_only_repositories_have_a_hub_id(tmp_path, monkeypatch):
+    (tmp_path / "lab" / "here").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert hub_id("hf-hub:lab/a@v1") == hub_id("hf_hub:lab/a") == hub_id("lab/a@v1") == "lab/a"
+    assert hub_id("resnet18.a1_in1k") == "timm/resnet18.a1_in1k"
+    for name in ("ema", "lab/here", "/x/y", "../x", "resnet32_cifar:lab/here", "local-dir:x/y", "wrn10_1_cifar"):
+        assert hub_id(name) is None
+
+
+# The code in the card
+
+
+def exported(folder: Path, name: str) -> tuple[dict, Classifier]:
+    """A tiny student of that architecture in folder/student with its card; its record."""
+    torch.manual_seed(0)
+    if name == "vit":
+        student = open_classifier(str(tiny_transformer(folder / "vit")), num_classes=5, label_names=NAMES)
+    else:
+        student = open_classifier(name, num_classes=5, label_names=NAMES, pretrained=False)
+    run = record() | {"student": describe_student(student)}
+    export_classifier(student, folder / "student", card=render_card(run, to_run=".."))
+    Image.new("RGB", (40, 30), "red").save(folder / "image.png")
+    return run, student
+
+
+def tiny_transformer(folder: Path) -> Path:
+    from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
+
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    ViTForImageClassification(ViTConfig(image_size=30, patch_size=10, **sizes)).save_pretrained(folder)
+    ViTImageProcessor(size={"height": 30, "width": 30}).save_pretrained(folder)
+    return folder
+
+
+EACH_BY_ITSELF = """
+import contextlib, io, json, sys
+knows_us, codes = json.load(sys.stdin)
+if not knows_us:
+    sys.modules["hf_transinv"] = None
+answers = []
+for code in codes:
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        exec(compile(code, "card", "exec"), {})
+    answers.append(said.getvalue())
+json.dump(answers, sys.stdout)
+"""
+
+
+def run_codes(folder: Path, codes: list[str], knows_us: bool) -> list[str]:
+    """What each block prints in a new process in that folder, where the package can be imported or cannot."""
+    command, given = [sys.executable, "-c", EACH_BY_ITSELF], json.dumps([knows_us, codes])
+    options = {"cwd": folder, "env": environment(folder), "capture_output": True, "text": True, "timeout": 300}
+    done = subprocess.run(command, input=given, **options)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize(("name", "blocks"), [("wrn10_1_cifar", 2), ("test_resnet", 2), ("vit", 2)])
+def test_the_code_in_the_card_runs_as_printed(tmp_path, name, blocks):
+    run, _ = exported(tmp_path, name)
+    card = (tmp_path / "student" / "README.md").read_text()
+    codes = re.findall(r"^```python\n(.*?)^```$", card, flags=re.S | re.M)
+    assert len(codes) == blocks
+    own = run["student"]["is_own_architecture"]
+    assert all(("import hf_transinv" in code) is own for code in codes)
+    answers = run_codes(tmp_path, codes, knows_us=own)
+    pipeline = next(answer for answer, code in zip(answers, codes, strict=True) if "pipeline" in code)
+    found = {answer["label"]: answer["score"] for answer in yaml.safe_load(pipeline)}
+    assert set(found) == set(NAMES)
+    if name != "vit":
+        lines = [line.split() for line in answers[0].splitlines()]
+        assert len(lines) == 3
+        assert all(float(probability) == pytest.approx(found[label], abs=2e-3) for probability, label in lines)
+
+
+def test_a_repository_is_named_in_the_code():
+    card = render_card(record(), repo_id="me/student", revision="v2")
+    assert 'timm.create_model("hf-hub:me/student@v2", pretrained=True)' in card
+    assert 'pipeline("image-classification", model="me/student", revision="v2")' in card
+    assert "below the folder it runs in" not in card
+
+
+# The checkpoints of this project
+
+
+@pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.name)
+def test_shipped_cards_are_those_of_their_records(folder, tmp_path):
+    run = json.loads((folder / "run.json").read_text())
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert card == render_card(run, folder=folder.name)
+    assert metadata_of(card, tmp_path)["library_name"] == "timm"
+
+
+def test_rendering_leaves_the_record_as_it_is():
+    run = record()
+    before = copy.deepcopy(run)
+    render_card(run)
+    assert run == before
