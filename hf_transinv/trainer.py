@@ -14,7 +14,7 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator
@@ -32,6 +32,9 @@ from hf_transinv.record import Metrics, flat_numbers
 from hf_transinv.run_state import checkpoints, load_state, save_state
 from hf_transinv.signals import StopRequest
 from hf_transinv.turns import only_training
+
+if TYPE_CHECKING:
+    from hf_transinv.hub import BackgroundPush
 
 logger = get_logger(__name__)
 
@@ -57,6 +60,7 @@ class Trainer:
         steps_per_epoch: student steps in a pass over the data; math.inf when nobody knows.
         folder: where metrics.jsonl and checkpoints/ go.
         label: shown at the progress bar.
+        push: takes the student to the Hub after checkpoints; for the main process alone.
     """
 
     def __init__(
@@ -70,10 +74,11 @@ class Trainer:
         steps_per_epoch: float,
         folder: Path,
         label: str,
+        push: "BackgroundPush | None" = None,
     ) -> None:
         self.accelerator, self.objective, self.feeds, self.ordinary = accelerator, objective, feeds, ordinary
         self.config, self.max_steps, self.steps_per_epoch = config, max_steps, steps_per_epoch
-        self.folder, self.label = folder, label
+        self.folder, self.label, self.push = folder, label, push
         self.save_steps = config.save_steps or int(min(steps_per_epoch, max_steps))
         self.modules = {**objective.players, **objective.extra_state()}
         self.nets, self.optimizers = {}, {}
@@ -175,7 +180,8 @@ class Trainer:
             mininterval=1.0,
         )
         self._mark = (time.perf_counter(), self.images_seen)
-        with StopRequest() as stop, bar:
+        # The push is left last: a second signal ends the wait for an upload.
+        with self.push or contextlib.nullcontext(), StopRequest() as stop, bar:
             while self.step < self.max_steps:
                 before = self.step
                 self.take_turn()
@@ -273,6 +279,8 @@ class Trainer:
             }
             folder = self.folder / "checkpoints"
             save_state(folder, self.step, self.modules, training, self.config.save_total_limit)
+            if self.push and self.step < self.max_steps:  # the last one is published with all that belongs to it
+                self.push.after_checkpoint(self.step)
         self._saved_step = self.step
         self.accelerator.wait_for_everyone()
 

@@ -13,6 +13,7 @@ from hf_transinv.data.columns import image_column_of, label_column_of, named_lab
 from hf_transinv.data.embedded import EMBEDDED_NAMES, open_embedded
 from hf_transinv.data.folders import is_image_folder, open_image_folder, open_loose_images, parquet_splits
 from hf_transinv.errors import InputError
+from hf_transinv.hub_errors import LOG_IN, READ_FAILURES, client_says
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
@@ -151,7 +152,7 @@ def split_names(dataset: str, config: str | None = None, revision: str | None = 
 
     try:
         return datasets.get_dataset_split_names(_resolved(dataset), config, revision=revision)
-    except (OSError, ValueError) as error:
+    except READ_FAILURES as error:
         raise _not_opened(dataset, config, error) from error
 
 
@@ -220,11 +221,11 @@ def _load(
     except ValueError as error:
         if "corresponds to no data" in str(error):
             raise InputError(f"{dataset}, split {split!r}, is empty. Choose a split that has rows.") from error
-        names = split_names(dataset, config)
+        names = split_names(dataset, config, revision)
         if split.split("[")[0] in names:
             raise _not_opened(dataset, config, error) from error
         raise _no_split(dataset, split, names, error) from error
-    except (OSError, datasets.exceptions.DatasetsError) as error:
+    except (*READ_FAILURES, datasets.exceptions.DatasetsError) as error:
         raise _not_opened(dataset, config, error) from error
 
 
@@ -261,6 +262,7 @@ def _no_split(dataset: str, split: str, names: list[str], error: Exception) -> I
 def _not_opened(dataset: str, config: str | None, error: Exception) -> InputError:
     of_config = "" if config is None else f", configuration {config!r},"
     return InputError(
-        f"The dataset {dataset!r}{of_config} cannot be opened: {error} Expected the id of a dataset on the Hub that "
-        "you can reach and read, a folder in the same shape, .parquet files or an image folder."
+        f"The dataset {dataset!r}{of_config} cannot be opened: {client_says(error)} Expected the id of a dataset "
+        f"on the Hub that you can reach and read (for a private or gated one {LOG_IN}), a folder in the same shape, "
+        ".parquet files or an image folder."
     )

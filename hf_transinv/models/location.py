@@ -14,9 +14,8 @@ from typing import Any
 import timm
 
 from hf_transinv.errors import InputError
+from hf_transinv.models.download import download, files_on_hub
 
-_CONFIG_FILES = ["config.json", "preprocessor_config.json"]
-_WEIGHT_FILES = ["model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors"]
 _PICKLE_SUFFIXES = (".bin", ".pth", ".pt", ".ckpt", ".pkl", ".tar")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _CONVERSION = (
@@ -160,34 +159,13 @@ def _require_safetensors(name: str, files: list[str]) -> None:
 
 
 def _on_hub(name: str, hub_id: str, revision: str | None, with_weights: bool) -> Location:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import EntryNotFoundError, HFValidationError
-
     repo_id, _, written = hub_id.partition("@")
     if written and revision not in (None, written):
         raise InputError(f"{name!r} names revision {written!r} and revision={revision!r} was given too; give one.")
     revision = written or revision
-    try:
-        patterns = _CONFIG_FILES + (_WEIGHT_FILES if with_weights else [])
-        folder = Path(snapshot_download(repo_id, revision=revision, allow_patterns=patterns))
-    except (OSError, EntryNotFoundError, HFValidationError) as error:
-        at = f" at revision {revision!r}" if revision else ""
-        raise InputError(
-            f"Hub model {repo_id!r}{at} does not exist, is not open to you, or could not be reached, and no local "
-            f"folder has that name. Check the id, the network and your token. The Hub client says: {error}"
-        ) from error
+    folder = download(repo_id, revision, with_weights)
     if with_weights and not any(folder.glob("model*.safetensors")):
-        _require_safetensors(name, _files_on_hub(repo_id, revision))
+        _require_safetensors(name, files_on_hub(repo_id, revision))
     if not (folder / "config.json").is_file():
         raise InputError(f"Hub model {repo_id!r} has no config.json; expected a model of timm or transformers.")
     return Location(name, folder=folder, config=_read_config(name, folder / "config.json"))
-
-
-def _files_on_hub(repo_id: str, revision: str | None) -> list[str]:
-    """Names of all files of the repository, none where only the cache is at hand."""
-    from huggingface_hub import HfApi
-
-    try:
-        return sorted(HfApi().list_repo_files(repo_id, revision=revision))
-    except OSError:
-        return []
