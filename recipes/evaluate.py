@@ -180,7 +180,7 @@ def main() -> None:
         table = evaluation_markdown(title, results, names.trained_on)
         table += f"\n{what.images_from}\n" if results["corruptions"] else ""
         save(folder, record, table)
-        print(f"\n{table}\nThe results are in {folder}")
+        print(f"\n{table}\nTable and evaluation.json are in {folder}")
     accelerator.wait_for_everyone()
     accelerator.end_training()
 
