@@ -9,6 +9,13 @@ from torch import Tensor
 from hf_transinv.augment.corruptions import corrupt
 
 
+def generator_of(*place: str | int) -> torch.Generator:
+    """A CPU generator whose numbers follow from the place they are drawn for, and from nothing that came before."""
+    digest = hashlib.blake2b(" ".join(map(str, place)).encode(), digest_size=4).digest()
+    # torch's CPU generator takes 32 bits of the seed.
+    return torch.Generator().manual_seed(int.from_bytes(digest))
+
+
 @dataclass(frozen=True)
 class Condition:
     """What is done to the images before they are classified: nothing, or one corruption at one severity."""
@@ -23,11 +30,8 @@ class Condition:
         """Images [B, 3, H, W] in [0, 1] -> the same, corrupted; the batch's place alone seeds the random numbers."""
         if self.corruption is None:
             return images
-        place = f"{seed} {self.corruption} {self.severity} {batch_index}".encode()
-        # torch's CPU generator takes 32 bits of the seed.
-        generator = torch.Generator().manual_seed(int.from_bytes(hashlib.blake2b(place, digest_size=4).digest()))
-        options = {} if frost_folder is None else {"frost_folder": frost_folder}
-        return corrupt(images, self.corruption, self.severity, generator, **options)
+        generator = generator_of(seed, self.corruption, self.severity, batch_index)
+        return corrupt(images, self.corruption, self.severity, generator, frost_folder)
 
 
 CLEAN = Condition()

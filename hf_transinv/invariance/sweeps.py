@@ -21,7 +21,6 @@ of moved answers (as the mean flip rate of Hendrycks and Dietterich, ICLR 2019) 
 other. Log-odds treat both ends alike, and the halves (Haldane and Anscombe's) keep them finite when no answer moves.
 """
 
-import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -33,7 +32,7 @@ from hf_transinv.augment import ops
 from hf_transinv.augment.corruptions import check_corruption
 from hf_transinv.augment.corruptions.severities import SEVERITIES
 from hf_transinv.data.crops import to_float
-from hf_transinv.evaluation import Condition
+from hf_transinv.evaluation.conditions import Condition, generator_of
 from hf_transinv.objectives.divergences import kl_divergence
 
 LEVEL = 0.95
@@ -71,10 +70,7 @@ class Sweep:
         and noise patterns stay as the strength grows."""
         if self.deform is None:
             return Condition(self.name, int(strength)).apply(images, seed, batch_index)
-        place = f"{seed} {self.name} {batch_index}".encode()
-        # torch's CPU generator takes 32 bits of the seed.
-        generator = torch.Generator().manual_seed(int.from_bytes(hashlib.blake2b(place, digest_size=4).digest()))
-        return ops.into_range(self.deform(images, strength, generator))
+        return ops.into_range(self.deform(images, strength, generator_of(seed, self.name, batch_index)))
 
 
 @dataclass(frozen=True)
