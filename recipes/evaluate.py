@@ -1,4 +1,4 @@
-"""Evaluate any checkpoint on clean images and under the corruptions of CIFAR-C and ImageNet-C.
+"""Evaluate any checkpoint on clean images, under the corruptions of CIFAR-C and ImageNet-C, and under augmentations.
 
 accelerate launch recipes/evaluate.py --model OUT/student --dataset uoft-cs/cifar100 --label_column fine_label
     a folder, a Hub id or a timm name, under all corruptions at all severities
@@ -6,6 +6,10 @@ accelerate launch recipes/evaluate.py --model OUT/student --dataset uoft-cs/cifa
 accelerate launch --mixed_precision bf16 recipes/evaluate.py --model google/vit-base-patch16-224 \
     --dataset ILSVRC/imagenet-1k --eval_split validation --streaming --image_size 224 --corrupted_folder ImageNet-C
     the corrupted images as their authors published them
+
+accelerate launch recipes/evaluate.py --model OUT/student --dataset uoft-cs/cifar100 --label_column fine_label \
+    --eval_corruptions none --augment pad_crop grayscale color_jitter
+    the test sets of Augmentation Invariant Training (table 5), and how far they move the answers (figure 5)
 """
 
 import time
@@ -20,6 +24,7 @@ from hf_transinv.config import DataConfig, OutputConfig, as_dict
 from hf_transinv.data.sources import default_eval_split, open_source, split_names
 from hf_transinv.errors import InputError
 from hf_transinv.evaluation import evaluate, evaluation_markdown
+from hf_transinv.evaluation.conditions import check_augmentations
 from hf_transinv.evaluation.splits import SourceSplit, first_image_size
 from hf_transinv.figures import plot_corruption_heatmap
 from hf_transinv.launch import agree, chosen_corruptions, clear_errors, output_folder, start_accelerator
@@ -100,8 +105,10 @@ class EvaluationConfig:
         output_dir: folder of the results; default: a new one under outputs/, named by the time.
         eval_corruptions: default: all there are; none: clean images alone.
         eval_severities: severities, 1 to 5.
+        augment: augmentations to evaluate under besides, each image augmented once: pad_crop, grayscale,
+            color_jitter; with each, how far predictions and features move.
         eval_batch_size: images in a batch.
-        seed: of the corruptions.
+        seed: of the corruptions and augmentations.
         corrupted_folder: corrupted images as the authors of CIFAR-C (NAME.npy, labels.npy) or ImageNet-C
             (NAME/SEVERITY/CLASS/*.JPEG) publish them; default: they are made here.
         frost_folder: the authors' pictures of frost; default: synthetic ones.
@@ -110,6 +117,7 @@ class EvaluationConfig:
     output_dir: str | None = None
     eval_corruptions: tuple[str, ...] = ("all",)
     eval_severities: tuple[int, ...] = (1, 2, 3, 4, 5)
+    augment: tuple[str, ...] = ()
     eval_batch_size: int = 500
     seed: int = 0
     corrupted_folder: str | None = None
@@ -120,9 +128,11 @@ class EvaluationConfig:
             output_dir=self.output_dir,
             eval_corruptions=self.eval_corruptions,
             eval_severities=self.eval_severities,
+            eval_augment=self.augment,
             eval_batch_size=self.eval_batch_size,
         )
         self.corruptions = chosen_corruptions(self.output)
+        check_augmentations(self.augment)
         if self.corrupted_folder and self.frost_folder:
             raise InputError("give corrupted_folder or frost_folder, not both: what is read is not made")
 
@@ -157,6 +167,7 @@ def main() -> None:
         accelerator=accelerator,
         corruptions=what.corruptions,
         severities=what.eval_severities,
+        augmentations=what.augment,
         batch_size=what.eval_batch_size,
         seed=what.seed,
         corrupted_folder=what.corrupted_folder,

@@ -59,6 +59,13 @@ def test_cifar_c_gives_what_corrupting_gives(cifar_c):
     assert read == made
 
 
+def test_augmented_images_are_the_splits_own(cifar_c):
+    options = OPTIONS | {"augmentations": ("color_jitter", "pad_crop")}
+    made = evaluate(make_classifier(), make_split(NUM_IMAGES), **options)
+    assert evaluate(make_classifier(), make_split(NUM_IMAGES), corrupted_folder=cifar_c, **options) == made
+    assert list(made["augmented"]) == ["color_jitter", "pad_crop"]
+
+
 def test_cifar_c_may_have_other_images_than_the_split(cifar_c):
     """The labels and the number of the corrupted images are the folder's, whatever the clean split has."""
     made = evaluate(make_classifier(), make_split(NUM_IMAGES), **OPTIONS)

@@ -20,6 +20,7 @@ from tests.launching import ACCELERATE, EVALUATE, TWO_PROCESSES, succeed, tiny_v
 
 DATA = ["--dataset", "digits/target", "--image_size", 32]
 FEW = ["--eval_corruptions", "gaussian_noise", "contrast", "--eval_severities", 2, 5, "--seed", 3]
+FEW += ["--augment", "pad_crop", "grayscale"]
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +64,9 @@ def test_the_record_says_what_was_evaluated_and_how(finished, folder, resident):
     assert record["config"]["trained_on"] == ["contrast"] and record["config"]["seed"] == 3
     assert record["seconds"] > 0 and record["versions"]["torch"]
     torch.set_num_threads(1)
-    corruptions, severities = ("gaussian_noise", "contrast"), (2, 5)
-    model = open_classifier(str(folder / "model"))
-    expected = evaluate(model, resident, corruptions=corruptions, severities=severities, seed=3, show_progress=False)
+    asked = {"corruptions": ("gaussian_noise", "contrast"), "severities": (2, 5)}
+    asked["augmentations"] = ("pad_crop", "grayscale")
+    expected = evaluate(open_classifier(str(folder / "model")), resident, seed=3, show_progress=False, **asked)
     assert record["results"] == expected
 
 
@@ -74,6 +75,7 @@ def test_the_table_is_on_the_terminal_and_in_the_folder(finished):
     table = (out / "evaluation.md").read_text()
     assert table in done.stdout and "evaluation.json are in out" in done.stdout
     assert "| corruption | 2 | 5 | mean |" in table and "| gaussian noise |" in table
+    assert "| augmented by | top-1 | KL | feature distance |" in table and "| pad crop |" in table
     assert table.count("\\*") == 7 and "mean error" in table and "seed 3" in table
     with Image.open(out / "corruption_heatmap.png") as picture:
         assert min(picture.size) > 200
@@ -145,6 +147,7 @@ def test_pictures_of_other_sizes_are_brought_to_the_models(folder, run):
         (["--model", "nowhere", *DATA], "Unknown model 'nowhere'"),
         (["--model", "model", *DATA, "--trained_on", "fogg"], "Unknown corruption 'fogg'"),
         (["--model", "model", *DATA, "--eval_corruptions", "fogg"], "eval_corruptions fogg: unknown"),
+        (["--model", "model", *DATA, "--augment", "crop"], "under crop: unknown; there are pad_crop, grayscale"),
         (["--model", "model", *DATA, "--corrupted_folder", "nowhere"], "corrupted_folder nowhere is not a folder"),
         (["--model", "model", *DATA, "--corrupted_folder", "C", "--frost_folder", "F"], "not both"),
         (["--model", "model", "--dataset", "digits/source", "--match_labels"], "5 of the data's 5 classes have no"),

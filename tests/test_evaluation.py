@@ -19,11 +19,11 @@ from hf_transinv.data.resident import ResidentSplit
 from hf_transinv.data.sources import open_source
 from hf_transinv.errors import InputError
 from hf_transinv.evaluation import corruption_markdown, evaluate, evaluation_markdown
-from hf_transinv.evaluation.labels import class_columns
 from hf_transinv.evaluation.scores import calibration_error as ece_of
 from hf_transinv.evaluation.splits import SourceSplit
 from hf_transinv.evaluation.summary import ALEXNET_ERRORS, corruption_errors
 from hf_transinv.models.classifier import Classifier
+from hf_transinv.models.labels import class_columns
 
 
 def make_classifier(num_classes=7):
@@ -185,6 +185,7 @@ accelerator = Accelerator()
 assert accelerator.num_processes == 2
 corruptions = ("gaussian_noise", "elastic_transform")
 options = dict(corruptions=corruptions, severities=(1, 5), batch_size=10, show_progress=False)
+options["augmentations"] = ("pad_crop", "color_jitter")
 classifier = make_classifier().train()
 alone = evaluate(classifier, make_split(), **options)
 prepared = accelerator.prepare(classifier)
@@ -209,6 +210,7 @@ def test_two_processes_give_the_digits_of_one(tmp_path):
     And a stream: three batches, the last of 196 images, the second process has one of them.
     """
     options = {"corruptions": ("gaussian_noise", "elastic_transform"), "severities": (1, 5), "show_progress": False}
+    options["augmentations"] = ("pad_crop", "color_jitter")
     torch.set_num_threads(1)
     streamed_alone = evaluate(make_classifier(5), digits(), batch_size=300, **options)
     (tmp_path / "main.py").write_text(TWO_PROCESSES)
@@ -231,6 +233,7 @@ def test_two_processes_give_the_digits_of_one(tmp_path):
 def test_a_split_read_as_it_goes_gives_the_digits_of_a_resident_one(streaming):
     resident = ResidentSplit.load(open_source("digits/target", split="test"), image_size=32, show_progress=False)
     options = {"corruptions": ("fog", "gaussian_noise"), "severities": (3,), "batch_size": 128, "show_progress": False}
+    options["augmentations"] = ("grayscale", "pad_crop")
     expected = evaluate(make_classifier(5), resident, **options)
     assert evaluate(make_classifier(5), digits(streaming), **options) == expected
     assert expected["num_images"] == 796

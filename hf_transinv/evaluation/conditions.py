@@ -1,12 +1,26 @@
-"""Under what images are classified: clean, or corrupted by one corruption at one severity."""
+"""Under what images are classified: clean, corrupted by one corruption at one severity, or augmented at random.
+
+The augmentations are the test sets of Augmentation Invariant Training (Chen et al., ICCV Workshops 2021, 4.4): random
+crop, grayscale and random colour jitter, "kept intact once generated". Open in the paper, and so our reading: that the
+grayscale set is grey throughout, while training draws one image in ten.
+"""
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from hf_transinv.augment.corruptions import corrupt
+from hf_transinv.augment.policies.jitter import ColorJitter, RandomGrayscale
+from hf_transinv.augment.policies.pad_crop import PadCrop
+from hf_transinv.errors import InputError
+
+AUGMENTATIONS = {policy.name: policy for policy in (PadCrop(), RandomGrayscale(1.0), ColorJitter(0.1))}
+"""By name; what they draw is a few numbers an image."""
+
+_DRAWN_AT_ONCE = 500  # images; another number would make other test sets
 
 
 def generator_of(*place: str | int) -> torch.Generator:
@@ -35,3 +49,44 @@ class Condition:
 
 
 CLEAN = Condition()
+
+
+@dataclass(frozen=True)
+class Augmented:
+    """One of `AUGMENTATIONS`, by name."""
+
+    augmentation: str
+
+    def __str__(self) -> str:
+        return f"augmented by {self.augmentation}"
+
+    def apply(self, images: Tensor, seed: int, first: int) -> Tensor:
+        """Images [B, 3, H, W] in [0, 1] -> the same, augmented.
+
+        What an image gets follows from the seed and its own number in the split, whatever the size of the batches.
+
+        Args:
+            images: those from number `first` of the split on.
+            seed: of the test set.
+            first: from 0 on.
+        """
+        policy = AUGMENTATIONS[self.augmentation]
+        augmented, end = [], first + len(images)
+        for block in range(first // _DRAWN_AT_ONCE, -(-end // _DRAWN_AT_ONCE)):
+            start = block * _DRAWN_AT_ONCE
+            low, high = max(first, start), min(end, start + _DRAWN_AT_ONCE)
+            generator = generator_of(seed, self.augmentation, block)
+            draws = policy.draw((_DRAWN_AT_ONCE, *images.shape[1:]), generator)
+            augmented.append(policy(images[low - first : high - first], draws[low - start : high - start]))
+        return torch.cat(augmented)
+
+
+def check_augmentations(names: Iterable[str]) -> None:
+    """Refuse names that are none of `AUGMENTATIONS`.
+
+    Raises:
+        InputError: listing the known ones.
+    """
+    unknown = [name for name in names if name not in AUGMENTATIONS]
+    if unknown:
+        raise InputError(f"evaluation under {', '.join(unknown)}: unknown; there are {', '.join(AUGMENTATIONS)}")

@@ -9,10 +9,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hf_transinv.errors import InputError
-from hf_transinv.evaluation.conditions import Condition
-from hf_transinv.evaluation.scores import COLUMNS, image_scores
+from hf_transinv.evaluation.conditions import CLEAN, Augmented, Condition
+from hf_transinv.evaluation.scores import COLUMNS, Answer, image_scores
 from hf_transinv.evaluation.splits import Batch, Split
 from hf_transinv.models.classifier import Classifier
+from hf_transinv.models.features import inputs_of, last_layer
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -26,7 +27,7 @@ class Scorer:
         columns: of its logits, those to choose among, int64 [C]; None for all.
         accelerator: shares the batches among its processes and sets the precision; None for this process alone.
         batch_size: images a batch.
-        seed: of the corruptions.
+        seed: of the corruptions and augmentations.
         frost_folder: see `evaluate`.
         progress: moves on by one a batch and condition.
     """
@@ -46,20 +47,21 @@ class Scorer:
         self.batch_size, self.seed, self.frost_folder = batch_size, seed, frost_folder
         self.device = accelerator.device if accelerator else next(model.parameters()).device
         self.columns = None if columns is None else columns.to(self.device)
+        self.last_layer = last_layer(model)
         self.rank, self.world = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
 
     def score(
-        self, split: Split, conditions: Sequence[Condition], *, are_corrupted: bool = False
-    ) -> tuple[dict[Condition, Tensor], int]:
+        self, split: Split, conditions: Sequence[Condition | Augmented], *, are_corrupted: bool = False
+    ) -> tuple[dict[Condition | Augmented, Tensor], int]:
         """Classifies a split under each condition.
 
         Args:
             split: images and labels.
-            conditions: what to do to the images.
+            conditions: what to do to the images; `CLEAN` stands before what is augmented.
             are_corrupted: the images have come in the (one) condition, and are classified as they are.
 
         Returns:
-            The scores of each condition, [N, 5], float32 on the CPU, in the order of the images (see
+            The scores of each condition, [N, 7], float32 on the CPU, in the order of the images (see
             evaluation.scores); and the side of the images in pixels.
 
         Raises:
@@ -80,25 +82,35 @@ class Scorer:
             return None
         return len(range(self.rank, -(-split.num_images // self.batch_size), self.world)) * num_conditions
 
-    def _score_batch(self, batch: Batch, conditions: Sequence[Condition], are_corrupted: bool) -> Tensor:
-        """Scores [conditions, B, 5], on the CPU: one wait for the device a batch."""
+    def _score_batch(self, batch: Batch, conditions: Sequence[Condition | Augmented], are_corrupted: bool) -> Tensor:
+        """Scores [conditions, B, 7], on the CPU: one wait for the device a batch."""
         pixels = batch.images.to(self.device).float() / 255
         labels = batch.labels.to(self.device)
-        scores = []
+        scores, original = [], None
         for condition in conditions:
             self.progress.set_description(f"evaluate {condition}", refresh=False)
-            images = pixels
-            if not are_corrupted:
+            if are_corrupted:
+                images = pixels
+            elif isinstance(condition, Augmented):
+                images = condition.apply(pixels, self.seed, batch.number * self.batch_size)
+            else:
                 images = condition.apply(pixels, self.seed, batch.number, self.frost_folder)
-            with self.accelerator.autocast() if self.accelerator else nullcontext():
-                logits = self.model(images.contiguous(memory_format=torch.channels_last))
-            logits = logits if self.columns is None else logits[:, self.columns]
-            scores.append(image_scores(logits, labels))
+            answer = self._answer(images)
+            original = answer if condition == CLEAN else original
+            scores.append(image_scores(answer, labels, original if isinstance(condition, Augmented) else None))
             self.progress.update()
         return torch.stack(scores).cpu()
 
+    def _answer(self, images: Tensor) -> Answer:
+        autocast = self.accelerator.autocast() if self.accelerator else nullcontext()
+        entering = nullcontext([]) if self.last_layer is None else inputs_of(self.last_layer)
+        with autocast, entering as entered:
+            logits = self.model(images.contiguous(memory_format=torch.channels_last))
+        features = entered[0].flatten(1) if entered else None
+        return Answer(logits if self.columns is None else logits[:, self.columns], features)
+
     def _gather(self, blocks: list[tuple[int, Tensor]], num_conditions: int, side: int) -> tuple[Tensor, int]:
-        """Every process's (first image, scores [conditions, B, 5]) -> scores [conditions, N, 5]; and the side."""
+        """Every process's (first image, scores [conditions, B, 7]) -> scores [conditions, N, 7]; and the side."""
         num_images = blocks[-1][0] + blocks[-1][1].shape[1] if blocks else 0
         if self.world > 1:
             known = torch.tensor([[num_images, side]], device=self.device)

@@ -1,4 +1,4 @@
-"""Five numbers an image, and what they say about all images: top-1, top-5, NLL, ECE and Brier score.
+"""A few numbers an image, and what they say about all images: top-1, top-5, NLL, ECE and Brier score; variation.
 
 With p the softmax of the logits of one image, y its class (one-hot: e_y), c = max p its confidence:
 
@@ -6,23 +6,55 @@ With p the softmax of the logits of one image, y its class (one-hot: e_y), c = m
     brier  sum_i (p_i - e_y,i)^2, from 0 to 2 (Brier, Monthly Weather Review 1950: the sum over the classes)
     ece    sum over 15 bins of equal width of c: share of the images in the bin x |accuracy - mean c of the bin|
            (Guo et al., "On Calibration of Modern Neural Networks", ICML 2017), in [0, 1]
+
+How far an augmentation moves the answer, with p, f the probabilities and penultimate features of an image and p', f'
+those of its augmented copy (Augmentation Invariant Training, figure 5):
+
+    kl                 KL(p || p'), in nats
+    feature_distance   |f - f'|, Euclidean
+
+Open in the paper, and so our reading: the side of the KL that the original is on, and that both are means over images.
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-COLUMNS = ("top1", "top5", "nll", "brier", "confidence")
+from hf_transinv.objectives.divergences import euclidean_distance, kl_divergence
+
+COLUMNS = ("top1", "top5", "nll", "brier", "confidence", "kl", "feature_distance")
 NUM_BINS = 15  # Guo et al., table 1
 # torchmetrics gives a confidence of exactly 1 a bin of its own, a sixteenth, and takes larger ones for logits.
 _LARGEST_CONFIDENCE = 1 - 2**-24
 
 
-def image_scores(logits: Tensor, labels: Tensor) -> Tensor:
-    """Logits [B, C] and labels [B] -> `COLUMNS` of each image, [B, 5], float32; top1 and top5 are 0 or 1."""
-    logits = logits.float()
+class Answer(NamedTuple):
+    """What a model says of a batch.
+
+    Attributes:
+        logits: [B, C].
+        features: [B, F], what enters its last layer; None where that is not known.
+    """
+
+    logits: Tensor
+    features: Tensor | None
+
+
+def image_scores(answer: Answer, labels: Tensor, original: Answer | None = None) -> Tensor:
+    """`COLUMNS` of each image.
+
+    Args:
+        answer: of the images.
+        labels: [B].
+        original: of the images that these are augmented copies of; without, the last two columns are 0.
+
+    Returns:
+        [B, 7], float32; top1 and top5 are 0 or 1.
+    """
+    logits = answer.logits.float()
     is_label = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
     probabilities = logits.softmax(dim=1)
     errors = probabilities - F.one_hot(labels, logits.shape[1])
@@ -32,17 +64,27 @@ def image_scores(logits: Tensor, labels: Tensor) -> Tensor:
         F.cross_entropy(logits, labels, reduction="none"),
         errors.square().sum(dim=1),
         probabilities.amax(dim=1),
+        *_variation(answer, original),
     )
     return torch.stack([column.float() for column in columns], dim=1)
 
 
+def _variation(answer: Answer, original: Answer | None) -> tuple[Tensor, Tensor]:
+    """kl and feature_distance, [B] each; 0 where there is nothing to compare."""
+    nothing = answer.logits.new_zeros(len(answer.logits))
+    if original is None:
+        return nothing, nothing
+    moved = nothing if answer.features is None else euclidean_distance(original.features, answer.features)
+    return kl_divergence(original.logits, answer.logits), moved
+
+
 def top1(scores: Tensor) -> float:
-    """Scores [N, 5] of images -> accuracy in percent."""
+    """Scores [N, 7] of images -> accuracy in percent."""
     return 100 * scores[:, 0].double().sum().item() / len(scores)
 
 
 def calibration_error(scores: Tensor) -> float:
-    """Scores [N, 5] of images -> their ECE, in [0, 1]."""
+    """Scores [N, 7] of images -> their ECE, in [0, 1]."""
     # Seconds of importing, which a run that has not come to its evaluation need not wait for.
     from torchmetrics.functional.classification import binary_calibration_error
 
@@ -51,9 +93,20 @@ def calibration_error(scores: Tensor) -> float:
 
 
 def all_scores(scores: Tensor, num_classes: int) -> dict[str, float]:
-    """Scores [N, 5] of images -> top1, nll, top5 (with more than five classes), ece, brier; the first in percent."""
-    # fsum rounds once: its result depends neither on the order of the images nor on the number of threads.
-    means = dict(zip(COLUMNS, (math.fsum(column) / len(scores) for column in scores.T.tolist()), strict=True))
+    """Scores [N, 7] of images -> top1, nll, top5 (with more than five classes), ece, brier; the first in percent."""
+    means = _means(scores)
     top5 = {"top5": 100 * means["top5"]} if num_classes > 5 else {}
     calibration = {"ece": calibration_error(scores), "brier": means["brier"]}
     return {"top1": top1(scores), "nll": means["nll"]} | top5 | calibration
+
+
+def augmented_scores(scores: Tensor, has_features: bool) -> dict[str, float | None]:
+    """Scores [N, 7] of augmented images -> top1 in percent, kl, feature_distance (None without features)."""
+    means = _means(scores)
+    moved = means["feature_distance"] if has_features else None
+    return {"top1": top1(scores), "kl": means["kl"], "feature_distance": moved}
+
+
+def _means(scores: Tensor) -> dict[str, float]:
+    # fsum rounds once: its result depends neither on the order of the images nor on the number of threads.
+    return dict(zip(COLUMNS, (math.fsum(column) / len(scores) for column in scores.T.tolist()), strict=True))

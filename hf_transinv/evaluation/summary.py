@@ -15,8 +15,8 @@ from types import MappingProxyType
 from torch import Tensor
 
 from hf_transinv.augment.corruptions.severities import LARGEST_SMALL_IMAGE, SEVERITIES
-from hf_transinv.evaluation.conditions import CLEAN, Condition
-from hf_transinv.evaluation.scores import all_scores, calibration_error, top1
+from hf_transinv.evaluation.conditions import CLEAN, Augmented, Condition
+from hf_transinv.evaluation.scores import all_scores, augmented_scores, calibration_error, top1
 
 # Percent, mean over the severities, on ImageNet-C: Hendrycks and Dietterich, ICLR 2019. The keys are the fifteen
 # corruptions of the benchmark.
@@ -41,18 +41,24 @@ ALEXNET_ERRORS: MappingProxyType[str, float] = MappingProxyType(
 )
 
 
-def summary(scores: Mapping[Condition, Tensor], num_classes: int, image_size: int) -> dict:
+def summary(
+    scores: Mapping[Condition | Augmented, Tensor], num_classes: int, image_size: int, has_features: bool
+) -> dict:
     """The part of `evaluate`'s result that the scores decide.
 
     Args:
-        scores: of each condition, the clean one among them, [N, 5].
+        scores: of each condition, the clean one among them, [N, 7].
         num_classes: among which the model chose.
         image_size: side of the corrupted images, in pixels.
+        has_features: whether the model's features were known.
     """
     table: dict[str, dict[str, float]] = {}
+    augmented: dict[str, dict[str, float | None]] = {}
     calibration = []
     for condition, rows in scores.items():
-        if condition.corruption is not None:
+        if isinstance(condition, Augmented):
+            augmented[condition.augmentation] = augmented_scores(rows, has_features)
+        elif condition.corruption is not None:
             table.setdefault(condition.corruption, {})[str(condition.severity)] = top1(rows)
             calibration.append(calibration_error(rows))
     for row in table.values():
@@ -64,6 +70,7 @@ def summary(scores: Mapping[Condition, Tensor], num_classes: int, image_size: in
         "corruption_mean": _mean(row["mean"] for row in table.values()) if table else None,
         "corruption_ece": _mean(calibration) if table else None,
         "corruption_errors": corruption_errors(table, image_size),
+        "augmented": augmented,
     }
 
 

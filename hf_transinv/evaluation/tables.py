@@ -7,7 +7,8 @@ _MARK = "\\*"
 
 
 def corruption_markdown(results: Mapping[str, dict], trained_on: Mapping[str, Sequence[str]] | None = None) -> str:
-    """A Markdown table of top-1 in percent: a row a model; columns clean, each corruption's mean, the mean of those.
+    """A Markdown table of top-1 in percent: a row a model; columns clean, each augmentation where there was one, each
+    corruption's mean, the mean of those.
 
     Args:
         results: model name -> what `evaluate` returned. A corruption that one was not evaluated on shows as a dash.
@@ -21,11 +22,14 @@ def corruption_markdown(results: Mapping[str, dict], trained_on: Mapping[str, Se
     means = {"mean of corruptions": names} if names else {}
     means |= {"mean of the others": others} if seen and others else {}
     measures = _common_measures(results)
-    columns = ["clean", *(name.replace("_", " ") for name in seen + others), *means, *map(_MEASURES.get, measures)]
+    augmented = list(dict.fromkeys(name for result in results.values() for name in result.get("augmented", {})))
+    titles = [name.replace("_", " ") for name in augmented + seen + others]
+    columns = ["clean", *titles, *means, *map(_MEASURES.get, measures)]
     rows = []
     for model, result in results.items():
         own, top1 = set(trained_on.get(model, ())), {name: row["mean"] for name, row in result["corruptions"].items()}
         cells = [_cell(result["clean"]["top1"])]
+        cells += [_cell(result.get("augmented", {}).get(name, {}).get("top1")) for name in augmented]
         cells += [_cell(top1.get(name), name in own) for name in seen + others]
         cells += [_cell(_mean_of(top1, chosen), bool(own & set(chosen))) for chosen in means.values()]
         cells += [_cell(result["corruption_errors"][name]["percent"], bool(own & set(names))) for name in measures]
@@ -36,7 +40,7 @@ def corruption_markdown(results: Mapping[str, dict], trained_on: Mapping[str, Se
 
 
 def evaluation_markdown(title: str, result: dict, trained_on: Sequence[str] = ()) -> str:
-    """One model's result: a line of its scores on clean images, then top-1 by corruption and severity.
+    """One model's result: a line of its scores on clean images, then by augmentation, by corruption and severity.
 
     Args:
         title: what was evaluated on what.
@@ -47,6 +51,8 @@ def evaluation_markdown(title: str, result: dict, trained_on: Sequence[str] = ()
     top5 = f"top-5 {clean['top5']:.2f} %, " if "top5" in clean else ""
     scores = f"top-1 {clean['top1']:.2f} %, {top5}NLL {clean['nll']:.4f}, ECE {clean['ece']:.4f}, "
     text = f"{title}\n\n{result['num_images']} clean images: {scores}Brier score {clean['brier']:.4f}.\n"
+    if result.get("augmented"):
+        text += f"\n{_augmented_table(result['augmented'])}"
     if not table:
         return text
     severities = [str(severity) for severity in result["severities"]]
@@ -67,6 +73,25 @@ def evaluation_markdown(title: str, result: dict, trained_on: Sequence[str] = ()
         mean = _mean_of({name: row["mean"] for name, row in table.items()}, others)
         notes.append(f"Mean top-1 under the {len(others)} corruptions that it was not trained on: {mean:.1f} %.")
     return f"{text}\n{_table(['corruption', *severities, 'mean'], rows)}{_notes(notes, is_mixed)}"
+
+
+def _augmented_table(augmented: Mapping[str, Mapping[str, float | None]]) -> str:
+    """Top-1 and how far the answers move, a row an augmentation."""
+    knows_features = any(row["feature_distance"] is not None for row in augmented.values())
+    rows = [
+        [
+            name.replace("_", " "),
+            _cell(row["top1"]),
+            f"{row['kl']:.4f}",
+            *([f"{row['feature_distance']:.3f}"] if knows_features else []),
+        ]
+        for name, row in augmented.items()
+    ]
+    notes = ["KL of the predictions from those on the original images, in nats; mean over the images."]
+    if knows_features:
+        notes.append("Feature distance: Euclidean, from the penultimate features of the original; likewise.")
+    header = ["augmented by", "top-1", "KL", *(["feature distance"] if knows_features else [])]
+    return _table(header, rows) + _notes(notes, False)
 
 
 def _common_measures(results: Mapping[str, dict]) -> list[str]:
