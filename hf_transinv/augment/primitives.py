@@ -17,6 +17,13 @@ from hf_transinv.augment import ops
 from hf_transinv.augment.corruptions import CORRUPTIONS, apply_corruption, check_corruption
 from hf_transinv.errors import InputError
 
+CITATION = """@inproceedings{kurioka2024transinv,
+  title     = {Transferring Teacher's Invariance to Student Through Data Augmentation Optimization},
+  author    = {Kurioka, Tamotsu and Suzuki, Teppei and Kawakami, Rei and Sato, Ikuro},
+  booktitle = {International Conference on Neural Information Processing (ICONIP)},
+  year      = {2024}
+}"""
+
 
 @dataclass
 class PrimitiveConfig:

@@ -7,7 +7,7 @@ import torch
 from scipy.stats import chi2
 
 from hf_transinv.augment.corruptions import corrupt
-from hf_transinv.augment.policies import RandomCorruption
+from hf_transinv.augment.policies.corruption import RandomCorruption
 from hf_transinv.errors import InputError
 
 
@@ -21,7 +21,7 @@ def pixels(batch=8):
 
 def test_shares_are_as_asked():
     n, names = 20_000, ["contrast", "brightness", "pixelate"]
-    draws = RandomCorruption(names, clean_share=0.3, severities=(2, 4)).draw(n, seeded())
+    draws = RandomCorruption(names, clean_share=0.3, severities=(2, 4)).draw((n, 3, 32, 32), seeded())
     clean = draws.which == -1
     assert abs(clean.sum() - 0.3 * n) < 4 * math.sqrt(n * 0.3 * 0.7)
     for values, known in ((draws.which[~clean], (0, 1, 2)), (draws.severity, (2, 4))):
@@ -33,12 +33,12 @@ def test_shares_are_as_asked():
 
 @pytest.mark.parametrize("share, clean", [(0.0, 0), (1.0, 100)])
 def test_all_or_none(share, clean):
-    assert (RandomCorruption(["pixelate"], share).draw(100, seeded()).which == -1).sum() == clean
+    assert (RandomCorruption(["pixelate"], share).draw((100, 3, 32, 32), seeded()).which == -1).sum() == clean
 
 
 def test_images_get_what_was_drawn():
     policy, images = RandomCorruption(["contrast", "brightness"], 0.4), pixels(16)
-    draws = policy.draw(16, seeded())
+    draws = policy.draw((16, 3, 32, 32), seeded())
     corrupted = policy(images, draws)
     assert set(draws.which.tolist()) == {-1, 0, 1}
     for b in range(16):
@@ -50,14 +50,14 @@ def test_images_get_what_was_drawn():
 
 def test_replays_and_leaves_its_input_alone():
     policy, images = RandomCorruption(["gaussian_noise"], 0.5), pixels()
-    kept, draws = images.clone(), policy.draw(8, seeded())
+    kept, draws = images.clone(), policy.draw((8, 3, 32, 32), seeded())
     assert torch.equal(policy(images, draws), policy(images, draws)) and torch.equal(images, kept)
-    assert not torch.equal(policy(images, draws), policy(images, policy.draw(8, seeded(1))))
+    assert not torch.equal(policy(images, draws), policy(images, policy.draw((8, 3, 32, 32), seeded(1))))
 
 
 def test_parts_follow_the_same_draws_with_noise_of_their_own():
     policy, images = RandomCorruption(["gaussian_noise"], 0.0, (5,)), pixels(1).expand(8, -1, -1, -1)
-    draws = policy.draw(8, seeded())
+    draws = policy.draw((8, 3, 32, 32), seeded())
     first, second = draws[0:4], draws[4:8]
     assert torch.equal(torch.cat([first.severity, second.severity]), draws.severity)
     assert torch.equal(policy(images[:4], first), policy(images[:4], draws[0:4]))
@@ -82,4 +82,4 @@ def test_errors(arguments, said):
 def test_frost_is_taken_from_the_folder(tmp_path):
     policy = RandomCorruption(["frost"], clean_share=0.0, frost_folder=str(tmp_path))
     with pytest.raises(InputError, match=r"frost1\.png"):
-        policy(pixels(), policy.draw(8, seeded()))
+        policy(pixels(), policy.draw((8, 3, 32, 32), seeded()))

@@ -1,4 +1,4 @@
-"""Fixed augmentation policies: nothing is learned. Each draws for a whole batch, then applies what was drawn."""
+"""Random corruptions of the benchmark as a policy."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -7,7 +7,33 @@ import torch
 from torch import Tensor
 
 from hf_transinv.augment.corruptions import CORRUPTIONS, apply_corruption
+from hf_transinv.augment.policies.base import Policy
 from hf_transinv.errors import InputError
+
+
+@dataclass
+class CorruptionConfig:
+    """Random corruptions of training images.
+
+    Attributes:
+        corruption: names of corruptions; an image gets one of them.
+        clean_share: share of the training images that stay clean.
+        severities: of the corruptions in training, each equally likely.
+        frost_folder: the authors' pictures of frost; default: synthetic ones.
+    """
+
+    corruption: tuple[str, ...] = ()
+    clean_share: float = 0.5
+    severities: tuple[int, ...] = (1, 2, 3, 4, 5)
+    frost_folder: str | None = None
+
+    def policy(self) -> "RandomCorruption":
+        """The policy.
+
+        Raises:
+            InputError: no corruption is named, or an unknown one.
+        """
+        return RandomCorruption(self.corruption, self.clean_share, self.severities, self.frost_folder)
 
 
 @dataclass(frozen=True)
@@ -25,7 +51,7 @@ class CorruptionDraws:
         return replace(self, which=self.which[rows], severity=self.severity[rows], seed=self.seed + (rows.start or 0))
 
 
-class RandomCorruption:
+class RandomCorruption(Policy):
     """Corrupt images at random, as the teachers of TransInv were trained (section 4: "using data augmentation with the
     corresponding corruption"; how severities are drawn is open there: uniformly).
 
@@ -35,6 +61,8 @@ class RandomCorruption:
         severities: 1 to 5, each equally likely.
         frost_folder: the authors' pictures of frost; None: synthetic ones.
     """
+
+    name = "corruption"
 
     def __init__(
         self,
@@ -51,8 +79,9 @@ class RandomCorruption:
         self.names, self.clean_share, self.severities = tuple(names), clean_share, torch.tensor(severities)
         self.frost_folder = frost_folder
 
-    def draw(self, batch_size: int, generator: torch.Generator) -> CorruptionDraws:
+    def draw(self, shape: tuple[int, ...], generator: torch.Generator) -> CorruptionDraws:
         """Draw for every image whether, which and how strong; the generator is on the CPU."""
+        batch_size = shape[0]
         which = torch.randint(len(self.names), (batch_size,), generator=generator)
         clean = torch.rand(batch_size, generator=generator) < self.clean_share
         severity = self.severities[torch.randint(len(self.severities), (batch_size,), generator=generator)]

@@ -1,0 +1,82 @@
+"""Fixed augmentation policies by name; what is learned stands in `augment.learned` and `augment.teachaugment`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from hf_transinv.augment.policies.augmix import AugMix
+from hf_transinv.augment.policies.autoaugment import AutoAugment
+from hf_transinv.augment.policies.base import Policy
+from hf_transinv.augment.policies.corruption import CorruptionConfig, RandomCorruption
+from hf_transinv.augment.policies.cutout import Cutout
+from hf_transinv.augment.policies.fixed import FixedAug
+from hf_transinv.augment.policies.jitter import ColorJitter, RandomGrayscale
+from hf_transinv.augment.policies.pad_crop import PadCrop
+from hf_transinv.augment.policies.randaugment import RandAugment
+from hf_transinv.augment.policies.strong import StrongAugment
+from hf_transinv.augment.policies.trivialaugment import TrivialAugment
+from hf_transinv.augment.primitives import PrimitiveConfig
+from hf_transinv.errors import InputError
+
+
+@dataclass
+class PolicyConfig:
+    """The fixed augmentation policies.
+
+    Attributes:
+        randaugment_ops: N, operations an image.
+        randaugment_magnitude: M, on the scale of 0 to 30.
+        randaugment_space: whose reading of M: paper, torchvision or timm.
+        autoaugment_policy: cifar10 or imagenet.
+        augmix_severity: largest level of an operation of AugMix, up to 10.
+        strong_magnitude: of the space shear, translate, Cutout: 0 to 10, where 10 destroys the image.
+        cutout_size: side of Cutout's square in pixels, even.
+        grayscale_probability: share of the images that lose their colours.
+        jitter_bias: of colour jitter: the farthest that brightness, contrast and saturation are from 1.
+        corruption_policy: of the policy corruption.
+        primitive: of the policy fixed_aug.
+    """
+
+    randaugment_ops: int = 2
+    randaugment_magnitude: float = 14.0
+    randaugment_space: str = "paper"
+    autoaugment_policy: str = "cifar10"
+    augmix_severity: float = 3.0
+    strong_magnitude: float = 3.0
+    cutout_size: int = 16
+    grayscale_probability: float = 0.1
+    jitter_bias: float = 0.1
+    corruption_policy: CorruptionConfig = field(default_factory=CorruptionConfig)
+    primitive: PrimitiveConfig = field(default_factory=PrimitiveConfig)
+
+
+POLICIES = {
+    "cutout": lambda config: Cutout(config.cutout_size),
+    "randaugment": lambda config: RandAugment(
+        config.randaugment_ops, config.randaugment_magnitude, config.randaugment_space
+    ),
+    "autoaugment": lambda config: AutoAugment(config.autoaugment_policy),
+    "trivialaugment": lambda config: TrivialAugment(),
+    "augmix": lambda config: AugMix(config.augmix_severity),
+    "strong": lambda config: StrongAugment(config.strong_magnitude),
+    "fixed_aug": lambda config: FixedAug(config.primitive),
+    "corruption": lambda config: config.corruption_policy.policy(),
+    "pad_crop": lambda config: PadCrop(),
+    "grayscale": lambda config: RandomGrayscale(config.grayscale_probability),
+    "color_jitter": lambda config: ColorJitter(config.jitter_bias),
+}
+"""How each is built from a `PolicyConfig`."""
+
+
+def build_policies(names: Sequence[str], config: PolicyConfig) -> tuple[Policy, ...]:
+    """The policies of these names, to be applied one after another.
+
+    Raises:
+        InputError: an unknown name (the known ones are listed), or an option out of range.
+    """
+    unknown = [name for name in names if name not in POLICIES]
+    if unknown:
+        raise InputError(f"policy {', '.join(unknown)}: expected some of {', '.join(POLICIES)}")
+    return tuple(POLICIES[name](config) for name in names)
+
+
+__all__ = ["POLICIES", "CorruptionConfig", "Policy", "PolicyConfig", "RandomCorruption", "build_policies"]

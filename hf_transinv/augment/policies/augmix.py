@@ -1,0 +1,119 @@
+"""AugMix's mixture (Hendrycks et al., ICLR 2020): chains of operations, blended with each other and with the image.
+
+    x_augmix = (1 - m) x + m sum_i w_i chain_i(x),   i = 1 .. 3,   w ~ Dirichlet(1, 1, 1),   m ~ Beta(1, 1)
+
+A chain is 1, 2 or 3 operations of the 9 that are no corruption of CIFAR-C, each at a level l ~ U(0.1, severity) of 10:
+rotate by 3 l degrees, shear by 0.03 l, translate by l / 30 of the side (each to either side), solarize from
+256 - 25.6 l on, posterize to 4 - 0.4 l bits (strong already at its weakest: 4 bits), autocontrast, equalize. Degrees,
+pixels, thresholds and bits are whole. Every image has its own w and m, and each of its chains its own operations. The
+loss, which compares an image with two such mixtures, is an objective's.
+
+Which symbol is which: w `weights`, m `share`.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hf_transinv.augment.pil_ops import Canvas, Operation, apply_operations, to_levels
+from hf_transinv.augment.policies.base import Policy
+from hf_transinv.errors import InputError
+
+WIDTH, DEPTH = 3, 3
+BILINEAR = Canvas("bilinear", (0, 0, 0))
+_AT_FULL_LEVEL = {
+    Operation.AUTOCONTRAST: 0.0,
+    Operation.EQUALIZE: 0.0,
+    Operation.POSTERIZE: 4.0,
+    Operation.SOLARIZE: 256.0,
+    Operation.ROTATE: 30.0,
+    Operation.SHEAR_X: 0.3,
+    Operation.SHEAR_Y: 0.3,
+    Operation.TRANSLATE_X: 1 / 3,
+    Operation.TRANSLATE_Y: 1 / 3,
+}
+"""Each operation's change at level 10: bits, levels, degrees, pixels by pixel, shares of the side."""
+OPERATIONS = tuple(_AT_FULL_LEVEL)
+
+
+@dataclass(frozen=True)
+class AugMixDraws:
+    """What was drawn, on the CPU.
+
+    Attributes:
+        operation: an `Operation` each, int64 [B, chain, step]; the identity beyond a chain's depth.
+        parameter: float64 [B, chain, step].
+        weights: w, float32 [B, chain].
+        share: m, float32 [B].
+    """
+
+    operation: Tensor
+    parameter: Tensor
+    weights: Tensor
+    share: Tensor
+
+    def __getitem__(self, rows: slice) -> "AugMixDraws":
+        return AugMixDraws(self.operation[rows], self.parameter[rows], self.weights[rows], self.share[rows])
+
+
+class AugMix(Policy):
+    """The mixture, without the loss.
+
+    Args:
+        severity: largest level of an operation, above 0.1 and up to 10.
+        canvas: how warped images are sampled; the authors: bilinear, black outside.
+    """
+
+    name = "augmix"
+    citation = """@inproceedings{hendrycks2020augmix,
+  title     = {{AugMix}: A Simple Data Processing Method to Improve Robustness and Uncertainty},
+  author    = {Hendrycks, Dan and Mu, Norman and Cubuk, Ekin D. and Zoph, Barret and Gilmer, Justin and
+               Lakshminarayanan, Balaji},
+  booktitle = {International Conference on Learning Representations (ICLR)},
+  year      = {2020}
+}"""
+
+    def __init__(self, severity: float = 3, canvas: Canvas = BILINEAR) -> None:
+        if not 0.1 < severity <= 10:
+            raise InputError(f"AugMix's severity is {severity}: expected more than 0.1 and at most 10")
+        self.severity, self.canvas = severity, canvas
+
+    def draw(self, shape: tuple[int, ...], generator: torch.Generator) -> AugMixDraws:
+        """Chains, weights and share of each image."""
+        batch_size, (height, width) = shape[0], shape[-2:]
+        steps = (batch_size, WIDTH, DEPTH)
+        depth = torch.randint(1, DEPTH + 1, (batch_size, WIDTH, 1), generator=generator)
+        choice = torch.randint(len(OPERATIONS), steps, generator=generator)
+        level = 0.1 + (self.severity - 0.1) * torch.rand(steps, generator=generator, dtype=torch.float64)
+        sign = 2 * torch.randint(2, steps, generator=generator) - 1
+        operation = torch.tensor(OPERATIONS)[choice]
+        parameter = _parameters(operation, choice, level, sign, height, width)
+        operation = torch.where(torch.arange(DEPTH) < depth, operation, int(Operation.IDENTITY))
+        # Exponential variates over their sum are Dirichlet(1, ..., 1).
+        weights = torch.empty(batch_size, WIDTH).exponential_(generator=generator)
+        share = torch.rand(batch_size, generator=generator)
+        return AugMixDraws(operation, parameter, weights / weights.sum(1, keepdim=True), share)
+
+    def __call__(self, images: Tensor, draws: AugMixDraws) -> Tensor:
+        """Images [b, 3, H, W] in [0, 1], each mixed with its chains; the operations see 256 levels of it."""
+        levels = to_levels(images).repeat_interleave(WIDTH, dim=0)
+        operation, parameter = draws.operation.flatten(0, 1), draws.parameter.flatten(0, 1)
+        chains = apply_operations(levels, operation, parameter, self.canvas)
+        chains = chains.view(len(images), WIDTH, -1).to(images.dtype)
+        share, weights = draws.share.to(images.device), draws.weights.to(images.device)
+        of_chains = (share.unsqueeze(1) * weights / 255).unsqueeze(1).to(images.dtype)
+        own = images.flatten(1) * (1 - share.unsqueeze(1)).to(images.dtype)
+        mixed = torch.baddbmm(own.unsqueeze(1), of_chains, chains)
+        return mixed.view_as(images).clamp_(0, 1)
+
+
+def _parameters(operation: Tensor, choice: Tensor, level: Tensor, sign: Tensor, height: int, width: int) -> Tensor:
+    """What a level of 10 means for each operation; whole bits, thresholds, degrees and pixels, truncated."""
+    change = torch.tensor(list(_AT_FULL_LEVEL.values()), dtype=torch.float64)[choice] * level / 10
+    change = torch.where(operation == Operation.TRANSLATE_X, change * width, change)
+    change = torch.where(operation == Operation.TRANSLATE_Y, change * height, change)
+    is_shear = (operation == Operation.SHEAR_X) | (operation == Operation.SHEAR_Y)
+    change = torch.where(is_shear, change, change.trunc())
+    parameter = torch.where(operation == Operation.POSTERIZE, 4 - change, sign * change)
+    return torch.where(operation == Operation.SOLARIZE, 256 - change, parameter)

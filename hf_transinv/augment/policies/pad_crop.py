@@ -1,0 +1,28 @@
+"""Random crop as a policy: the "rp" of Augmentation Invariant Training (Chen et al., ICCV Workshops 2021, 4.4).
+
+    rp   4 pixels of zeros on each side of 32, then a window of the image's own size anywhere in that
+
+The ordinary augmentation (`data.crops`) crops every variant of an image; as a policy the crop can be given to one of
+two variants alone ("rp,rg").
+"""
+
+import torch
+from torch import Tensor
+
+from hf_transinv.augment.policies.base import Policy
+from hf_transinv.data.crops import CropDraws, OrdinaryAugmentation
+
+
+class PadCrop(Policy):
+    """Shift each image by up to an eighth of its height either way, zeros coming in; never mirrored."""
+
+    name = "pad_crop"
+
+    def __init__(self) -> None:
+        self._crop = OrdinaryAugmentation("pad", flip=False)
+
+    def draw(self, shape: tuple[int, ...], generator: torch.Generator) -> CropDraws:
+        return self._crop.draw(shape[0], (shape[-2], shape[-1]), generator)
+
+    def __call__(self, images: Tensor, draws: CropDraws) -> Tensor:
+        return self._crop(images, draws)

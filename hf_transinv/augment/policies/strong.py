@@ -1,0 +1,106 @@
+"""The strong space of RandAugment with distillation (Wei et al., ECCV 2020, section 4.1).
+
+Two operations an image out of shear-x, shear-y, translate-x, translate-y and Cutout, at a magnitude of 0 (none) to 10
+(whatever the operation, nothing of the image is left). Translation is the paper's: a tenth of the side each unit. For
+the others it says only what 10 does, and how they grow is our reading:
+
+    shear    by an angle of 9 degrees each unit: 90 leaves nothing
+    Cutout   a square of a tenth of the side each unit, wholly inside the image: at 10 it is the image
+
+The magnitude is held, as RandAugment does it, the sign is drawn.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hf_transinv.augment.pil_geometric import cut_out
+from hf_transinv.augment.pil_ops import Canvas, Operation, apply_operations, to_images, to_levels
+from hf_transinv.augment.policies.base import Policy
+from hf_transinv.augment.policies.spaces import (
+    IDENTITY,
+    MEAN_CANVAS,
+    OperationDraws,
+    Strength,
+    tabulate_strengths,
+    whole,
+)
+from hf_transinv.errors import InputError
+
+CUTOUT = IDENTITY
+"""Where Cutout is drawn the operation is the identity, and a box is drawn beside it."""
+
+
+def _shear(u: float, side: int) -> float:
+    # From 2 * side on nothing is left of the image; the tangent of 90 degrees would overflow.
+    return min(math.tan(math.radians(90 * u)), 2.0 * side)
+
+
+def _translation(u: float, side: int) -> float:
+    return float(whole(u * side + 0.5))
+
+
+SPACE = (
+    Strength(Operation.SHEAR_X, _shear, is_signed=True),
+    Strength(Operation.SHEAR_Y, _shear, is_signed=True),
+    Strength(Operation.TRANSLATE_X, _translation, is_signed=True),
+    Strength(Operation.TRANSLATE_Y, _translation, is_signed=True),
+    CUTOUT,
+)
+
+
+@dataclass(frozen=True)
+class StrongDraws:
+    """Operations [B, 2], and for each a box (top, left, bottom, right), int64 [B, 2, 4], empty but for Cutout."""
+
+    operations: OperationDraws
+    boxes: Tensor
+
+    def __getitem__(self, rows: slice) -> "StrongDraws":
+        return StrongDraws(self.operations[rows], self.boxes[rows])
+
+
+class StrongAugment(Policy):
+    """Two of five destructive operations an image, one after another, each equally likely.
+
+    Args:
+        magnitude: M, 0 to 10; the paper's table 1 has 0 to 7.
+        canvas: how warped images are sampled, and what Cutout paints.
+    """
+
+    name = "strong"
+    citation = """@inproceedings{wei2020circumventing,
+  title     = {Circumventing Outliers of {AutoAugment} with Knowledge Distillation},
+  author    = {Wei, Longhui and Xiao, An and Xie, Lingxi and Zhang, Xiaopeng and Chen, Xin and Tian, Qi},
+  booktitle = {European Conference on Computer Vision (ECCV)},
+  year      = {2020}
+}"""
+
+    def __init__(self, magnitude: float = 3, canvas: Canvas = MEAN_CANVAS) -> None:
+        if not 0 <= magnitude <= 10:
+            raise InputError(f"the magnitude of the strong space is {magnitude}: expected 0 (none) to 10 (destroyed)")
+        self.strength, self.canvas = magnitude / 10, canvas
+
+    def draw(self, shape: tuple[int, ...], generator: torch.Generator) -> StrongDraws:
+        """Two operations an image."""
+        batch_size, (height, width) = shape[0], shape[-2:]
+        choice = torch.randint(len(SPACE), (batch_size, 2), generator=generator)
+        table = tabulate_strengths(SPACE, (self.strength,), height, width)
+        operations = table.draw_signs(choice, torch.zeros_like(choice), generator)
+        size = torch.tensor([whole(self.strength * side + 0.5) for side in (height, width)])
+        room = torch.tensor([height, width]) - size + 1
+        corner = (torch.rand(batch_size, 2, 2, generator=generator) * room).long()
+        boxes = torch.cat((corner, corner + size), dim=2)
+        return StrongDraws(operations, torch.where((choice == SPACE.index(CUTOUT)).unsqueeze(2), boxes, 0))
+
+    def __call__(self, images: Tensor, draws: StrongDraws) -> Tensor:
+        """Images [b, 3, H, W] in [0, 1]: 256 levels go in, 256 levels come out."""
+        levels, fill = to_levels(images), self.canvas.fill_on(images.device)
+        boxes = draws.boxes.to(images.device)
+        for step in range(2):
+            this = slice(step, step + 1)
+            operation, parameter = draws.operations.operation[:, this], draws.operations.parameter[:, this]
+            levels = cut_out(apply_operations(levels, operation, parameter, self.canvas), boxes[:, step], fill)
+        return to_images(levels, images)
