@@ -143,12 +143,17 @@ def _put_in_place(partial: Path, folder: Path) -> None:
 
 def save_augmentation(panel: AugmentationPanel, teacher_names: Sequence[str], folder: Path) -> Path:
     """Write a learned augmentation: augmentation.safetensors (phi, logits of p, q, r) and config.json, readable."""
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(plain_state(panel), folder / "augmentation.safetensors")
+    save_weights(panel, folder)
     p, q, r, _ = (values.tolist() for values in panel.selection())
     learned = {"teachers": list(teacher_names), "p": p, "q": q, "r": r}
     write_json(folder / "config.json", {"augmentation": asdict(panel.config), **learned})
     return folder
+
+
+def save_weights(augmentation: nn.Module, folder: Path) -> None:
+    """Write what any learned augmentation is made of: augmentation.safetensors."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(plain_state(augmentation), folder / "augmentation.safetensors")
 
 
 def load_augmentation(folder: str | Path) -> AugmentationPanel:

@@ -28,6 +28,8 @@ class DataConfig:
         shuffle_buffer: rows in the shuffle buffer of a stream.
         image_size: side to which pictures are resized and cropped; default: their own, when they all agree.
         on_bad_image: what to do with a broken picture: raise, or skip it and count.
+        label_noise: share of the training labels, in [0, 1), replaced by labels drawn uniformly from all classes: the
+            same ones in every run, whatever its seed; not for streams.
         crop: ordinary augmentation: pad (shift by an eighth), resized (a random resized crop) or none.
         flip: mirror half of the training pictures.
     """
@@ -43,6 +45,7 @@ class DataConfig:
     shuffle_buffer: int = 10_000
     image_size: int | None = None
     on_bad_image: str = "raise"
+    label_noise: float = 0.0
     crop: str = "pad"
     flip: bool = True
 
@@ -52,6 +55,13 @@ class DataConfig:
         _at_least("shuffle_buffer", self.shuffle_buffer, 1)
         if self.image_size is not None:
             _at_least("image_size", self.image_size, 8)
+        if not 0 <= self.label_noise < 1:
+            raise InputError(f"label_noise must be in [0, 1), given {self.label_noise}")
+        if self.label_noise and self.streaming:
+            raise InputError(
+                f"label_noise {self.label_noise} is drawn once for all training labels, and a stream never has all of "
+                "them: leave out streaming or label_noise"
+            )
 
 
 @dataclass
@@ -178,6 +188,8 @@ class OutputConfig:
         baselines: rows to train beside it on as many images: plain (no augmentation at all), crop_flip.
         eval_corruptions: corruptions of the evaluation; default: all there are; none: clean images alone.
         eval_severities: severities, 1 to 5.
+        eval_augment: augmentations to evaluate under besides, each image augmented once: pad_crop, grayscale,
+            color_jitter; with each, how far predictions and features move.
         eval_batch_size: images in an evaluation batch.
     """
 
@@ -192,6 +204,7 @@ class OutputConfig:
     baselines: tuple[str, ...] = ()
     eval_corruptions: tuple[str, ...] = ("all",)
     eval_severities: tuple[int, ...] = (1, 2, 3, 4, 5)
+    eval_augment: tuple[str, ...] = ()
     eval_batch_size: int = 500
 
     def __post_init__(self) -> None:

@@ -131,7 +131,8 @@ def check_same_run(before: dict[str, Any], now: dict[str, Any]) -> None:
     changed = [
         f"{name} was {before.get(name)!r}, is {value!r}"
         for name, value in now.items()
-        if name not in _FREE_ON_RESUME and before.get(name) != value
+        # A record of an earlier version lacks fields that have come since; what is off now was not there then.
+        if name not in _FREE_ON_RESUME and before.get(name) != value and (name in before or value)
     ]
     if changed:
         raise InputError("a run is resumed with the fields it was started with, but " + "; ".join(changed))

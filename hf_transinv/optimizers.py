@@ -1,4 +1,4 @@
-"""An optimizer for each player, and the student's schedule (timm's factories)."""
+"""An optimizer for each player, and the schedule of networks (timm's factories)."""
 
 import torch
 from timm.optim import create_optimizer_v2
@@ -9,12 +9,17 @@ from torch import nn
 from hf_transinv.augment.learned import AugmentationPanel
 from hf_transinv.config import TrainConfig
 from hf_transinv.errors import InputError
+from hf_transinv.objectives.base import AUGMENTATION
 
 
-def build_optimizer(player: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """The optimizer of one player: AdamW for an augmentation, the configured one of timm for a network."""
+def build_optimizer(name: str, player: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """The optimizer of one player: AdamW for the augmentation, the configured one of timm for a network."""
     if isinstance(player, AugmentationPanel):
-        return augmentation_optimizer(player, config)
+        return panel_optimizer(player, config)
+    if name == AUGMENTATION:
+        return torch.optim.AdamW(
+            player.parameters(), lr=config.augment_learning_rate, weight_decay=config.augment_weight_decay
+        )
     try:
         return create_optimizer_v2(
             player,
@@ -29,7 +34,7 @@ def build_optimizer(player: nn.Module, config: TrainConfig) -> torch.optim.Optim
         ) from error
 
 
-def augmentation_optimizer(panel: AugmentationPanel, config: TrainConfig) -> torch.optim.Optimizer:
+def panel_optimizer(panel: AugmentationPanel, config: TrainConfig) -> torch.optim.Optimizer:
     """AdamW in three groups: phi; the logits of p, q and r; the multipliers (at rest)."""
     logits = [panel.logits_r, *(x for model in panel.models for x in (model.logits_p, model.logit_q))]
     groups = [
@@ -41,7 +46,7 @@ def augmentation_optimizer(panel: AugmentationPanel, config: TrainConfig) -> tor
     return torch.optim.AdamW(groups, lr=config.augment_learning_rate, weight_decay=config.augment_weight_decay)
 
 
-def student_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig, max_steps: int) -> Scheduler:
+def network_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig, max_steps: int) -> Scheduler:
     """Warm-up from a hundredth of the rate, then timm's schedule down to 0, by steps.
 
     Raises:

@@ -1,6 +1,6 @@
 """The loop, on accelerate: it knows players and turns, not methods.
 
-    for every batch:  players = objective.turns[turn];  each plays: loss -> backward -> its optimizer's step
+    for every batch:  players = objective.next_turn(turn);  each plays: loss -> backward -> its optimizer's step
 
 What is random in a turn is drawn once for the whole batch, on every process alike, and then cut into each process's
 and each micro-batch's part. So 2 micro-batches of 4 are one batch of 8, and two processes are one with the same
@@ -19,15 +19,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from accelerate import Accelerator
 from accelerate.logging import get_logger
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from hf_transinv.config import TrainConfig
 from hf_transinv.data.batches import Feed
 from hf_transinv.data.crops import CropDraws, OrdinaryAugmentation, to_float
 from hf_transinv.errors import InputError
-from hf_transinv.objectives.base import Batch, Objective
-from hf_transinv.optimizers import build_optimizer, student_schedule
+from hf_transinv.objectives.base import AUGMENTATION, Batch, Objective
+from hf_transinv.optimizers import build_optimizer, network_schedule
 from hf_transinv.record import Metrics, flat_numbers
 from hf_transinv.run_state import checkpoints, load_state, save_state
 from hf_transinv.signals import StopRequest
@@ -53,7 +53,7 @@ class Trainer:
     Args:
         accelerator: decides device, precision and processes.
         objective: the method.
-        feeds: batches for each player that opens a turn.
+        feeds: batches of the student, and of each player that opens a turn without it.
         ordinary: crop and flip, for all players alike.
         config: the loop's.
         max_steps: student steps.
@@ -81,15 +81,16 @@ class Trainer:
         self.folder, self.label, self.push = folder, label, push
         self.save_steps = config.save_steps or int(min(steps_per_epoch, max_steps))
         self.modules = {**objective.players, **objective.extra_state()}
-        self.nets, self.optimizers = {}, {}
+        self.nets, self.optimizers, self.schedules = {}, {}, {}
         layout = torch.channels_last if config.channels_last else torch.preserve_format
         for name, player in objective.players.items():
             player.to(accelerator.device, memory_format=layout)
-            optimizer = build_optimizer(player, config)
+            optimizer = build_optimizer(name, player, config)
             self.nets[name], self.optimizers[name] = accelerator.prepare(player, optimizer)
+            if name != AUGMENTATION:
+                self.schedules[name] = network_schedule(optimizer, config, max_steps)
         for module in objective.extra_state().values():
             module.to(accelerator.device, memory_format=layout)
-        self.schedule = student_schedule(self.optimizers["student"].optimizer, config, max_steps)
         self.generator = torch.Generator().manual_seed(config.seed)
         self.step = self.turn = self.images_seen = self._saved_step = 0
         self.seconds = 0.0
@@ -102,19 +103,19 @@ class Trainer:
 
     def take_turn(self) -> None:
         """Read one batch and let the players of this turn play on it."""
-        players = self.objective.turns[self.turn % len(self.objective.turns)]
-        feed = self.feeds[players[0]]
+        players = self.objective.next_turn(self.turn)
+        feed = self.feeds["student" if "student" in players else players[0]]
         images, labels = (tensor.to(self.accelerator.device, non_blocking=True) for tensor in feed.next_batch())
         shape = (feed.batch_size, *images.shape[1:])
-        crops = self.ordinary.draw(shape[0], shape[2:], self.generator)
+        crops = [self.ordinary.draw(shape[0], shape[2:], self.generator) for _ in range(self.objective.variants)]
         for player in players:
             draws = self.objective.draw(player, shape, self.generator)
             self._play(player, images, labels, crops, draws)
         self.turn += 1
 
-    def _play(self, player: str, images: Tensor, labels: Tensor, crops: CropDraws, draws: Any) -> None:
+    def _play(self, player: str, images: Tensor, labels: Tensor, crops: list[CropDraws], draws: Any) -> None:
         accelerator, pieces = self.accelerator, self.config.gradient_accumulation_steps
-        whole, first = len(crops), accelerator.process_index * len(images)
+        whole, first = len(crops[0]), accelerator.process_index * len(images)
         size = len(images) // pieces
         sums: dict[str, Tensor] = {}
         with only_training(player, self.objective.players):
@@ -122,8 +123,8 @@ class Trainer:
             for piece in range(pieces):
                 local = slice(piece * size, (piece + 1) * size)
                 place = slice(first + local.start, first + local.stop)
-                pixels = to_float(self.ordinary(images[local], crops[place]))
-                batch = Batch(pixels, labels[local], whole, accelerator.num_processes)
+                pixels, *others = (to_float(self.ordinary(images[local], drawn[place])) for drawn in crops)
+                batch = Batch(pixels, labels[local], whole, accelerator.num_processes, tuple(others))
                 last = piece == pieces - 1
                 with contextlib.nullcontext() if last else accelerator.no_sync(self.nets[player]):
                     with accelerator.autocast():
@@ -138,23 +139,24 @@ class Trainer:
         self._make_step(player)
 
     def _make_step(self, player: str) -> None:
-        optimizer = self.optimizers[player]
-        if player == "student" and self.config.max_grad_norm > 0:
+        optimizer, schedule = self.optimizers[player], self.schedules.get(player)
+        if schedule and self.config.max_grad_norm > 0:
             self.accelerator.clip_grad_norm_(self.nets[player].parameters(), self.config.max_grad_norm)
         optimizer.step()
         if player == "student":
             self.step += 1
-            self.images_seen += self.feeds["student"].batch_size
-            self.schedule.step_update(self.step)
-            self._share_buffers()
+            self.images_seen += self.feeds["student"].batch_size * self.objective.variants_a_network
+        if schedule:
+            schedule.step_update(self.step)
+            self._share_buffers(self.objective.players[player])
         self.objective.after_step(player, self.objective.players)
         optimizer.zero_grad()
 
-    def _share_buffers(self) -> None:
+    def _share_buffers(self, network: nn.Module) -> None:
         """Give every process the first one's BatchNorm statistics, so that averages, evaluations and resumes agree."""
         if self.accelerator.num_processes == 1:
             return
-        buffers = [buffer for buffer in self.objective.players["student"].buffers() if buffer.is_floating_point()]
+        buffers = [buffer for buffer in network.buffers() if buffer.is_floating_point()]
         if not buffers:
             return
         flat = torch.cat([buffer.flatten() for buffer in buffers])
@@ -271,7 +273,7 @@ class Trainer:
                 "generator": self.generator.get_state(),
                 "random": states,
                 "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
-                "schedule": self.schedule.state_dict(),
+                "schedules": {name: schedule.state_dict() for name, schedule in self.schedules.items()},
                 "feeds": {name: feed.state_dict() for name, feed in self.feeds.items()},
                 "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler else None,
                 "warned": sorted(self._warned),
@@ -301,7 +303,8 @@ class Trainer:
         self.generator.set_state(training["generator"])
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(training["optimizers"][name])
-        self.schedule.load_state_dict(training["schedule"])
+        for name, schedule in self.schedules.items():
+            schedule.load_state_dict(training["schedules"][name])
         for name, feed in self.feeds.items():
             feed.load_state_dict(training["feeds"][name])
         if self.accelerator.scaler:

@@ -20,6 +20,8 @@ import pytest
 import torch
 from PIL import Image
 
+from hf_transinv.errors import InputError
+from hf_transinv.launch import check_same_run
 from tests.launching import MULTI_TEACHER, TRAIN_TEACHER, tiny_teachers
 from tests.test_run_state import files_no_larger_than
 
@@ -235,3 +237,11 @@ def test_a_loss_that_is_not_finite_has_an_exit_code_of_its_own(run):
     code, said = run(*LEAST, "--learning_rate", "1e38", "--max_grad_norm", "0", "--warmup_ratio", "0")
     assert code == 3 and said.splitlines()[-1].startswith("error: ") and "Try a smaller learning_rate" in said
     assert not Path("out/student").exists()
+
+
+def test_a_record_of_an_earlier_version_lacks_later_fields():
+    check_same_run({"dataset": "a", "seed": 0}, {"dataset": "a", "seed": 0, "later": 0.0, "another": []})
+    with pytest.raises(InputError, match="later was None"):
+        check_same_run({"dataset": "a"}, {"dataset": "a", "later": 0.2})
+    with pytest.raises(InputError, match="dataset was 'a', is 'b'"):
+        check_same_run({"dataset": "a"}, {"dataset": "b"})

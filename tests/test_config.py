@@ -10,7 +10,7 @@ import yaml
 
 from hf_transinv.augment.learned import AugmentationConfig
 from hf_transinv.augment.primitives import PrimitiveConfig
-from hf_transinv.command_line import parse
+from hf_transinv.command_line import as_flags, parse
 from hf_transinv.config import DataConfig, OutputConfig, StudentConfig, TrainConfig, as_dict
 from hf_transinv.errors import InputError
 from hf_transinv.objectives.transinv import TransInvConfig
@@ -85,6 +85,31 @@ def test_a_list_of_the_yaml_is_replaced_not_extended(write):
 def test_a_bare_flag_is_true(flags, streaming, flip):
     values = parsed(*LEAST, *flags)
     assert (values["streaming"], values["flip"]) == (streaming, flip)
+
+
+def test_a_yaml_and_its_flags_say_the_same(write):
+    content = (
+        "student: null\nstudent_init: teacher:1\nmax_steps: 7\nlearning_rate: 1e-3\nflip: false\nstreaming: yes\n"
+    )
+    content += "teachers: ['a b: c', ema]\nbaselines: []\neval_severities: [1, 3]\ntrain_split: 'train[:90%]'\n"
+    flags = as_flags(yaml.safe_load(content), GROUPS, "here")
+    assert parsed(*flags) == parsed("--config", write(content))
+    assert parsed(*flags, "--max_steps", "9")["max_steps"] == 9
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"batch_sise": 1}, "unknown key 'batch_sise' in here; did you mean batch_size"),
+        ({"teachers": "ema"}, r"here: teachers is a list, such as \[a, b\]; given 'ema'"),
+        ({"crop": ["pad"]}, "here: crop is one value; given .'pad'."),
+        ({"crop": {"pad": 4}}, "here: crop is one value"),
+        ({"crop": None}, "here: crop cannot be null"),
+    ],
+)
+def test_what_cannot_be_flags_is_named_with_its_place(content, said):
+    with pytest.raises(InputError, match=said):
+        as_flags(content, GROUPS, "here")
 
 
 def test_what_print_config_prints_is_a_config(write, capsys):
@@ -197,6 +222,9 @@ def test_a_missing_yaml_is_named():
         ("--ema_decay 1", r"ema_decay must be in \[0, 1\)"),
         ("--on_bad_image ignore", "not one of raise, skip"),
         ("--crop corner", "not one of pad, resized, none"),
+        ("--label_noise 1", r"label_noise must be in \[0, 1\), given 1"),
+        ("--label_noise -0.2", "label_noise must be in"),
+        ("--label_noise 0.2 --streaming", "label_noise 0.2.*a stream never.*leave out streaming or label_noise"),
         ("--image_size 4", "image_size must be at least 8"),
         ("--eval_severities 1 6", "expected some of 1 to 5"),
         ("--eval_severities", "expected some of 1 to 5"),

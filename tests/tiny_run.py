@@ -15,6 +15,7 @@ from hf_transinv.data.crops import OrdinaryAugmentation
 from hf_transinv.data.resident import ResidentFeed, ResidentSplit
 from hf_transinv.models.classifier import Classifier
 from hf_transinv.models.teacher import EMATeacher, Teacher
+from hf_transinv.objectives.supervised import Supervised
 from hf_transinv.objectives.transinv import TransInv, TransInvConfig
 from hf_transinv.trainer import Trainer
 
@@ -57,7 +58,7 @@ def tiny_trainer(
     student = tiny_vit(dropout=dropout)
     teachers = torch.nn.ModuleList([Teacher(tiny_vit(5), "other"), EMATeacher(student)])
     panel = AugmentationPanel(2, AugmentationConfig(**(augment or {})))
-    objective = TransInv(student, panel, teachers, TransInvConfig(**{"inner_steps": 2} | (method or {})))
+    objective = TransInv(Supervised(student), panel, teachers, TransInvConfig(**{"inner_steps": 2} | (method or {})))
     feeds = {
         player: feed(config.batch_size, config.seed + number, accelerator)
         for number, player in enumerate(("student", "augmentation"))

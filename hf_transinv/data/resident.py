@@ -7,7 +7,7 @@ device.
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -21,6 +21,7 @@ from hf_transinv.data.sources import Source
 from hf_transinv.errors import InputError
 
 _CHUNK = 256  # rows a thread decodes at a time
+_LABEL_NOISE_SEED = 12345  # another would make another data set
 _THREADS = 4  # torchvision's decoders release the interpreter lock; more than this waits for the disk
 
 
@@ -99,6 +100,32 @@ class ResidentSplit:
         """
         indices = indices.to(self.images.device)
         return self.images[indices], self.labels[indices]
+
+    def with_label_noise(self, share: float) -> "ResidentSplit":
+        """The same images, some of their labels replaced by labels drawn uniformly from all classes.
+
+        Each label is replaced with the same probability, independently of the others, as in "Understanding Deep
+        Learning Requires Rethinking Generalization" (Zhang et al., ICLR 2017) and its code, which section 4.3.2 of
+        Augmentation Invariant Training follows. Of C classes, one in C of the replaced labels is right by chance.
+
+        The noise is one: it follows from the number of rows and of classes alone, whatever the run's seed and number
+        of processes; what a smaller share replaces, a larger one replaces by the same labels.
+
+        Args:
+            share: probability that a label is replaced, in [0, 1); 0 is this split itself.
+
+        Raises:
+            InputError: a share outside [0, 1).
+        """
+        if not 0 <= share < 1:
+            raise InputError(f"label_noise is the share of labels that are replaced, in [0, 1); given {share}")
+        if share == 0:
+            return self
+        generator = torch.Generator().manual_seed(_LABEL_NOISE_SEED)
+        is_replaced = torch.rand(len(self), generator=generator, dtype=torch.float64) < share
+        drawn = torch.randint(len(self.label_names), (len(self),), generator=generator)
+        labels = torch.where(is_replaced.to(self.labels.device), drawn.to(self.labels.device), self.labels)
+        return replace(self, labels=labels)
 
 
 class ResidentFeed:

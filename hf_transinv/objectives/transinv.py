@@ -26,7 +26,7 @@ Which symbol is which: F `nets["student"]`, A `nets["augmentation"]`, T^k `teach
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +34,7 @@ import torch
 from torch import Tensor, nn
 
 from hf_transinv.augment.learned import AugmentationPanel, Selection
+from hf_transinv.augment.primitives import CITATION
 from hf_transinv.augment.selection import (
     Draws,
     entropy,
@@ -41,17 +42,12 @@ from hf_transinv.augment.selection import (
     mean_by_model,
     relaxed_categorical,
 )
+from hf_transinv.draws import Together
 from hf_transinv.errors import InputError
 from hf_transinv.models.teacher import EMATeacher
+from hf_transinv.objectives.adversarial import AdversarialAugmentation
 from hf_transinv.objectives.base import Batch, Objective
 from hf_transinv.objectives.divergences import cross_entropy, kl_divergence, soft_cross_entropy
-
-CITATION = """@inproceedings{kurioka2024transinv,
-  title     = {Transferring Teacher's Invariance to Student Through Data Augmentation Optimization},
-  author    = {Kurioka, Tamotsu and Suzuki, Teppei and Kawakami, Rei and Sato, Ikuro},
-  booktitle = {International Conference on Neural Information Processing (ICONIP)},
-  year      = {2024}
-}"""
 
 
 @dataclass
@@ -104,37 +100,22 @@ class TransInvConfig:
             )
 
 
-@dataclass(frozen=True)
-class EveryModel:
-    """Draws of eq. 6's sum: the whole batch under each augmentation model."""
-
-    draws: Sequence[Draws]
-
-    def __getitem__(self, rows: slice) -> "EveryModel":
-        return EveryModel([draws[rows] for draws in self.draws])
-
-
-class TransInv(Objective):
+class TransInv(AdversarialAugmentation):
     """Algorithm 1 with L teachers.
 
     Args:
-        student: F, a Classifier.
+        task: what F, its "student", minimises on deformed images: eq. 5's L1 is `Supervised`; any objective of fixed
+            networks will do.
         augmentation: the panel of L augmentation models; it has as many as there are teachers.
         teachers: T^1 .. T^L, frozen; an EMATeacher among them follows the student.
         config: the form of the objective.
-        label_smoothing: of L1 in the student's turn, in [0, 1).
     """
 
     name = "transinv"
     citation = CITATION
 
     def __init__(
-        self,
-        student: nn.Module,
-        augmentation: AugmentationPanel,
-        teachers: nn.ModuleList,
-        config: TransInvConfig,
-        label_smoothing: float = 0.0,
+        self, task: Objective, augmentation: AugmentationPanel, teachers: nn.ModuleList, config: TransInvConfig
     ) -> None:
         if len(teachers) != len(augmentation.models):
             raise InputError(
@@ -143,11 +124,10 @@ class TransInv(Objective):
         relaxed = augmentation.config.estimator == "gumbel"
         if relaxed and config.objective == "constrained" and config.multipliers == "primitive":
             raise InputError("multipliers 'primitive' need estimator 'expectation': a relaxed image mixes primitives")
+        super().__init__(task, augmentation, config.inner_steps)
         self.config = config
-        self.label_smoothing = label_smoothing
-        self.players = {"student": student, "augmentation": augmentation}
         self.teachers = teachers
-        self.turns = (("student",),) * config.inner_steps + (("augmentation",),)
+        self.student = next(iter(task.students.values()))
         augmentation.logits_r.requires_grad_(config.selection == "r")
         augmentation.multipliers.requires_grad_(config.objective == "constrained")
         self._drawn_from: Selection | None = None
@@ -155,21 +135,18 @@ class TransInv(Objective):
 
     # What is random
 
-    def draw(self, player: str, shape: tuple[int, ...], generator: torch.Generator) -> Draws | EveryModel:
+    def draw_augmentation(self, shape: tuple[int, ...], generator: torch.Generator) -> Draws:
         panel = self.players["augmentation"]
-        if player == "augmentation":
-            draws = panel.draw(shape, panel.logits_r.device, generator, True, self.selection())
-            self._drawn_from = None  # p, q and r are about to change
-            return draws
-        selection = self.selection()
-        if self.config.selection == "r":
-            return panel.draw(shape, panel.logits_r.device, generator, False, selection)
-        only = torch.eye(len(self.teachers))
-        return EveryModel(
-            [
-                panel.draw(shape, panel.logits_r.device, generator, False, selection._replace(r=only[k]))
-                for k in range(len(self.teachers))
-            ]
+        draws = panel.draw(shape, panel.logits_r.device, generator, True, self.selection())
+        self._drawn_from = None  # p, q and r are about to change
+        return draws
+
+    def draw_deformations(self, shape: tuple[int, ...], generator: torch.Generator) -> Together:
+        """One deformation of every image by a model drawn from r, or, for eq. 6's sum, one by each model."""
+        panel, selection = self.players["augmentation"], self.selection()
+        choices = [selection.r] if self.config.selection == "r" else torch.eye(len(self.teachers))
+        return Together(
+            tuple(panel.draw(shape, panel.logits_r.device, generator, False, selection._replace(r=r)) for r in choices)
         )
 
     def selection(self) -> Selection:
@@ -181,26 +158,13 @@ class TransInv(Objective):
 
     # The losses
 
-    def loss(self, player: str, nets: Mapping[str, nn.Module], batch: Batch, draws: Any) -> dict[str, Tensor]:
-        if player == "augmentation":
-            return self._augmentation_loss(nets, batch, draws)
-        return self._student_loss(nets, batch, draws)
+    def deform(self, nets: Mapping[str, nn.Module], images: Tensor, labels: Tensor, draws: Together) -> list[Tensor]:
+        return [nets["augmentation"](images, drawn)[0] for drawn in draws.parts]
 
-    def _student_loss(
-        self, nets: Mapping[str, nn.Module], batch: Batch, draws: Draws | EveryModel
-    ) -> dict[str, Tensor]:
-        total = batch.images.new_zeros(())
-        for one in draws.draws if isinstance(draws, EveryModel) else (draws,):
-            with torch.no_grad():
-                augmented, _ = nets["augmentation"](batch.images, one)
-            logits = nets["student"](augmented)
-            total = total + cross_entropy(logits, batch.labels, self.label_smoothing).sum()
-        return {"total": total * (batch.scale / batch.whole)}
-
-    def _augmentation_loss(self, nets: Mapping[str, nn.Module], batch: Batch, draws: Draws) -> dict[str, Tensor]:
+    def augmentation_loss(self, nets: Mapping[str, nn.Module], batch: Batch, draws: Draws) -> dict[str, Tensor]:
         config = self.config
         augmented, selection = nets["augmentation"](batch.images, draws)
-        hard = cross_entropy(nets["student"](augmented), batch.labels)
+        hard = cross_entropy(self.student(augmented), batch.labels)
         keep = self._keep(batch.images, augmented, draws)
         objectives, hard_mean, keep_mean, dual = self._objectives(hard, keep, selection, draws, batch)
         # Constants of a turn are shared out over micro-batches as the images are.
@@ -235,7 +199,7 @@ class TransInv(Objective):
         if config.objective == "paper":
             return hard_mean - keep_mean, hard_mean, keep_mean, dual
         if config.objective == "normalised":
-            classes = math.log(self.players["student"].num_classes)
+            classes = math.log(self.student.num_classes)
             return hard_mean / classes - keep_mean / self._log_classes.to(device), hard_mean, keep_mean, dual
         multipliers = selection.multipliers
         if config.multipliers == "teacher":
@@ -277,20 +241,22 @@ class TransInv(Objective):
                 gradient = multipliers.grad.nan_to_num(0.0, 0.0, 0.0)
                 with torch.no_grad():
                     multipliers.sub_(self.config.dual_learning_rate * gradient).clamp_(min=0)
+        super().after_step(player, nets)
         if player == "student":
             for teacher in self._averages():
-                teacher.update(nets["student"])
+                teacher.update(self.student)
 
     def _averages(self) -> list[EMATeacher]:
         distinct = {id(teacher): teacher for teacher in self.teachers if isinstance(teacher, EMATeacher)}
         return list(distinct.values())
 
     def extra_state(self) -> dict[str, nn.Module]:
-        return {f"ema{index or ''}": teacher for index, teacher in enumerate(self._averages())}
+        averages = {f"ema{index or ''}": teacher for index, teacher in enumerate(self._averages())}
+        return super().extra_state() | averages
 
     def observe(self) -> dict[str, Any]:
         selection = self.selection()
-        seen = {"p": selection.p.tolist(), "q": selection.q.tolist()}
+        seen = super().observe() | {"p": selection.p.tolist(), "q": selection.q.tolist()}
         if self.config.selection == "r":
             seen["r"] = selection.r.tolist()
         if self.config.objective == "constrained":
@@ -301,9 +267,8 @@ class TransInv(Objective):
     def warnings(self, recent: Mapping[str, float]) -> dict[str, str]:
         p, q, r, _ = self.selection()
         found = {}
-        loss, chance = recent.get("student/total", 0.0), math.log(self.players["student"].num_classes)
-        copies = len(self.teachers) if self.config.selection == "sum" else 1
-        if q.max() > 0.95 and loss / copies > 0.95 * chance:
+        loss, chance = recent.get("augmentation/hard", 0.0), math.log(self.student.num_classes)
+        if q.max() > 0.95 and loss > 0.95 * chance:
             found["hole"] = (
                 f"the augmentation is destroying the images: q is {q.max():.2f} and the student's loss {loss:.2f} is "
                 f"near ln(classes) = {chance:.2f}. Use --objective constrained (or a smaller --tolerance)"

@@ -7,6 +7,7 @@ import datasets
 import numpy as np
 import pytest
 import torch
+from scipy.stats import binom, chi2
 
 from hf_transinv.data.resident import ResidentFeed, ResidentSplit
 from hf_transinv.data.sources import open_source
@@ -35,6 +36,63 @@ def test_all_rows_are_decoded_in_order(numbered_parquet: Callable) -> None:
 def test_take_gathers_images_and_labels() -> None:
     images, labels = _numbered_split(9).take(torch.tensor([7, 0, 7]))
     assert images[:, 0, 0, 0].tolist() == [7, 0, 7] and labels.tolist() == [7, 0, 7]
+
+
+# Label noise
+
+
+def _one_class(num_rows: int = 20_000, num_classes: int = 10) -> ResidentSplit:
+    """Every label is 0."""
+    names = [str(number) for number in range(num_classes)]
+    return ResidentSplit(torch.zeros(num_rows, 3, 1, 1, dtype=torch.uint8), torch.zeros(num_rows).long(), names)
+
+
+@pytest.mark.parametrize("share", [0.001, 0.2, 0.5, 0.8, 0.999])
+def test_a_share_of_the_labels_is_drawn_uniformly_from_all_classes(share: float) -> None:
+    """A label of 0 is another one with a probability of share (1 - 1/10)."""
+    split = _one_class()
+    noisy = split.with_label_noise(share)
+    others = noisy.labels[noisy.labels != 0]
+    low, high = binom.ppf([1e-4, 1 - 1e-4], len(split), 0.9 * share)
+    assert low <= len(others) <= high
+    counts, expected = others.bincount(minlength=10)[1:], len(others) / 9
+    assert len(counts) == 9 and ((counts - expected) ** 2 / expected).sum() < chi2.ppf(0.999, 8)
+    assert noisy.images is split.images and noisy.label_names == split.label_names
+    assert noisy.labels.dtype == torch.int64 and not split.labels.any(), "the split itself stays as it is"
+
+
+def test_the_noise_is_independent_of_the_label() -> None:
+    """As often on the last class as on the first; each replaced label is right with a probability of 1/2."""
+    split = _numbered_split(2)
+    labels = torch.arange(20_000) % 2
+    noisy = ResidentSplit(split.images, labels, split.label_names).with_label_noise(0.6)
+    for label in (0, 1):
+        changed = (noisy.labels[labels == label] != label).sum()
+        low, high = binom.ppf([1e-4, 1 - 1e-4], 10_000, 0.3)
+        assert low <= changed <= high
+
+
+def test_the_noise_is_always_the_same_and_grows_with_its_share() -> None:
+    split = _one_class(500)
+    torch.manual_seed(1)
+    some = split.with_label_noise(0.3)
+    torch.manual_seed(2)
+    assert torch.equal(_one_class(500).with_label_noise(0.3).labels, some.labels)
+    more = split.with_label_noise(0.7)
+    changed = some.labels != 0
+    assert torch.equal(more.labels[changed], some.labels[changed])
+    assert (more.labels != 0).sum() > changed.sum()
+
+
+def test_no_noise_is_the_split_itself() -> None:
+    split = _one_class(5)
+    assert split.with_label_noise(0.0) is split
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0, float("nan")])
+def test_a_share_that_is_none_is_refused(share: float) -> None:
+    with pytest.raises(InputError, match=r"label_noise.*in \[0, 1\)"):
+        _one_class(5).with_label_noise(share)
 
 
 def test_different_sizes_need_an_image_size(write_parquet: Callable) -> None:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from hf_transinv.augment.policies import RandomCorruption
+from hf_transinv.augment.policies.corruption import RandomCorruption
 from hf_transinv.objectives.base import Batch
 from hf_transinv.objectives.divergences import cross_entropy, kl_divergence, soft_cross_entropy
 from hf_transinv.objectives.supervised import Supervised
@@ -30,8 +30,8 @@ def slow_loss(student, images, labels, smoothing):
 def test_loss(smoothing):
     student, batch = classifier(5), batch_of(6)
     objective = Supervised(student, smoothing)
-    assert objective.draw("student", batch.images.shape, seeded()) is None
-    total = objective.loss("student", objective.players, batch, None)["total"]
+    draws = objective.draw("student", batch.images.shape, seeded())
+    total = objective.loss("student", objective.players, batch, draws)["total"]
     expected = slow_loss(student, batch.images, batch.labels, smoothing)
     assert total.item() == pytest.approx(expected, rel=1e-5)
 
@@ -39,18 +39,21 @@ def test_loss(smoothing):
 @pytest.mark.parametrize("scale", [1, 2])
 def test_parts_add_up(scale):
     objective = Supervised(classifier(5))
-    whole = objective.loss("student", objective.players, batch_of(8), None)["total"]
+    draws = objective.draw("student", (8, 3, 8, 8), seeded())
+    whole = objective.loss("student", objective.players, batch_of(8), draws)["total"]
     parts = [batch_of(8, part, scale) for part in (slice(0, 3), slice(3, 8))]
-    summed = sum(objective.loss("student", objective.players, part, None)["total"] for part in parts) / scale
+    summed = sum(objective.loss("student", objective.players, part, draws)["total"] for part in parts) / scale
     torch.testing.assert_close(summed, whole)
 
 
-def test_corruption_is_applied_as_drawn():
-    student, corruption, batch = classifier(5, size=32), RandomCorruption(["contrast"], 0.5), batch_of(12)
+def test_policies_are_applied_as_drawn_one_after_another():
+    student, batch = classifier(5, size=32), batch_of(12)
+    policies = (RandomCorruption(["contrast"], 0.5), RandomCorruption(["brightness"], 0.5))
     batch = Batch(pixels(12, 32), batch.labels, 12)
-    objective = Supervised(student, corruption=corruption)
+    objective = Supervised(student, policies=policies)
     draws = objective.draw("student", batch.images.shape, seeded())
-    corrupted = corruption(batch.images, draws)
+    contrast, brightness = draws.parts
+    corrupted = policies[1](policies[0](batch.images, contrast), brightness)
     assert not torch.equal(corrupted, batch.images)
     total = objective.loss("student", objective.players, batch, draws)["total"]
     assert total.item() == pytest.approx(slow_loss(student, corrupted, batch.labels, 0.0), rel=1e-5)

@@ -8,10 +8,12 @@ import torch
 from torch import nn
 
 from hf_transinv.augment.selection import Draws
+from hf_transinv.draws import Together
 from hf_transinv.errors import InputError
 from hf_transinv.models import EMATeacher, Teacher
 from hf_transinv.models.classifier import Classifier
 from hf_transinv.objectives.base import Batch
+from hf_transinv.objectives.supervised import Supervised
 from hf_transinv.objectives.transinv import TransInv, TransInvConfig
 from hf_transinv.turns import only_training
 from tests.objectives.tiny import K, classifier, panel, pixels, seeded, teacher
@@ -32,7 +34,7 @@ def build(estimator="expectation", teachers=None, models=None, **config):
     """A student of 5 classes for 8 px; teachers of 3 and 4 classes, the second for 12 px."""
     teachers = teachers or nn.ModuleList([teacher(3, 8, seed=1), teacher(4, 12, seed=2)])
     augmentation = models or panel(len(teachers), estimator=estimator)
-    return TransInv(classifier(CLASSES), augmentation, teachers, TransInvConfig(**config))
+    return TransInv(Supervised(classifier(CLASSES)), augmentation, teachers, TransInvConfig(**config))
 
 
 def batch_of(size, part=slice(None), scale=1, seed=0):
@@ -60,6 +62,11 @@ def assert_same_gradients(actual, expected, atol=2e-5):
             assert gradient is None and actual[name] is None, name
         else:
             torch.testing.assert_close(actual[name].double(), gradient.double(), rtol=1e-4, atol=atol, msg=name)
+
+
+def deformations(draws):
+    """What the panel drew for a student's turn: one set, or one a teacher."""
+    return draws.parts[0].parts
 
 
 def deform_one(augmentation, image, draws, b):
@@ -153,12 +160,12 @@ class TestOracle:
     @pytest.mark.parametrize("smoothing", [0.0, 0.1])
     def test_student(self, smoothing):
         objective = build()
-        objective.label_smoothing = smoothing
+        objective.task.label_smoothing = smoothing
         batch = batch_of(12)
         draws = objective.draw("student", batch.images.shape, seeded(5))
         expected = 0.0
         for b, image in enumerate(batch.images):
-            moved = deform_one(objective.players["augmentation"], image, draws, b).detach()
+            moved = deform_one(objective.players["augmentation"], image, deformations(draws)[0], b).detach()
             logits = objective.players["student"](moved[None])[0].double()
             expected = expected + (1 - smoothing) * oracle.label_loss(logits, int(batch.labels[b])) / 12
             for label in range(CLASSES):
@@ -331,11 +338,13 @@ class TestOneTeacherTwice:
         same rows meet in a matrix product."""
         single, double = self.pair()
         batch = batch_of(12)
-        draws = single.draw("student", batch.images.shape, seeded(5))
+        whole = single.draw("student", batch.images.shape, seeded(5))
+        (draws,) = deformations(whole)
         split = Draws(draws.z, draws.choice % 2, draws.choice, draws.noise, draws.noise_row, draws.share)
-        first = losses_of(single, "student", batch, draws)["total"]
+        split = Together((Together((split,)), whole.parts[1]))
+        first = losses_of(single, "student", batch, whole)["total"]
         assert torch.equal(first, losses_of(double, "student", batch, split)["total"])
-        expected, actual = (gradients_of(o, "student", batch, d) for o, d in ((single, draws), (double, split)))
+        expected, actual = (gradients_of(o, "student", batch, d) for o, d in ((single, whole), (double, split)))
         assert all(torch.equal(actual[name], expected[name]) for name in expected)
 
     @pytest.mark.parametrize("form", FORMS)
@@ -374,7 +383,7 @@ class TestOneTeacherTwice:
     def test_an_average_listed_twice_is_updated_once(self):
         student = classifier(CLASSES)
         average = EMATeacher(student)
-        objective = TransInv(student, panel(2), nn.ModuleList([average, average]), TransInvConfig())
+        objective = TransInv(Supervised(student), panel(2), nn.ModuleList([average, average]), TransInvConfig())
         objective.after_step("augmentation", objective.players)
         assert average.num_updates == 0
         objective.after_step("student", objective.players)
@@ -386,8 +395,12 @@ class TestSum:
         """Eq. 6: the sum over k of the loss of the whole batch under A^k."""
         objective, batch = build(selection="sum"), batch_of(10)
         draws = objective.draw("student", batch.images.shape, seeded(5))
-        assert [draw.model.unique().tolist() for draw in draws.draws] == [[0], [1]]
-        parts = [losses_of(objective, "student", batch, one)["total"] for one in draws.draws]
+        both = deformations(draws)
+        assert [draw.model.unique().tolist() for draw in both] == [[0], [1]]
+        parts = [
+            losses_of(objective, "student", batch, Together((Together((one,)), draws.parts[1])))["total"]
+            for one in both
+        ]
         torch.testing.assert_close(losses_of(objective, "student", batch, draws)["total"], sum(parts))
 
     def test_r_is_not_learned(self):
@@ -414,7 +427,7 @@ class Hole:
             student.network[1].weight[self.labels, self.labels] = 6.0
             sure.classifier.network[1].weight[0] = 9.0
         config = TransInvConfig(**config)
-        self.objective = TransInv(student, augmentation, nn.ModuleList([sure]), config)
+        self.objective = TransInv(Supervised(student), augmentation, nn.ModuleList([sure]), config)
         self.q = []
 
     def linear(self, classes):
@@ -442,7 +455,7 @@ class TestHole:
     def test_the_paper_s_objective_gains_by_destroying(self):
         hole = Hole(objective="paper").ascend(60)
         assert hole.q[-1] > 0.95
-        found = hole.objective.warnings({"student/total": 4.57})
+        found = hole.objective.warnings({"augmentation/hard": 4.57})
         assert "hole" in found and "constrained" in found["hole"]
 
     def test_the_normalised_one_does_not(self):
@@ -456,7 +469,7 @@ class TestHole:
         late = sum(hole.q[100:]) / 100
         assert late < 0.29 + 0.1
         assert hole.objective.players["augmentation"].multipliers[0, 0] > 0.5
-        assert "hole" not in hole.objective.warnings({"student/total": 1.0})
+        assert "hole" not in hole.objective.warnings({"augmentation/hard": 1.0})
 
 
 class TestWarnings:
@@ -473,18 +486,17 @@ class TestWarnings:
             augmentation.models[0].logits_p[1] = logits.get("p", 0.0)
             augmentation.models[1].logit_q.fill_(logits.get("q", 0.0))
             augmentation.models[0].logit_q.fill_(logits.get("q", 0.0))
-        return objective.warnings(recent or {"student/total": 0.5})
+        return objective.warnings(recent or {"augmentation/hard": 0.5})
 
     def test_all_is_well(self):
         assert self.warned() == {}
 
     def test_hole_needs_both_a_large_q_and_a_student_that_knows_nothing(self):
         chance = math.log(CLASSES)
-        assert set(self.warned({"student/total": 0.99 * chance}, q=4.0)) == {"hole"}
-        assert self.warned({"student/total": 0.5 * chance}, q=4.0) == {}
-        assert self.warned({"student/total": 0.99 * chance}, q=0.0) == {}
-        assert self.warned({"student/total": 0.99 * chance}, {"selection": "sum"}, q=4.0) == {}
-        assert set(self.warned({"student/total": 1.98 * chance}, {"selection": "sum"}, q=4.0)) == {"hole"}
+        assert set(self.warned({"augmentation/hard": 0.99 * chance}, q=4.0)) == {"hole"}
+        assert self.warned({"augmentation/hard": 0.5 * chance}, q=4.0) == {}
+        assert self.warned({"augmentation/hard": 0.99 * chance}, q=0.0) == {}
+        assert set(self.warned({"augmentation/hard": 0.99 * chance}, {"selection": "sum"}, q=4.0)) == {"hole"}
 
     @pytest.mark.parametrize("key, logits", [("idle", {"q": -6.0}), ("r", {"r": 8.0}), ("p", {"p": 9.0})])
     def test_collapses_are_named(self, key, logits):
@@ -507,11 +519,11 @@ def test_student_turns_follow_what_the_augmentation_learned():
     """p, q and r are copied to the host once a turn of the augmentation, and never used stale."""
     objective = build()
     shape, augmentation = (64, 3, 8, 8), objective.players["augmentation"]
-    assert len(objective.draw("student", shape, seeded())[:].model.unique()) == 2
+    assert len(deformations(objective.draw("student", shape, seeded()))[0].model.unique()) == 2
     objective.draw("augmentation", shape, seeded())
     with torch.no_grad():
         augmentation.logits_r.copy_(torch.tensor([-50.0, 50.0]))
-    assert objective.draw("student", shape, seeded()).model.unique().tolist() == [1]
+    assert deformations(objective.draw("student", shape, seeded()))[0].model.unique().tolist() == [1]
 
 
 def test_turns_are_algorithm_1():

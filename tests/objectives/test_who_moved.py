@@ -38,7 +38,7 @@ class Street:
         self.fixed = Teacher(with_batch_norm(7, seed=1), name="fixed")
         teachers = nn.ModuleList([self.fixed, self.average])
         augmentation = panel(2, **(augmentation or {}))
-        self.objective = TransInv(student, augmentation, teachers, TransInvConfig(**config))
+        self.objective = TransInv(Supervised(student), augmentation, teachers, TransInvConfig(**config))
         self.nets = self.objective.players
         self.optimizers = {
             "student": torch.optim.SGD(student.parameters(), lr=0.1, weight_decay=5e-4),
@@ -122,7 +122,8 @@ def test_supervised_moves_the_student():
     before, optimizer = state_of(student), torch.optim.SGD(student.parameters(), lr=0.1)
     batch = Batch(pixels(8, 32), torch.arange(8) % 5, 8)
     with only_training("student", objective.players):
-        objective.loss("student", objective.players, batch, None)["total"].backward()
+        draws = objective.draw("student", (8, 3, 32, 32), torch.Generator())
+        objective.loss("student", objective.players, batch, draws)["total"].backward()
     optimizer.step()
     learned = {name for name, _ in student.named_parameters()}
     assert learned <= moved(before, student) and any("running" in name for name in moved(before, student))

@@ -1,0 +1,101 @@
+"""What the methods with a learned augmentation share: a task of the student's, deformed images, turns.
+
+The student minimises its task (supervised, distillation, ...) on images that the augmentation deformed; in between the
+augmentation plays, by a loss that each method defines. A max is a min of the negated objective:
+
+    augmentation:  min over phi of -(hard - keep)    hard: how the student suffers, keep: how far the teacher moved
+"""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hf_transinv.draws import Together
+from hf_transinv.models.classifier import Classifier
+from hf_transinv.objectives.base import AUGMENTATION, Batch, Objective
+
+
+class AdversarialAugmentation(Objective):
+    """A task under an augmentation that is learned.
+
+    Args:
+        task: what the student, and networks beside it, minimise on the deformed images.
+        augmentation: the player that deforms them.
+        inner_steps: n_inner, batches of the task to one of the augmentation.
+    """
+
+    def __init__(self, task: Objective, augmentation: nn.Module, inner_steps: int) -> None:
+        self.task = task
+        self.players = {**task.players, AUGMENTATION: augmentation}
+        self.turns = tuple(task.turns) * inner_steps + ((AUGMENTATION,),)
+        self.policies, self.teachers = task.policies, task.teachers
+        self.variants, self.variants_a_network = task.variants, task.variants_a_network
+
+    @abstractmethod
+    def draw_augmentation(self, shape: tuple[int, ...], generator: torch.Generator) -> Any:
+        """Draw what is random in the augmentation's turn, for the whole batch."""
+
+    @abstractmethod
+    def augmentation_loss(self, nets: Mapping[str, nn.Module], batch: Batch, draws: Any) -> dict[str, Tensor]:
+        """The losses of the augmentation, as `Objective.loss` has them."""
+
+    @abstractmethod
+    def draw_deformations(self, shape: tuple[int, ...], generator: torch.Generator) -> Any:
+        """Draw how the images of the task are deformed, for the whole batch."""
+
+    @abstractmethod
+    def deform(self, nets: Mapping[str, nn.Module], images: Tensor, labels: Tensor, draws: Any) -> list[Tensor]:
+        """Images [b, 3, H, W] as the task gets them: once or, summed over, several times; no gradient is needed."""
+
+    @property
+    def students(self) -> Mapping[str, Classifier]:
+        return self.task.students
+
+    @property
+    def citations(self) -> list[str]:
+        return list(dict.fromkeys([self.citation, *self.task.citations]))
+
+    def draw(self, player: str, shape: tuple[int, ...], generator: torch.Generator) -> Any:
+        if player == AUGMENTATION:
+            return self.draw_augmentation(shape, generator)
+        deformations = tuple(self.draw_deformations(shape, generator) for _ in range(self.variants))
+        return Together((*deformations, self.task.draw(player, shape, generator)))
+
+    def loss(self, player: str, nets: Mapping[str, nn.Module], batch: Batch, draws: Any) -> dict[str, Tensor]:
+        if player == AUGMENTATION:
+            return self.augmentation_loss(nets, batch, draws)
+        *deformations, task_draws = draws.parts
+        with torch.no_grad():
+            deformed = [
+                self.deform(nets, images, batch.labels, drawn)
+                for images, drawn in zip(batch.variants, deformations, strict=True)
+            ]
+        sums: dict[str, Tensor] = {}
+        for images, *others in zip(*deformed, strict=True):
+            losses = self.task.loss(player, nets, replace(batch, images=images, others=tuple(others)), task_draws)
+            for name, value in losses.items():
+                sums[name] = sums.get(name, 0) + value
+        return sums
+
+    @torch.no_grad()
+    def preview(self, images: Tensor, labels: Tensor, generator: torch.Generator, count: int) -> Tensor:
+        """What the task would get of images [N, 3, H, W]: [count, N, 3, H, W], each drawn anew."""
+        shown = []
+        for _ in range(count):
+            draws = self.draw_deformations(tuple(images.shape), generator)
+            shown.append(self.deform(self.players, images, labels, draws)[0])
+        return torch.stack(shown)
+
+    def after_step(self, player: str, nets: Mapping[str, nn.Module]) -> None:
+        if player != AUGMENTATION:
+            self.task.after_step(player, nets)
+
+    def extra_state(self) -> dict[str, nn.Module]:
+        return self.task.extra_state()
+
+    def observe(self) -> dict[str, Any]:
+        return self.task.observe()

@@ -1,0 +1,53 @@
+"""The objectives of single and mutual learning in the trainer, with tiny networks without BatchNorm."""
+
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from hf_transinv.augment.policies.fixed import FixedAug
+from hf_transinv.augment.policies.jitter import ColorJitter
+from hf_transinv.config import TrainConfig
+from hf_transinv.data.crops import OrdinaryAugmentation
+from hf_transinv.models import EMATeacher, Teacher
+from hf_transinv.objectives.augmix import AugMixConsistency, AugMixConsistencyConfig
+from hf_transinv.objectives.base import Objective
+from hf_transinv.objectives.distillation import Distillation, DistillationConfig
+from hf_transinv.objectives.invariant import InvariantConfig, InvariantTraining
+from hf_transinv.objectives.multi_invariant import MultiInvariantConfig, MultiInvariantTraining
+from hf_transinv.objectives.mutual import MutualLearning
+from hf_transinv.trainer import Trainer
+from tests.tiny_run import resident_feed, tiny_vit
+
+METHODS = ("augmix", "ait", "ait_features", "multi_ait", "mutual", "distillation")
+
+
+def objective_of(method: str) -> Objective:
+    """New networks, the same in every process."""
+    torch.manual_seed(0)
+    student, other = tiny_vit(), tiny_vit()
+    policies = [FixedAug(), ColorJitter()]
+    if method == "augmix":
+        return AugMixConsistency(student, AugMixConsistencyConfig(), policies)
+    if method == "ait":
+        return InvariantTraining(student, InvariantConfig(), [policies[0]], [policies[1]])
+    if method == "ait_features":
+        return InvariantTraining(student, InvariantConfig(ait_metric="both", ait_layer="features"))
+    if method == "multi_ait":
+        return MultiInvariantTraining([student, other], MultiInvariantConfig(), policies)
+    if method == "mutual":
+        return MutualLearning([student, other, tiny_vit()], policies)
+    teachers = nn.ModuleList([Teacher(other, "other"), EMATeacher(student)])
+    return Distillation(student, teachers, DistillationConfig(distill_top_k=2), policies)
+
+
+def trainer_of(method: str, folder: Path, **train: int) -> Trainer:
+    """A Trainer of four steps; everything random follows from the seed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    options = {"max_steps": 4, "batch_size": 8, "learning_rate": 0.05, "logging_steps": 1, "save_steps": 2}
+    config = TrainConfig(**options | train)
+    accelerator = Accelerator(cpu=True)
+    feeds = {"student": resident_feed(config.batch_size, config.seed, accelerator)}
+    objective = objective_of(method)
+    return Trainer(accelerator, objective, feeds, OrdinaryAugmentation(), config, 4, 5.0, folder, method)
