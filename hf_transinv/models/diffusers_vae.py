@@ -1,0 +1,81 @@
+"""AutoencoderKL of diffusers, an optional extra: `pip install hf_transinv[vae]`.
+
+Its images are in [-1, 1] and its latents are brought to unit variance by (h - shift_factor) * scaling_factor, as
+its config says (Rombach et al., CVPR 2022, appendix G; the shift came later and is 0 where the config has none).
+Small images are enlarged before the encoder, which has seen photographs, and shrunk after the decoder.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hf_transinv.errors import InputError
+from hf_transinv.hub_errors import READ_FAILURES, client_says
+from hf_transinv.models.classifier import resize
+from hf_transinv.models.vae import Autoencoder
+
+# 32 px would leave 4 x 4 latents at the usual eightfold reduction; ours, not measured.
+SHORTEST_SIDE = 128
+
+
+class DiffusersVAE(Autoencoder):
+    """An AutoencoderKL behind the door of `Autoencoder`. Always in float32, which `force_upcast` VAEs need.
+
+    Args:
+        network: diffusers.AutoencoderKL.
+        shortest_side: images whose shorter side has fewer pixels are enlarged to this many.
+    """
+
+    def __init__(self, network: nn.Module, shortest_side: int = SHORTEST_SIDE) -> None:
+        super().__init__()
+        self.network = network.float()
+        config = network.config
+        self.latent_channels = config.latent_channels
+        self.scale = float(config.scaling_factor)
+        self.shift = float(config.shift_factor or 0.0)
+        self.reduction = 2 ** (len(config.block_out_channels) - 1)
+        self.shortest_side = shortest_side
+
+    def working_size(self, height: int, width: int) -> tuple[int, int]:
+        """(h, w) that the network sees: at least `shortest_side`, both divisible by its reduction."""
+        enlarged = max(1.0, self.shortest_side / min(height, width))
+        return tuple(math.ceil(side * enlarged / self.reduction) * self.reduction for side in (height, width))
+
+    def encode(self, images: Tensor) -> Tensor:
+        images = resize(images, self.working_size(*images.shape[-2:]), "bicubic")
+        mean = self.network.encode(2 * images - 1).latent_dist.mean
+        return (mean - self.shift) * self.scale
+
+    def decode(self, latents: Tensor, size: tuple[int, int]) -> Tensor:
+        pictures = self.network.decode(latents / self.scale + self.shift).sample
+        return resize((pictures + 1) / 2, size, "bilinear")
+
+
+def open_diffusers(name: str) -> DiffusersVAE:
+    """An AutoencoderKL by Hub id or folder, in eval mode, on the CPU; from safetensors alone.
+
+    Args:
+        name: such as "stabilityai/sd-vae-ft-mse"; "ID:SUBFOLDER" where it is a part of a pipeline.
+
+    Raises:
+        InputError: diffusers is not installed, or the weights cannot be had.
+    """
+    try:
+        from diffusers import AutoencoderKL
+    except (ImportError, RuntimeError) as error:  # what its lazy modules raise for a dependency that is missing
+        raise InputError(
+            f"VAE {name!r} is no folder of this library's own, so it needs diffusers, which cannot be imported "
+            f"({client_says(error)}): pip install hf_transinv[vae]. Or train a small VAE: recipes/train_vae.py"
+        ) from error
+    repository, _, subfolder = name.partition(":")
+    options: dict[str, Any] = {"subfolder": subfolder} if subfolder else {}
+    try:
+        network = AutoencoderKL.from_pretrained(repository, use_safetensors=True, torch_dtype=torch.float32, **options)
+    except (*READ_FAILURES, KeyError, RuntimeError) as error:
+        raise InputError(
+            f"VAE {name!r} cannot be opened as an AutoencoderKL with safetensors weights: {client_says(error)}. "
+            "Expected a Hub id (or ID:SUBFOLDER), a diffusers folder, or a folder of recipes/train_vae.py"
+        ) from error
+    return DiffusersVAE(network).eval()
