@@ -27,6 +27,7 @@ def parse(
     argv: Sequence[str] | None = None,
     default_config: Path | None = None,
     description: str = "",
+    defaults: Mapping[str, Any] | None = None,
 ) -> list[Any]:
     """Read a configuration: the fields of the dataclasses in `groups`, from defaults, YAML, then the command line.
 
@@ -36,6 +37,7 @@ def parse(
         argv: the command line without the program; default: the process's.
         default_config: YAML that is read when neither --config nor --dataset is given.
         description: shown by --help.
+        defaults: of this recipe, instead of the dataclasses' own.
 
     Returns:
         An instance of each group.
@@ -43,33 +45,115 @@ def parse(
     Raises:
         InputError: an unknown key (the nearest known one is named), a wrong type, a contradiction.
     """
+    return build(groups, read_fields(groups, argv, default_config, description, defaults))
+
+
+def build(groups: Sequence[type], values: Mapping[str, Any]) -> list[Any]:
+    """An instance of each group, of `values` by the names of their fields; each checks itself (InputError)."""
+    return [group(**{flat.name: values[flat.name] for flat in _flat_fields(group)}) for group in groups]
+
+
+def read_fields(
+    groups: Sequence[type],
+    argv: Sequence[str] | None = None,
+    default_config: Path | None = None,
+    description: str = "",
+    defaults: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """`parse` without its last step: every field by name, of the right type, before the dataclasses check themselves.
+
+    Raises:
+        InputError: an unknown key (the nearest known one is named), or a wrong type.
+    """
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = _Parser(description=description, exit_on_error=False, allow_abbrev=False)
     parser.add_argument("--config", action="config", help="YAML with any of the fields below")
     for group in groups:
         _add_fields(parser, group)
+    parser.set_defaults(dict(defaults or {}))
     given = {token.split("=")[0] for token in argv}
     if default_config and not given & {"--config", "--dataset"}:
         argv = ["--config", str(default_config), *argv]
-    argv = _configs_first(argv)
-    known = {flat.name: get_type_hints(group)[flat.name] for group in groups for flat in _flat_fields(group)}
-    _refuse_unknown(argv, known)
-    values = parser.parse_args(argv)
+    configs, flags = split_configs(argv)
+    known = _hints(groups)
+    for token in flags:
+        if token.startswith("--"):
+            _known_or_error(token.split("=")[0][2:], {*known, "help", "print_config"}, "flag", "the command line")
+    for path in configs:
+        check_keys(read_yaml(path), groups, path)
+    values = parser.parse_args([*(f"--config={path}" for path in configs), *flags])
     for name, hint in known.items():
         if values[name] is None and type(None) not in get_args(hint):
             raise InputError(f"{name} cannot be null; leave it out to have its default")
-    return [group(**{flat.name: _plain(values[flat.name]) for flat in _flat_fields(group)}) for group in groups]
+    return {name: _plain(values[name]) for name in known}
 
 
-def _configs_first(argv: Sequence[str]) -> list[str]:
-    """Move the YAMLs before everything else, so that the command line wins wherever --config stands in it."""
-    configs, others, tokens = [], [], iter(argv)
+def split_configs(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The YAMLs that --config names, wherever it stands, and the flags, which win over all of them."""
+    configs, flags, tokens = [], [], iter(argv)
     for token in tokens:
         if token == "--config":
-            configs += [token, next(tokens, "")]
+            configs.append(next(tokens, ""))
+        elif token.startswith("--config="):
+            configs.append(token.removeprefix("--config="))
         else:
-            (configs if token.startswith("--config=") else others).append(token)
-    return configs + others
+            flags.append(token)
+    return configs, flags
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """The content of a YAML.
+
+    Raises:
+        InputError: it is no file, not YAML, or not of the form key: value.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"config {str(path)!r} is not a file")
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"config {path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"config {path}: expected lines of the form 'key: value'")
+    return content
+
+
+def check_keys(content: Mapping[str, Any], groups: Sequence[type], where: str) -> None:
+    """Refuse keys that are no fields of the groups (the nearest one is named), and one value where a list belongs."""
+    known = _hints(groups)
+    for key, value in content.items():
+        _known_or_error(str(key), set(known), "key", where)
+        if get_origin(known[key]) is tuple and not isinstance(value, list):
+            raise InputError(f"config {where}: {key} is a list, such as [a, b]; given {value!r}")
+
+
+def as_flags(content: Mapping[str, Any], groups: Sequence[type], where: str) -> list[str]:
+    """Keys and values of a YAML as the command line that says the same.
+
+    Raises:
+        InputError: an unknown key, a list where one value belongs or the other way round, a null that is not allowed.
+    """
+    check_keys(content, groups, where)
+    known, flags = _hints(groups), []
+    for name, value in content.items():
+        if isinstance(value, Mapping) or (isinstance(value, list) and get_origin(known[name]) is not tuple):
+            raise InputError(f"config {where}: {name} is one value; given {value!r}")
+        if value is None and type(None) not in get_args(known[name]):
+            raise InputError(f"config {where}: {name} cannot be null; leave it out to have its default")
+        if isinstance(value, list):
+            flags += [f"--{name}", *map(str, value)]
+        else:
+            flags.append(f"--{name}={'null' if value is None else value}")
+    return flags
+
+
+def _hints(groups: Sequence[type]) -> dict[str, Any]:
+    """The type of every field."""
+    hints: dict[str, Any] = {}
+    for group in groups:
+        of_group = get_type_hints(group)
+        hints |= {flat.name: of_group[flat.name] for flat in _flat_fields(group)}
+    return hints
 
 
 def _flat_fields(group: type) -> list:
@@ -96,31 +180,6 @@ def _add_fields(parser: ArgumentParser, group: type) -> None:
 
 def _plain(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
-
-
-def _refuse_unknown(argv: Sequence[str], known: Mapping[str, Any]) -> None:
-    """Name unknown flags and YAML keys, with the nearest known one, before anything else looks at them."""
-    allowed = {*known, "config", "help", "print_config"}
-    tokens = [token.split("=")[0] for token in argv if token.startswith("--")]
-    for token in tokens:
-        _known_or_error(token[2:], allowed, "flag", "the command line")
-    for index, token in enumerate(argv):
-        name, _, inline = token.partition("=")
-        path = inline or (argv[index + 1] if index + 1 < len(argv) else "")
-        if name != "--config":
-            continue
-        if not Path(path).is_file():
-            raise InputError(f"config {path!r} is not a file")
-        try:
-            content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise InputError(f"config {path} is not valid YAML: {' '.join(str(error).split())}") from error
-        if not isinstance(content, dict):
-            raise InputError(f"config {path}: expected lines of the form 'key: value'")
-        for key, value in content.items():
-            _known_or_error(str(key), set(known), "key", path)
-            if get_origin(known.get(key)) is tuple and not isinstance(value, list):
-                raise InputError(f"config {path}: {key} is a list, such as [a, b]; given {value!r}")
 
 
 def _known_or_error(name: str, allowed: set[str], kind: str, where: str) -> None:

@@ -18,6 +18,7 @@ from hf_transinv.data.sources import Source, default_eval_split, open_source, sp
 from hf_transinv.data.streaming import StreamingFeed
 from hf_transinv.errors import InputError
 from hf_transinv.evaluation import evaluate
+from hf_transinv.evaluation.conditions import check_augmentations
 from hf_transinv.hub import BackgroundPush, check_token
 from hf_transinv.launch import (
     Stopped,
@@ -41,9 +42,9 @@ class Data:
     """What a run trains and is evaluated on.
 
     Attributes:
-        train: the training split, resident, or opened as a stream.
+        train: the training split, resident, or opened as a stream; with the labels it came with.
         evaluation: the evaluation split, resident.
-        config: where they come from.
+        config: where they come from, and the noise of the training labels.
         eval_split: the evaluation split, by name.
     """
 
@@ -63,10 +64,10 @@ class Data:
         return self.train.num_rows if isinstance(self.train, Source) else len(self.train)
 
     def feed(self, batch_size: int, seed: int, accelerator: Accelerator) -> Feed:
-        """Endless shuffled batches of the training split, this process's part."""
+        """Endless shuffled batches of the training split, its label noise applied, this process's part."""
         place = {"rank": accelerator.process_index, "world": accelerator.num_processes}
         if not isinstance(self.train, Source):
-            return ResidentFeed(self.train, batch_size, seed, **place)
+            return ResidentFeed(self.train.with_label_noise(self.config.label_noise), batch_size, seed, **place)
         return StreamingFeed(
             self.train,
             batch_size,
@@ -141,6 +142,7 @@ class Session:
     ) -> None:
         self.recipe, self.train, self.output = recipe, train, output
         self.corruptions = chosen_corruptions(output)
+        check_augmentations(output.eval_augment)
         if output.push_to_hub:
             check_token()
         self.accelerator = start_accelerator(output)
@@ -199,7 +201,8 @@ class Session:
             seed: of everything random in this row; default: the run's.
 
         Returns:
-            Results, seconds and images seen; kept in run.json under rows.
+            Results, seconds and images seen; kept in run.json under rows. Networks that trained beside the student
+            have rows of their own: "NAME, PLAYER".
 
         Raises:
             Stopped: a signal ended the training; a checkpoint is written.
@@ -224,16 +227,7 @@ class Session:
                 f"stopped at step {trainer.step}; a checkpoint is in {folder / 'checkpoints'}. "
                 f"Go on with the same command and: --output_dir {self.folder} --resume_from latest"
             )
-        results = evaluate(
-            objective.players["student"],
-            self.data.evaluation,
-            accelerator=self.accelerator,
-            corruptions=self.corruptions,
-            severities=self.output.eval_severities,
-            batch_size=self.output.eval_batch_size,
-        )
-        self.rows[name] = {
-            "results": results,
+        told = {
             "steps": trainer.step,
             "images_seen": trainer.images_seen,
             "train_seconds": round(trainer.seconds, 1),
@@ -241,6 +235,17 @@ class Session:
             "learned": objective.observe(),
             "warnings": trainer.warnings,
         }
+        for index, (player, student) in enumerate(objective.students.items()):
+            results = evaluate(
+                student,
+                self.data.evaluation,
+                accelerator=self.accelerator,
+                corruptions=self.corruptions,
+                severities=self.output.eval_severities,
+                augmentations=self.output.eval_augment,
+                batch_size=self.output.eval_batch_size,
+            )
+            self.rows[f"{name}, {player}" if index else name] = {"results": results, **told}
         if self.record:
             self.record.update(rows=self.rows)
         return self.rows[name]
@@ -250,16 +255,22 @@ class Session:
     ) -> tuple[Trainer, dict[str, Feed]]:
         accelerator = self.accelerator
         # The student's batches are the same whatever the method: other players have an order of their own.
-        feeds = {
-            player: self.data.feed(
-                train.batch_size, train.seed + (0 if player == "student" else 1_000_003), accelerator
+        variants = objective.variants_a_network
+        if train.batch_size % variants:
+            raise InputError(
+                f"{objective.name} shows {variants} variants of each image: batch_size {train.batch_size} must be a "
+                f"multiple of {variants}"
             )
-            for player in sorted({players[0] for players in objective.turns})
+        batch_size = train.batch_size // variants
+        feeds = {
+            player: self.data.feed(batch_size, train.seed + (0 if player == "student" else 1_000_003), accelerator)
+            for player in sorted({"student" if "student" in players else players[0] for players in objective.turns})
         }
         folder.mkdir(parents=True, exist_ok=True)
         ordinary = OrdinaryAugmentation(crop, flip)
         is_pushed = self.output.push_every and self.record and folder == self.folder
-        push = BackgroundPush(objective.players["student"], self.output, tag=name.lower()) if is_pushed else None
+        student = next(iter(objective.students.values()))
+        push = BackgroundPush(student, self.output, tag=name.lower()) if is_pushed else None
         return Trainer(accelerator, objective, feeds, ordinary, train, *self.steps(), folder, name, push), feeds
 
     def _resume(self, trainer: Trainer, folder: Path, main: bool) -> None:

@@ -21,6 +21,7 @@ from hf_transinv.errors import InputError
 from hf_transinv.figures import plot_probe
 from hf_transinv.launch import clear_errors
 from hf_transinv.models.teacher import build_teachers
+from hf_transinv.objectives.supervised import Supervised
 from hf_transinv.objectives.transinv import TransInv, TransInvConfig
 from hf_transinv.record import write_json
 from hf_transinv.run import Session, new_student
@@ -92,7 +93,7 @@ def main() -> None:
             student = new_student(names, session.data.label_names, seed)
             panel = AugmentationPanel(1, augment)
             judge = build_teachers([teacher], student, names.ema_decay).to(session.accelerator.device)
-            objective = TransInv(student, panel, judge, method, train.label_smoothing)
+            objective = TransInv(Supervised(student, train.label_smoothing), panel, judge, method)
             session.fit(f"{teacher} seed {seed}", objective, data.crop, data.flip, seed)
 
     if session.record:

@@ -1,0 +1,16 @@
+"""Fine-tune a teacher's own weights for another task and keep its invariances (TransInv, section 4.2).
+
+accelerate launch recipes/single_teacher.py --dataset uoft-cs/cifar100 --label_column fine_label \
+    --teachers hf-hub:USER/TEACHER --num_train_epochs 30 --baselines plain crop_flip
+    the student starts from the teacher's weights with a new head
+"""
+
+from pathlib import Path
+
+from hf_transinv.launch import clear_errors
+from hf_transinv.methods import train
+
+if __name__ == "__main__":
+    with clear_errors():
+        default = Path(__file__).parent / "configs" / "digits_single_teacher.yaml"
+        train("single_teacher", __doc__, default, augment=["transinv"], student_init="teacher:1")
