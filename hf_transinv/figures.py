@@ -186,6 +186,22 @@ def plot_augmentations(
     return _save(figure, path)
 
 
+def plot_examples(original: Tensor, augmented: Tensor, path: str | Path) -> Path:
+    """Draw images and what a learned augmentation makes of them, a column a draw.
+
+    Args:
+        original: [N, 3, H, W] in [0, 1].
+        augmented: [draws, N, 3, H, W] in [0, 1].
+        path: of the picture; its ending chooses the format (.png, .pdf, .svg).
+    """
+    columns = [("image", original), *((str(index), images) for index, images in enumerate(augmented, 1))]
+    size = (1.1 * len(columns), 1.1 * len(original) + 0.4)
+    figure = Figure(figsize=size, layout="constrained")
+    for axes, (caption, images) in zip(figure.subplots(1, len(columns)), columns, strict=True):
+        _show(axes, images, caption)
+    return _save(figure, path)
+
+
 def plot_probe(probes: Sequence[dict], path: str | Path) -> Path:
     """Draw p of each probe as bars, a panel a teacher, the teacher's own corruption marked (figure 3 of the paper).
 
