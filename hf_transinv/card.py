@@ -23,7 +23,6 @@ from hf_transinv.config import OutputConfig
 from hf_transinv.errors import InputError
 from hf_transinv.record import published
 
-_OBJECTIVES = {"multi_teacher": "transinv", "train_teacher": "supervised"}
 # Where a run wrote to, and how it was spoken to: of no use to a reader of its card.
 _PRIVATE_FIELDS = (
     "output_dir",
@@ -87,13 +86,12 @@ def _metadata(run: Mapping[str, Any], title: str) -> ModelCardData:
     library = student.get("library", "timm")
     results = eval_results(run)
     metrics = list(dict.fromkeys(result.metric_type for result in results))
-    method = ["transinv"] if _objective(run) == "transinv" else []
-    base = student.get("base_model")
+    base, names = student.get("base_model"), sections.method_names(run)
     return ModelCardData(
         library_name=library,
         pipeline_tag="image-classification",
         license=markdown.plain(run["config"].get("license", OutputConfig.license)),
-        tags=["image-classification", *dict.fromkeys((library, "transformers")), "hf_transinv", *method],
+        tags=[*dict.fromkeys(("image-classification", library, "transformers", "hf_transinv", *names))],
         datasets=[dataset["name"]] if dataset["kind"] == "hub" else None,
         metrics=metrics,
         model_name=title,
@@ -144,10 +142,6 @@ def _fraction(percent: float | None) -> float | None:
 # Text
 
 
-def _objective(run: Mapping[str, Any]) -> str | None:
-    return run.get("objective") or _OBJECTIVES.get(run.get("recipe"))
-
-
 def _student(run: Mapping[str, Any]) -> dict[str, Any]:
     """What is known of the student; of an earlier record only what its configuration says: an architecture of timm's
     registry, by name."""
@@ -176,7 +170,6 @@ def _facts(run: Mapping[str, Any]) -> dict[str, Any]:
         "student": student,
         "s": sections,
         "md": markdown,
-        "is_transinv": _objective(run) == "transinv",
         "dataset": sections.dataset_of(run),
         "teachers": sections.teachers_of(run),
         "trained_on": [corruption.replace("_", " ") for corruption in sections.trained_on(run)],
@@ -188,9 +181,19 @@ def _facts(run: Mapping[str, Any]) -> dict[str, Any]:
         "config_yaml": markdown.fenced(
             yaml.safe_dump(config_shown, sort_keys=False, default_flow_style=None, width=110), "yaml"
         ),
-        "command": markdown.fenced(markdown.plain(run["command"]), "bash") if run.get("command") else "",
+        "command": markdown.fenced(_command(run), "bash") if run.get("command") else "",
         "citations": markdown.fenced("\n\n".join(run.get("citations", [])), "bibtex") if run.get("citations") else "",
     }
+
+
+def _command(run: Mapping[str, Any]) -> str:
+    """The command line; where the record knows of one process, with the launcher and the precision it was given."""
+    command, found = markdown.plain(run["command"]), run.get("hardware", {})
+    if found.get("processes") != 1 or not command.startswith("recipes/"):
+        return command
+    precision = found.get("mixed_precision", "no")
+    launcher = "accelerate launch" + (f" --mixed_precision {precision}" if precision != "no" else "")
+    return f"{launcher} {command}"
 
 
 def _start(run: Mapping[str, Any]) -> str:

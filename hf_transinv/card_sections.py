@@ -13,7 +13,7 @@ from hf_transinv.data.embedded import EMBEDDED_NAMES
 from hf_transinv.markdown import code, duration, escape, hub_link, number, span, steps, table, words
 
 _MARK = "\\*"
-_MEASURES = {"mCE": "mCE", "mCE_alexnet": "mCE (AlexNet = 100)", "mean_error": "mean error"}
+_MEASURES = {"mCE": "mCE", "mCE_alexnet": "mCE (AlexNet = 100)"}
 _PRIMITIVES = {
     "contrast_brightness": "contrast and brightness",
     "geometric": "affine warps",
@@ -28,6 +28,32 @@ _CAPTIONS = {
     "selection": "r, q and p over the training",
 }
 
+
+_OBJECTIVES = {"multi_teacher": "transinv"}  # of records that do not say it
+_METHODS = {
+    "augmix": "It learned to give one answer to an image and to augmented copies of it (AugMix's consistency loss).",
+    "ait": "It learned to give one answer to two variants of an image (Augmentation Invariant Training).",
+    "multi_ait": "It was trained with other networks, to agree with them on variants of an image (multi-AIT).",
+    "mutual": "It was trained with other networks, each learning from the others (deep mutual learning).",
+    "distillation": "It learned from labels and from its teachers' answers (distillation).",
+    "hard": "It learned from its teacher's answers, also on images made where the two disagree (our reading of HARD).",
+    "transinv": "While it learned, an augmentation was learned that is hard for it and harmless to its teachers "
+    "(TransInv), so that it stops minding what they do not mind.",
+    "teachaugment": "While it learned, an augmentation was learned that is hard for it and readable for its own "
+    "average (TeachAugment).",
+}
+_POLICIES = {
+    "randaugment": "RandAugment",
+    "autoaugment": "AutoAugment",
+    "trivialaugment": "TrivialAugment",
+    "augmix": "AugMix",
+    "cutout": "Cutout",
+    "strong": "shears, translations and Cutout",
+    "fixed_aug": "TransInv's deformations at random (FixedAug)",
+    "pad_crop": "random crop",
+    "grayscale": "random grayscale",
+    "color_jitter": "colour jitter",
+}
 
 # Who
 
@@ -85,6 +111,22 @@ def trained_on(run: Mapping[str, Any]) -> tuple[str, ...]:
     return (*run["config"].get("corruption", ()), *fixed)
 
 
+def method_names(run: Mapping[str, Any]) -> list[str]:
+    """The objectives that made the student, the task first; without plain supervised training."""
+    objective = run.get("objective") or _OBJECTIVES.get(run.get("recipe"), "supervised")
+    return [name for name in dict.fromkeys((run.get("task", objective), objective)) if name != "supervised"]
+
+
+def method(run: Mapping[str, Any]) -> str:
+    """What the student was trained to do, and on which images."""
+    sentences = [_METHODS[name] for name in method_names(run) if name in _METHODS]
+    if named := [_POLICIES[name] for name in run.get("policies", []) if name in _POLICIES]:
+        sentences.append(f"Its training images were augmented by {words(named)}.")
+    if names := [name.replace("_", " ") for name in trained_on(run)]:
+        sentences.append(f"It was trained to be robust to {words(names)}.")
+    return " ".join(sentences)
+
+
 def label_list(names: Sequence[str], num_classes: int) -> str:
     """The classes' names, the first few when there are many."""
     shown = names if len(names) <= _SHOWN_LABELS else names[: _SHOWN_LABELS // 2]
@@ -96,10 +138,10 @@ def label_list(names: Sequence[str], num_classes: int) -> str:
 
 
 def scores_table(run: Mapping[str, Any]) -> str:
-    """A row a model: clean images, then the mean of the corruptions; columns that no row has are left out."""
+    """A row a model: clean images, the mean of the corruptions, augmented images; no column that no row has."""
     results = {name: row["results"] for name, row in run["rows"].items()}
     of_main = results[main_row(run)]
-    measures = [name for name in ("mCE", "mCE_alexnet") if name in of_main.get("corruption_errors", {})]
+    measures = [name for name in _MEASURES if name in of_main.get("corruption_errors", {})]
     columns = {
         "top-1": lambda result: _percent(result["clean"].get("top1")),
         "top-5": lambda result: _percent(result["clean"].get("top5")),
@@ -107,6 +149,12 @@ def scores_table(run: Mapping[str, Any]) -> str:
         "ECE": lambda result: _fixed(result["clean"].get("ece")),
         "top-1, corrupted": lambda result: _percent(result.get("corruption_mean")),
         "ECE, corrupted": lambda result: _fixed(result.get("corruption_ece")),
+    }
+    columns |= {
+        f"top-1, {name.replace('_', ' ')}": lambda result, name=name: _percent(
+            result.get("augmented", {}).get(name, {}).get("top1")
+        )
+        for name in of_main.get("augmented", {})
     }
     columns |= {_MEASURES[name]: lambda result, name=name: _measure(result, name) for name in measures}
     cells = {title: [cell(result) for result in results.values()] for title, cell in columns.items()}
@@ -116,9 +164,17 @@ def scores_table(run: Mapping[str, Any]) -> str:
 
 
 def measure_notes(run: Mapping[str, Any]) -> list[str]:
-    """How the mean corruption errors are defined."""
-    errors = run["rows"][main_row(run)]["results"].get("corruption_errors", {})
-    return [f"{_MEASURES[name]} is the {escape(errors[name]['definition'])}." for name in _MEASURES if name in errors]
+    """How the mean corruption errors are defined, and how far each augmentation moves the student's answers."""
+    found = run["rows"][main_row(run)]["results"]
+    errors = found.get("corruption_errors", {})
+    notes = [f"{_MEASURES[name]} is the {escape(errors[name]['definition'])}." for name in _MEASURES if name in errors]
+    if augmented := found.get("augmented"):
+        moved = words([f"{row['kl']:.3f} ({name.replace('_', ' ')})" for name, row in augmented.items()])
+        notes.append(
+            "Augmented images are those of section 4.4 of Augmentation Invariant Training, each made once; the KL "
+            f"divergence of the predictions on them from those on the originals is {moved} nats, in the mean."
+        )
+    return notes
 
 
 def corruption_table(run: Mapping[str, Any]) -> str:
@@ -132,9 +188,10 @@ def corruption_table(run: Mapping[str, Any]) -> str:
         return ""
     seen = trained_on(run)
     if len(results) == 1:
-        columns = [str(severity) for severity in result["severities"]] + ["mean"]
+        severities = [str(severity) for severity in result["severities"]]
+        columns = severities + (["mean"] if len(severities) > 1 else [])
         cells = {name: [row.get(column) for column in columns] for name, row in result["corruptions"].items()}
-        header = ["corruption", *(f"severity {column}" for column in columns[:-1]), "mean"]
+        header = ["corruption", *(column if column == "mean" else f"severity {column}" for column in columns)]
     else:
         header = ["corruption", *map(escape, results)]
         cells = {
@@ -269,6 +326,9 @@ def training(run: Mapping[str, Any], hardware: str) -> str:
         severities = steps(config.get("severities", ()))
         share = f"{100 * (1 - config['clean_share']):.0f} %"
         sentences.append(f"{share} of the images were corrupted: {names}, severity {severities}.")
+    if config.get("label_noise"):
+        share = f"{100 * config['label_noise']:.4g} %"
+        sentences.append(f"{share} of the training labels were replaced by labels drawn uniformly from all classes.")
     if row.get("train_seconds"):
         sentences.append(f"It took {duration(row['train_seconds'])}{f' on {hardware}' if hardware else ''}.")
     return " ".join(sentences)

@@ -5,7 +5,6 @@ strong the learned deformations became, which data, figures and citations belong
 """
 
 import re
-from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,55 +16,52 @@ from hf_transinv.augment.learned import AugmentationPanel
 from hf_transinv.augment.magnitudes import describe_parameters
 from hf_transinv.augment.primitives import Corruption
 from hf_transinv.card import is_own_architecture, render_card
-from hf_transinv.card_sections import last_part, trained_on
-from hf_transinv.checkpoint import export_classifier
+from hf_transinv.card_sections import last_part, short_name, trained_on
+from hf_transinv.checkpoint import export_classifier, save_augmentation, save_weights
+from hf_transinv.data.crops import to_float
 from hf_transinv.data.embedded import EMBEDDED_NAMES
 from hf_transinv.errors import InputError
 from hf_transinv.evaluation import corruption_markdown
+from hf_transinv.figures import plot_augmentations, plot_examples, plot_history
 from hf_transinv.hub import push_run
 from hf_transinv.models.classifier import Classifier
 from hf_transinv.models.teacher import EMATeacher, Teacher
-from hf_transinv.objectives.base import Objective
-from hf_transinv.record import RunRecord
+from hf_transinv.objectives.adversarial import AdversarialAugmentation
+from hf_transinv.objectives.base import AUGMENTATION, Objective
+from hf_transinv.record import RunRecord, read_metrics
 from hf_transinv.run import Data, Session
 
 _MAGNITUDE_DRAWS = 4096  # the 5 % quantile of a uniform variable is then known to 0.3 % of its range
 _MOST_LABELS = 20
+_SHOWN, _SHOWN_DRAWS = 4, 6
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
-def publish(
-    session: Session,
-    objective: Objective,
-    *,
-    teachers: Iterable[Teacher] = (),
-    augmentation: AugmentationPanel | None = None,
-) -> str:
+def publish(session: Session, objective: Objective) -> str:
     """Export the student with its card, close run.json, push when asked; all processes leave together.
 
     Args:
         session: its first row is what is published, the others stand beside it.
         objective: what that row was trained with.
-        teachers: of it.
-        augmentation: learned with them.
 
     Returns:
         What a person at the terminal wants to know at the end; empty on other processes.
     """
     text = ""
     if session.record:
-        config, student = session.record.content["config"], objective.players["student"]
-        seed = config["seed"]
+        config, student = session.record.content["config"], next(iter(objective.students.values()))
+        panel = objective.players.get(AUGMENTATION)
+        _save_learned(session, objective)
         session.record.update(
             status="finished",
             name=session.folder.name,
-            objective=objective.name,
+            **describe_method(objective),
             student=describe_student(student) | _origin(config),
             dataset=describe_data(session.data),
-            teachers=[describe_teacher(teacher) for teacher in teachers],
-            magnitudes=describe_magnitudes(augmentation, seed) if augmentation else [],
+            teachers=[describe_teacher(teacher) for teacher in objective.teachers],
+            magnitudes=describe_magnitudes(panel, config["seed"]) if isinstance(panel, AugmentationPanel) else [],
             figures=_figures(session.folder),
-            citations=[objective.citation] if objective.citation else [],
+            citations=objective.citations,
         )
         card = render_card(session.record.content, to_run="..")
         export_classifier(student, session.folder / "student", card=card, tag=session.main_row.lower())
@@ -77,6 +73,34 @@ def publish(
                 text += f"\nNot published: {error}"
     session.leave()
     return text
+
+
+def _save_learned(session: Session, objective: Objective) -> None:
+    """What was learned beside the student: its state in augmentation/, pictures of it in figures/."""
+    learned = objective.players.get(AUGMENTATION)
+    if learned is None:
+        return
+    evaluation, figures, folder = session.data.evaluation, session.folder / "figures", session.folder / "augmentation"
+    generator = torch.Generator().manual_seed(session.train.seed)
+    images, labels = to_float(evaluation.images[:_SHOWN]), evaluation.labels[:_SHOWN]
+    path = figures / "augmentation.png"
+    if not isinstance(learned, AugmentationPanel):
+        save_weights(learned, folder)
+        plot_examples(images.cpu(), objective.preview(images, labels, generator, _SHOWN_DRAWS).cpu(), path)
+        return
+    names = [teacher.name for teacher in objective.teachers]
+    shown = {"teacher_names": [short_name(name) for name in names], "primitive_names": list(learned.config.primitives)}
+    save_augmentation(learned, names, folder)
+    history = [line for line in read_metrics(session.folder / "metrics.jsonl") if "p" in line]
+    plot_history(history, figures / "selection.png", **shown)
+    row = session.rows[session.main_row]["learned"]
+    plot_augmentations(images.cpu(), learned.preview(images, generator).cpu(), path, p=row["p"], q=row["q"], **shown)
+
+
+def describe_method(objective: Objective) -> dict[str, Any]:
+    """What the student minimised, under which augmentations, by their names."""
+    task = objective.task.name if isinstance(objective, AdversarialAugmentation) else objective.name
+    return {"objective": objective.name, "task": task, "policies": [policy.name for policy in objective.policies]}
 
 
 def describe_student(student: Classifier) -> dict[str, Any]:

@@ -239,6 +239,23 @@ def test_without_corruptions_none_are_spoken_of(tmp_path):
     assert len(results) == 3
 
 
+def test_augmented_images_have_columns_where_they_were_measured():
+    run = record()
+    assert "Augmented images" not in render_card(run)
+    run["rows"]["TransInv"]["results"]["augmented"] = {
+        "pad_crop": {"top1": 77.75, "kl": 0.0625, "feature_distance": 1.5},
+        "grayscale": {"top1": 33.5, "kl": 1.125, "feature_distance": None},
+    }
+    for row in run["rows"].values():
+        row["results"] |= {"corruptions": {}, "corruption_mean": None, "corruption_ece": None, "corruption_errors": {}}
+    text = text_of(render_card(run))
+    assert "| model | top-1 | top-5 | NLL | ECE | top-1, pad crop | top-1, grayscale |" in text
+    assert "| TransInv | 81.1 | 99.1 | 1.234 | 0.087 | 77.8 | 33.5 |" in text
+    assert "| crop + flip | 71.5 | 99.1 | 1.234 | 0.087 | – | – |" in text
+    assert "from those on the originals is 0.062 (pad crop) and 1.125 (grayscale) nats" in text
+    assert "Measured on clean images only" not in text
+
+
 def test_a_record_of_next_to_nothing_renders(tmp_path):
     row = {"results": {"num_images": 4, "clean": {"top1": 50.0}}}
     card = render_card({"recipe": "train_teacher", "config": {"dataset": "x/y"}, "rows": {"teacher": row}})
