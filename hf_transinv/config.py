@@ -124,6 +124,8 @@ class TrainConfig:
         selection_learning_rate: of the logits of p, q and r (Adam).
         seed: of everything random.
         channels_last: memory layout of the networks.
+        compile: students and teachers by torch.compile; the first turns then take minutes. Evaluation does not wait
+            for it.
         logging_steps: student steps between two lines of metrics.jsonl.
         save_steps: student steps between two checkpoints; default: an epoch.
         save_total_limit: checkpoints kept.
@@ -146,6 +148,7 @@ class TrainConfig:
     selection_learning_rate: float = 0.03
     seed: int = 0
     channels_last: bool = True
+    compile: bool = False
     logging_steps: int = 50
     save_steps: int | None = None
     save_total_limit: int = 2

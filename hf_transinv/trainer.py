@@ -91,6 +91,10 @@ class Trainer:
                 self.schedules[name] = network_schedule(optimizer, config, max_steps)
         for module in objective.extra_state().values():
             module.to(accelerator.device, memory_format=layout)
+        if config.compile:
+            # In place, so that names in checkpoints stay. Wrappers for several devices call what is compiled within.
+            for network in {*objective.students.values(), *objective.teachers}:
+                network.compile()
         self.generator = torch.Generator().manual_seed(config.seed)
         self.step = self.turn = self.images_seen = self._saved_step = 0
         self.seconds = 0.0
