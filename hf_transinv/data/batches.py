@@ -11,7 +11,12 @@ from hf_transinv.errors import InputError
 
 def epoch_order(num_rows: int, seed: int, epoch: int) -> Tensor:
     """Returns the permutation, int64 [N], of an epoch."""
-    mixed = np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64)[0]
+    return permutation(num_rows, seed, epoch)
+
+
+def permutation(num_rows: int, *key: int) -> Tensor:
+    """Returns the permutation, int64 [N], that belongs to a key of numbers from 0 on."""
+    mixed = np.random.SeedSequence(key).generate_state(1, np.uint64)[0]
     generator = torch.Generator().manual_seed(int(mixed) >> 1)
     return torch.randperm(num_rows, generator=generator)
 
@@ -45,6 +50,10 @@ class Feed(Protocol):
 
     batch_size: int
     num_skipped: int
+
+    def wait(self) -> None:
+        """Waits until `next_batch` has one at hand; raises what it would raise."""
+        ...
 
     def next_batch(self) -> tuple[Tensor, Tensor]: ...
     def state_dict(self) -> dict[str, Any]: ...

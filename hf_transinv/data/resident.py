@@ -4,6 +4,7 @@ For small images this is much the fastest way: CIFAR's 50,000 images are 154 MB,
 device.
 """
 
+import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -69,7 +70,14 @@ class ResidentSplit:
         labels = torch.tensor(_checked_labels(source), dtype=torch.int64)
         with closing(source.rows.select_columns("image").__iter__()) as rows:
             decoder = RowDecoder.open(source, (row["image"] for row in rows), image_size, on_bad_image)
-        images = torch.empty((len(labels), 3, decoder.side, decoder.side), dtype=torch.uint8)
+        shape = (len(labels), 3, decoder.side, decoder.side)
+        try:
+            images = torch.empty(shape, dtype=torch.uint8)
+        except RuntimeError as error:
+            raise InputError(
+                f"The {len(labels):,} images of {source.name} take {math.prod(shape) / 1e9:,.0f} GB at "
+                f"{decoder.side} pixels, more than there is. Lower image_size, or read them as a stream (--streaming)."
+            ) from error
         good = torch.ones(len(labels), dtype=torch.bool)
 
         def decode_chunk(start: int, cells: list[dict[str, Any] | None]) -> None:
@@ -174,6 +182,9 @@ class ResidentFeed:
     @property
     def image_size(self) -> int:
         return self.split.images.shape[-1]
+
+    def wait(self) -> None:
+        """Nothing to wait for: all batches are here."""
 
     def next_batch(self) -> tuple[Tensor, Tensor]:
         """Returns this process's share: images uint8 [B / world, 3, H, W] and labels int64 [B / world]."""

@@ -4,14 +4,22 @@ A dataset is a Hub id, a local folder in the shape of a Hub repository, parquet 
 embedded ``digits/source`` and ``digits/target``.
 """
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hf_transinv.data.columns import image_column_of, label_column_of, named_labels
 from hf_transinv.data.embedded import EMBEDDED_NAMES, open_embedded
-from hf_transinv.data.folders import is_image_folder, open_image_folder, open_loose_images, parquet_splits
+from hf_transinv.data.folders import (
+    is_image_folder,
+    local_path,
+    open_image_folder,
+    open_loose_images,
+    parquet_splits,
+)
+from hf_transinv.data.pieces import ParquetPieces, Pieces, TablePieces
 from hf_transinv.errors import InputError
 from hf_transinv.hub_errors import LOG_IN, READ_FAILURES, client_says
 
@@ -20,7 +28,6 @@ if TYPE_CHECKING:
 
 # Tried in this order.
 _EVAL_SPLITS = ("test", "testing", "validation", "valid", "val", "dev", "eval")
-_STREAM_SHARDS = 64  # of data that is already on this machine: how finely a shuffled stream reorders it
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,7 @@ class Source:
         name: the dataset as the user gave it.
         split: the split as the user gave it.
         streaming: whether ``rows`` is an IterableDataset.
+        pieces: of a stream, to read its rows in another order; None when it can only be read from its beginning.
     """
 
     rows: "Dataset | IterableDataset"
@@ -42,6 +50,7 @@ class Source:
     name: str
     split: str
     streaming: bool
+    pieces: Pieces | None = None
 
     def where(self, row: int) -> str:
         """Names a row for an error."""
@@ -81,19 +90,33 @@ def open_source(
         )
     opened = _open_local(dataset)
     name = f"{dataset}, split {split!r},"
+    files = None
     if opened is not None:
         rows = _take_split(opened, split, dataset)
         num_rows = len(rows)
-        if num_rows and streaming:
-            rows = rows.to_iterable_dataset(num_shards=min(_STREAM_SHARDS, num_rows))
+    elif streaming:
+        rows, files = _stream(dataset, config, split, revision)
+        num_rows = _told_rows(rows, split)
     else:
-        rows = _load(dataset, config, split, streaming, revision)
-        num_rows = _known_rows(rows, dataset, split) if streaming else len(rows)
+        rows = _load(dataset, config, split, revision)
+        num_rows = len(rows)
     if num_rows == 0:
         raise InputError(f"{name} is empty. Choose a split that has rows.")
-    rows = _two_columns(rows, image_column, label_column, name)
+    rows, columns = _two_columns(rows, image_column, label_column, name)
     rows, names = named_labels(rows, label_names, name)
-    return Source(rows, names, num_rows, dataset, split, streaming)
+    if not streaming:
+        return Source(rows, names, num_rows, dataset, split, False)
+    if opened is not None:
+        return Source(rows.to_iterable_dataset(), names, num_rows, dataset, split, True, TablePieces(rows))
+    if files is None:
+        return Source(rows, names, num_rows, dataset, split, True)
+    try:
+        pieces = ParquetPieces(files, columns, rows.features)
+    except READ_FAILURES as error:
+        raise _not_opened(dataset, config, error) from error
+    if not pieces.lengths.sum():
+        raise InputError(f"{name} is empty. Choose a split that has rows.")
+    return Source(rows, names, int(pieces.lengths.sum()), dataset, split, True, pieces)
 
 
 def open_unlabelled(
@@ -119,13 +142,13 @@ def open_unlabelled(
     Raises:
         InputError: no such dataset, configuration or split; no image column; no rows.
     """
-    folder = Path(dataset).expanduser()
-    loose = open_loose_images(folder) if folder.is_dir() and is_image_folder(folder) else None
+    folder = local_path(dataset)
+    loose = open_loose_images(folder) if os.path.isdir(folder) and is_image_folder(folder) else None
     if split is None:
         names = list(loose) if loose else split_names(dataset, config, revision)
         split = names[0] if len(names) == 1 else default_eval_split(names)
     opened = loose or _open_local(dataset)
-    rows = _load(dataset, config, split, False, revision) if opened is None else _take_split(opened, split, dataset)
+    rows = _load(dataset, config, split, revision) if opened is None else _take_split(opened, split, dataset)
     name = f"{dataset}, split {split!r},"
     if len(rows) == 0:
         raise InputError(f"{name} is empty. Choose a split that has rows.")
@@ -179,8 +202,8 @@ def _open_local(dataset: str) -> "dict[str, Dataset] | None":
         raise InputError(
             f"There are no embedded digits called {dataset!r}. Choose one of {', '.join(EMBEDDED_NAMES)}."
         )
-    folder = Path(dataset).expanduser()
-    if folder.is_dir():
+    folder = local_path(dataset)
+    if os.path.isdir(folder):
         return open_image_folder(folder) if is_image_folder(folder) else None
     looks_local = dataset.startswith(("/", "./", "../", "~")) or dataset.count("/") > 1
     if looks_local and not _is_parquet(dataset):
@@ -193,8 +216,8 @@ def _is_parquet(dataset: str) -> bool:
 
 
 def _resolved(dataset: str) -> str:
-    folder = Path(dataset).expanduser()
-    return str(folder) if folder.is_dir() else dataset
+    folder = local_path(dataset)
+    return str(folder) if os.path.isdir(folder) else dataset
 
 
 def _take_split(opened: "dict[str, Dataset]", split: str, dataset: str) -> "Dataset":
@@ -207,17 +230,42 @@ def _take_split(opened: "dict[str, Dataset]", split: str, dataset: str) -> "Data
     return concatenate_datasets([opened[part.splitname].select(range(part.from_, part.to)) for part in parts])
 
 
-def _load(
-    dataset: str, config: str | None, split: str, streaming: bool, revision: str | None
-) -> "Dataset | IterableDataset":
+def _load(dataset: str, config: str | None, split: str, revision: str | None) -> "Dataset":
     import datasets
 
+    with _opening(dataset, config, split, revision):
+        return datasets.load_dataset(**_place(dataset, config, revision), split=split)
+
+
+def _stream(
+    dataset: str, config: str | None, split: str, revision: str | None
+) -> "tuple[IterableDataset, list[str] | None]":
+    """Returns the stream, and its files if they are parquet."""
+    import datasets
+    from datasets.packaged_modules.parquet.parquet import ParquetConfig
+
+    with _opening(dataset, config, split, revision):
+        builder = datasets.load_dataset_builder(**_place(dataset, config, revision))
+        rows = builder.as_streaming_dataset(split=split)
+        # Of a folder of images on the Hub, `datasets` decodes ahead; that is not undone by casting the column.
+        rows = rows.decode(False) if rows.features else rows
+    is_plain = isinstance(builder.config, ParquetConfig) and builder.config.filters is None
+    files = (builder.config.data_files or {}).get(split) if is_plain else None
+    return rows, None if files is None else [str(file) for file in files]
+
+
+def _place(dataset: str, config: str | None, revision: str | None) -> dict[str, Any]:
     if _is_parquet(dataset):
-        arguments = {"path": "parquet", "data_files": parquet_splits(dataset)}
-    else:
-        arguments = {"path": _resolved(dataset), "name": config, "revision": revision}
+        return {"path": "parquet", "data_files": parquet_splits(dataset)}
+    return {"path": _resolved(dataset), "name": config, "revision": revision}
+
+
+@contextmanager
+def _opening(dataset: str, config: str | None, split: str, revision: str | None) -> Iterator[None]:
+    import datasets
+
     try:
-        return datasets.load_dataset(**arguments, split=split, streaming=streaming)
+        yield
     except ValueError as error:
         if "corresponds to no data" in str(error):
             raise InputError(f"{dataset}, split {split!r}, is empty. Choose a split that has rows.") from error
@@ -225,22 +273,19 @@ def _load(
         if split.split("[")[0] in names:
             raise _not_opened(dataset, config, error) from error
         raise _no_split(dataset, split, names, error) from error
-    except (*READ_FAILURES, datasets.exceptions.DatasetsError) as error:
+    except (*READ_FAILURES, datasets.exceptions.DatasetsError, TypeError, AttributeError, LookupError) as error:
         raise _not_opened(dataset, config, error) from error
 
 
-def _known_rows(rows: "IterableDataset", dataset: str, split: str) -> int | None:
-    if _is_parquet(dataset):
-        from pyarrow.parquet import read_metadata
-
-        return sum(read_metadata(path).num_rows for path in parquet_splits(dataset)[split])
+def _told_rows(rows: "IterableDataset", split: str) -> int | None:
     splits = rows.info.splits or {}
     return splits[split].num_examples or None if split in splits else None
 
 
 def _two_columns(
     rows: "Dataset | IterableDataset", image_column: str | None, label_column: str | None, name: str
-) -> "Dataset | IterableDataset":
+) -> "tuple[Dataset | IterableDataset, tuple[str, str]]":
+    """Returns the rows with the columns ``image`` and ``label``, and what these were called."""
     from datasets import Image
 
     features = rows.features or {}
@@ -249,7 +294,12 @@ def _two_columns(
     # Cast first: a stream that is renamed and then cast gives rows at a tenth of the speed.
     rows = rows.cast_column(image, Image(decode=False)).select_columns([image, label])
     renamed = {old: new for old, new in ((image, "image"), (label, "label")) if old != new}
-    return rows.rename_columns(renamed) if renamed else rows
+    return rows.rename_columns(renamed) if renamed else rows, (image, label)
+
+
+def cannot_be_read_on(source: Source, error: Exception) -> InputError:
+    """What to say of a source that could be opened and then, in spite of all retries, not read to its end."""
+    return InputError(f"{source.name}, split {source.split!r}, cannot be read any further: {client_says(error)}")
 
 
 def _no_split(dataset: str, split: str, names: list[str], error: Exception) -> InputError:

@@ -1,20 +1,22 @@
-"""A split that does not fit into memory: batches from a stream, shuffled by a buffer, decoded ahead of their use.
+"""A split that does not fit into memory: batches from a stream, shuffled as it is read, decoded ahead of their use.
 
-Every process reads the same stream of *undecoded* rows, in an order that is a function of (seed, epoch), cuts it into
-the same global batches, and decodes its own share of each. So all processes end an epoch at the same batch, and any
-number of them together sees what one process sees. (Splitting by examples, as ``datasets`` does it, also makes every
-process read all rows, but processes may run dry one before another.)
+The order of the rows is a function of (seed, epoch), see ``lanes``, and every process knows all of it. So all end an
+epoch at the same batch, however uneven the shards; any number of them together sees what one process sees; and to
+resume is to begin at a position. A process reads the lanes that its part of a batch comes from, and decodes that part
+in threads, which share the images among them.
 
-To resume, the rows of the batches consumed are read again and thrown away undecoded: exact, where the state that
-``datasets`` itself keeps forgets what its shuffle buffer held.
+What fails on the way from the Hub is tried again by its client and by ``datasets`` (``STREAMING_READ_MAX_RETRIES``
+and the intervals beside it in ``datasets.config``). When that was in vain the feed raises, before anything of the
+batch was used, so that a run can write a checkpoint and go on from it.
 """
 
 import atexit
+import os
 import queue
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any, Literal
@@ -24,14 +26,16 @@ from torch import Tensor
 
 from hf_transinv.data.batches import check_same_feed, share_of_batch
 from hf_transinv.data.columns import check_label
+from hf_transinv.data.lanes import Lanes, PieceLanes, StreamLane
 from hf_transinv.data.rows import RowDecoder
-from hf_transinv.data.sources import Source
+from hf_transinv.data.sources import Source, cannot_be_read_on
 from hf_transinv.errors import InputError
+from hf_transinv.hub_errors import READ_FAILURES
 
-BUFFER_SIZE = 2048  # rows, undecoded: ImageNet's JPEGs, 110 kB each, then take about 0.7 GB while they are shuffled
+BUFFER_SIZE = 2048  # rows, undecoded: ImageNet's JPEGs, 110 kB each, then take about 0.2 GB while they are shuffled
 _PREFETCH = 2  # batches; a third would only take memory, as one decoder serves them in order
-_INTERLEAVED_SHARDS = 10  # what `datasets` itself defaults to
-_THREADS = 4
+_READERS = 8  # threads that wait for the disk or the Hub
+_THREADS = min(8, os.cpu_count() or 1)  # threads that decode; beyond 8 the one that hands out the rows holds them up
 _POLL_SECONDS = 0.1  # how soon the reader notices that it shall stop
 
 
@@ -46,8 +50,8 @@ class _Batch:
 class StreamingFeed:
     """Endless shuffled batches of a stream, each process its share of every batch; the interface of ResidentFeed.
 
-    In the place of an image that is skipped stands the next good one of its global batch, so that batches keep their
-    size and positions their meaning. An epoch's rows beyond its last whole batch are dropped.
+    In the place of an image that is skipped stands the next good one of its lane's part of the batch, so that batches
+    keep their size and positions their meaning. An epoch's rows beyond its last whole batch are dropped.
 
     Attributes:
         image_size: side of the square images, in pixels.
@@ -79,7 +83,7 @@ class StreamingFeed:
             image_size: side in pixels to which all images are brought (shorter side resized, centre cut out); None
                 keeps them as they are, if all are squares of the size of the first one.
             on_bad_image: whether an image that cannot be decoded is an error, or skipped and counted.
-            buffer_size: rows among which the next one is drawn.
+            buffer_size: rows held undecoded while they are shuffled, by all processes together.
 
         Raises:
             InputError: the batch cannot be shared or is larger than the data, or the image size cannot be known.
@@ -87,8 +91,13 @@ class StreamingFeed:
         if not source.streaming:
             raise InputError(f"{source.name} was not opened as a stream. Open it with streaming.")
         self.share = share_of_batch(batch_size, rank, world)
-        if source.num_rows is not None and batch_size > source.num_rows:
-            raise _too_large(batch_size, source.num_rows)
+        self._lanes: Lanes
+        if source.pieces is None:
+            self._lanes = StreamLane(source.rows, source.num_rows, seed, buffer_size)
+        else:
+            self._lanes = PieceLanes(source.pieces, batch_size, seed, buffer_size)
+        if self._lanes.num_rows is not None and batch_size > self._lanes.num_rows:
+            raise _too_large(batch_size, self._lanes.num_rows)
         with closing(iter(source.rows)) as rows:
             self._decoder = RowDecoder.open(source, (row["image"] for row in rows), image_size, on_bad_image)
         self.source = source
@@ -99,26 +108,34 @@ class StreamingFeed:
         self.num_skipped = 0
         self.epoch = 0
         self.position = 0
-        # Several shards are interleaved into the buffer, at the price of the 5 s that `datasets` sleeps after each
-        # epoch for its threads to end; one shard need not pay it.
-        num_shards = min(source.rows.num_shards, _INTERLEAVED_SHARDS)
-        self._rows = source.rows.shuffle(seed=seed, buffer_size=buffer_size, max_buffer_input_shards=num_shards)
         self._reader: _Reader | None = None
+        self._waiting: _Batch | None = None
 
     @property
     def batches_per_epoch(self) -> int | None:
         """None when the source does not say how many rows it has."""
-        return None if self.source.num_rows is None else self.source.num_rows // self.batch_size
+        return None if self._lanes.num_rows is None else self._lanes.num_rows // self.batch_size
+
+    def wait(self) -> None:
+        """Waits until the next batch is decoded; the feed stays where it is.
+
+        Raises:
+            InputError: an image cannot be decoded or has another size, a label is missing or beyond the names, or the
+                source cannot be read any further.
+        """
+        if self._reader is None:
+            self._reader = _Reader(self._batches(self.epoch, self.position))
+        if self._waiting is None:
+            self._waiting = self._reader.next()
 
     def next_batch(self) -> tuple[Tensor, Tensor]:
         """Returns this process's share: images uint8 [B / world, 3, H, W] and labels int64 [B / world].
 
         Raises:
-            InputError: an image cannot be decoded or has another size, or a label is missing or beyond the names.
+            InputError: as `wait`.
         """
-        if self._reader is None:
-            self._reader = _Reader(self._batches(self.epoch, self.position))
-        batch = self._reader.next()
+        self.wait()
+        batch, self._waiting = self._waiting, None
         self.num_skipped += batch.num_skipped
         self.epoch, self.position = (self.epoch + 1, 0) if batch.ends_epoch else (self.epoch, self.position + 1)
         return batch.images, batch.labels
@@ -146,51 +163,74 @@ class StreamingFeed:
         """Stops reading ahead and waits until the thread has ended; the next batch would start it again."""
         if self._reader is not None:
             self._reader.close()
-            self._reader = None
+            self._reader = self._waiting = None
 
     def _batches(self, epoch: int, position: int) -> Iterator[_Batch]:
-        with ThreadPoolExecutor(_THREADS) as pool:
-            while True:
-                for number, (rows, ends_epoch) in enumerate(self._row_batches(epoch, position), position):
-                    yield self._decoded(pool, rows, epoch, number, ends_epoch)
-                epoch, position = epoch + 1, 0
+        readers = ThreadPoolExecutor(_READERS)
+        try:
+            with ThreadPoolExecutor(_THREADS) as pool:
+                while True:
+                    row_batches = self._row_batches(readers, epoch, position)
+                    for number, (rows, ends_epoch) in enumerate(row_batches, position):
+                        yield self._decoded(pool, rows, epoch, number, ends_epoch)
+                    epoch, position = epoch + 1, 0
+        finally:
+            readers.shutdown(cancel_futures=True)
 
-    def _row_batches(self, epoch: int, position: int) -> Iterator[tuple[list[dict[str, Any]], bool]]:
-        """Yields the epoch's global batches from a position on, and whether each is the last."""
-        self._rows.set_epoch(epoch)
-        with closing(iter(self._rows)) as stream:
-            num_skipped = sum(1 for _ in islice(stream, position * self.batch_size))
-            rows = list(islice(stream, self.batch_size))
-            if len(rows) < self.batch_size:
-                raise _too_large(self.batch_size, num_skipped + len(rows))
-            while len(rows) == self.batch_size:
-                following = list(islice(stream, self.batch_size))
-                yield rows, len(following) < self.batch_size
-                rows = following
+    def _row_batches(
+        self, readers: ThreadPoolExecutor, epoch: int, position: int
+    ) -> Iterator[tuple[dict[int, Any], bool]]:
+        """Yields of the epoch's global batches from a position on the rows of this process's lanes, by their place in
+        the batch, and whether it is the epoch's last batch."""
+        width = self.batch_size // self._lanes.count
+        lanes = range(self.share.start // width, -(-self.share.stop // width))
+        places = range(lanes.start * width, lanes.stop * width)
+        with ExitStack() as opened:
+            try:
+                streams = [self._lanes.rows(readers, epoch, lane, position * width) for lane in lanes]
+                for stream in streams:
+                    opened.enter_context(closing(stream))
+                rows = _take(streams, width)
+                if len(rows) < len(places):
+                    raise _too_large(self.batch_size, position * width + len(rows))
+                while len(rows) == len(places):
+                    following = _take(streams, width)
+                    yield dict(zip(places, rows, strict=True)), len(following) < len(places)
+                    rows = following
+            except READ_FAILURES as error:
+                raise error if isinstance(error, InputError) else cannot_be_read_on(self.source, error) from error
 
     def _decoded(
-        self, pool: ThreadPoolExecutor, rows: list[dict[str, Any]], epoch: int, number: int, ends_epoch: bool
+        self, pool: ThreadPoolExecutor, rows: dict[int, Any], epoch: int, number: int, ends_epoch: bool
     ) -> _Batch:
         own = range(self.share.start, self.share.stop)
-        names = [self._where(row["image"], epoch, number * self.batch_size + index) for index, row in enumerate(rows)]
-        strides = [own[first::_THREADS] for first in range(_THREADS)]  # few large tasks: small images decode in 40 us
-        decoded = pool.map(lambda stride: [self._decoder(rows[i]["image"], names[i]) for i in stride], strides)
+        first = number * self.batch_size
+        strides = [own[start::_THREADS] for start in range(_THREADS)]  # few large tasks: small images decode in 40 us
+        decode = self._decode
+        decoded = pool.map(lambda stride: [decode(rows[place], epoch, first + place) for place in stride], strides)
         found = dict(zip(chain(*strides), chain(*decoded), strict=True))
-        images, labels = [], []
-        for index in own:
-            good, image = (index, found[index]) if found[index] is not None else self._next_good(rows, names, index)
-            images.append(image)
-            labels.append(check_label(rows[good]["label"], self.label_names, names[good]))
-        skipped = sum(image is None for image in found.values())
+        pairs = [found[place] or self._next_good(rows, place, epoch, first) for place in own]
+        skipped = sum(pair is None for pair in found.values())
+        images, labels = zip(*pairs, strict=True)
         return _Batch(torch.stack(images), torch.tensor(labels, dtype=torch.int64), skipped, ends_epoch)
 
-    def _next_good(self, rows: list[dict[str, Any]], names: list[str], bad: int) -> tuple[int, Tensor]:
-        for step in range(1, len(rows)):
-            index = (bad + step) % len(rows)
-            image = self._decoder(rows[index]["image"], names[index])
-            if image is not None:
-                return index, image
-        raise InputError(f"{names[bad]}: no image of its batch of {len(rows)} can be decoded. Repair the data.")
+    def _decode(self, row: Any, epoch: int, number: int) -> tuple[Tensor, int] | None:
+        """Returns image and label, or None for a bad image that is to be skipped."""
+        cell = row["image"]
+        where = self._where(cell, epoch, number)
+        image = self._decoder(cell, where)
+        return None if image is None else (image, check_label(row["label"], self.label_names, where))
+
+    def _next_good(self, rows: dict[int, Any], bad: int, epoch: int, first: int) -> tuple[Tensor, int]:
+        width = self.batch_size // self._lanes.count
+        lane = bad // width * width
+        for step in range(1, width):
+            place = lane + (bad - lane + step) % width
+            pair = self._decode(rows[place], epoch, first + place)
+            if pair is not None:
+                return pair
+        where = self._where(rows[bad]["image"], epoch, first + bad)
+        raise InputError(f"{where}: no image of its part of the batch, {width} rows, can be decoded. Repair the data.")
 
     def _where(self, cell: dict[str, Any] | None, epoch: int, number: int) -> str:
         path = "" if cell is None or not cell["path"] else f" ({cell['path']})"
@@ -238,6 +278,10 @@ class _Reader:
             except queue.Full:
                 continue
         return False
+
+
+def _take(streams: list[Iterator[Any]], width: int) -> list[Any]:
+    return [row for stream in streams for row in islice(stream, width)]
 
 
 def _too_large(batch_size: int, num_rows: int) -> InputError:

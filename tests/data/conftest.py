@@ -40,24 +40,25 @@ def write_parquet(tmp_path: Path) -> Callable[..., str]:
         label_type: Any = None,
         names: Sequence[str] = ("cat", "dog"),
         file_name: str = "train.parquet",
+        row_group: int | None = None,
     ) -> str:
         features = datasets.Features(
             {"image": datasets.Image(), "label": label_type or datasets.ClassLabel(names=list(names))}
         )
         cells = [None if image is None else {"bytes": image, "path": None} for image in images]
         path = tmp_path / file_name
-        datasets.Dataset.from_dict({"image": cells, "label": list(labels)}, features).to_parquet(path)
+        datasets.Dataset.from_dict({"image": cells, "label": list(labels)}, features).to_parquet(path, row_group)
         return str(path)
 
     return write
 
 
 @pytest.fixture
-def numbered_parquet(write_parquet: Callable[..., str]) -> Callable[[int], str]:
+def numbered_parquet(write_parquet: Callable[..., str]) -> Callable[..., str]:
     """Writes n rows whose images and labels say their number; the label of row i is i % 2."""
 
-    def write(num_rows: int) -> str:
+    def write(num_rows: int, **options: Any) -> str:
         images = [encode(numbered_pixels(row)) for row in range(num_rows)]
-        return write_parquet(images, [row % 2 for row in range(num_rows)])
+        return write_parquet(images, [row % 2 for row in range(num_rows)], **options)
 
     return write

@@ -16,9 +16,11 @@ from tests.data.conftest import encode, numbered_pixels
 _NUM_ROWS = 23
 
 
-@pytest.fixture
-def source(numbered_parquet: Callable) -> Source:
-    return open_source(numbered_parquet(_NUM_ROWS), streaming=True)
+@pytest.fixture(params=["pieces", "from its beginning"])
+def source(request: pytest.FixtureRequest, numbered_parquet: Callable) -> Source:
+    """23 rows in 12 row groups; or the same as a stream of which no more is known."""
+    opened = open_source(numbered_parquet(_NUM_ROWS, row_group=2), streaming=True)
+    return opened if request.param == "pieces" else replace(opened, pieces=None)
 
 
 @pytest.fixture
@@ -53,8 +55,8 @@ def test_images_are_decoded_exactly(source: Source, open_feed: Callable) -> None
         assert torch.equal(image.permute(1, 2, 0), expected)
 
 
-def test_the_order_is_that_of_datasets_shuffle(source: Source, open_feed: Callable) -> None:
-    feed = open_feed(source, 5, seed=3)
+def test_the_order_of_a_stream_is_that_of_datasets_shuffle(source: Source, open_feed: Callable) -> None:
+    feed = open_feed(replace(source, pieces=None), 5, seed=3)
     shuffled = source.rows.shuffle(seed=3, buffer_size=8, max_buffer_input_shards=1)
     for epoch in range(2):
         shuffled.set_epoch(epoch)
@@ -67,7 +69,7 @@ def test_an_epoch_covers_whole_batches_without_repetition(
     source: Source, open_feed: Callable, knows_length: bool
 ) -> None:
     feed = open_feed(replace(source, num_rows=_NUM_ROWS if knows_length else None), 5, 0)
-    assert feed.batches_per_epoch == (4 if knows_length else None)
+    assert feed.batches_per_epoch == (4 if knows_length or source.pieces else None)
     epochs = []
     for epoch in range(3):
         assert feed.epoch == epoch and feed.position == 0
@@ -76,7 +78,7 @@ def test_an_epoch_covers_whole_batches_without_repetition(
     assert epochs[0] != epochs[1] != epochs[2]
 
 
-@pytest.mark.parametrize("world", [2, 4])
+@pytest.mark.parametrize("world", [2, 4])  # of a batch of 8, which has 2 lanes
 def test_the_shares_of_all_processes_are_the_batch_of_one(source: Source, open_feed: Callable, world: int) -> None:
     alone = _rows_of(open_feed(source, 8, 3), 5)
     shares = [_rows_of(open_feed(source, 8, 3, rank, world), 5) for rank in range(world)]
@@ -157,7 +159,7 @@ def test_batches_that_cannot_be_are_refused(source: Source, open_feed: Callable)
     with pytest.raises(InputError, match="larger than the data"):
         open_feed(source, _NUM_ROWS + 1, 0)
     with pytest.raises(InputError, match="larger than the data"):
-        open_feed(replace(source, num_rows=None), _NUM_ROWS + 1, 0).next_batch()
+        open_feed(replace(source, num_rows=None, pieces=None), _NUM_ROWS + 1, 0).next_batch()
     with pytest.raises(InputError, match="shared"):
         open_feed(source, 5, 0, 0, 2)
 

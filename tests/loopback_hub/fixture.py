@@ -34,3 +34,15 @@ def hub_here(hub: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     huggingface_hub.close_session()
     yield hub
     huggingface_hub.close_session()
+
+
+@pytest.fixture
+def hub_of_datasets(hub_here: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoopbackHub:
+    """`hub_here` that `datasets` uses too; it, too, has read its environment when it was imported."""
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_ENDPOINT", hub_here.endpoint)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets_cache")
+    monkeypatch.setattr(datasets.config, "USE_PARQUET_EXPORT", False)
+    huggingface_hub.HfFileSystem.clear_instance_cache()
+    return hub_here
