@@ -1,0 +1,198 @@
+"""Every method, ready to take its real turns: the library's objectives and Trainer, on images that are on the device.
+
+Each is as `recipes/train.py --method NAME` has it by default, under crop and flip. What is particular:
+
+    teachers       networks of the student's architecture with random weights, frozen; TeachAugment's is the average
+    peers          one, of the student's architecture
+    hard           the phases of both players have `inner_steps` turns each (`hard_most_turns`); in a run its
+                   thresholds end them sooner or later
+    teachaugment   before the first copy of its augmentation
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from torch import nn
+
+from hf_transinv.augment.learned import AugmentationConfig, AugmentationPanel
+from hf_transinv.augment.policies.augmix import AugMix
+from hf_transinv.augment.teachaugment import TeachAugmentation
+from hf_transinv.augment.warps import AugmenterConfig, build_augmenter
+from hf_transinv.benchmark.bounds import Turn
+from hf_transinv.benchmark.config import BenchmarkConfig
+from hf_transinv.benchmark.pictures import class_names
+from hf_transinv.benchmark.timing import Stopwatch, repeats
+from hf_transinv.data.crops import OrdinaryAugmentation
+from hf_transinv.data.resident import ResidentFeed, ResidentSplit
+from hf_transinv.methods import TITLES
+from hf_transinv.models.classifier import Classifier, open_classifier
+from hf_transinv.models.teacher import EMATeacher, Teacher
+from hf_transinv.objectives.augmix import AugMixConsistency, AugMixConsistencyConfig
+from hf_transinv.objectives.base import Objective
+from hf_transinv.objectives.distillation import Distillation, DistillationConfig
+from hf_transinv.objectives.hard import Hard, HardConfig
+from hf_transinv.objectives.invariant import InvariantConfig, InvariantTraining
+from hf_transinv.objectives.multi_invariant import MultiInvariantConfig, MultiInvariantTraining
+from hf_transinv.objectives.mutual import MutualLearning
+from hf_transinv.objectives.supervised import Supervised
+from hf_transinv.objectives.teachaugment import TeachAugment, TeachAugmentConfig
+from hf_transinv.objectives.transinv import TransInv, TransInvConfig
+from hf_transinv.trainer import Trainer
+
+PLAIN = "plain training (crop + flip)"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A run to be measured.
+
+    Attributes:
+        title: in the table.
+        method: as `methods` names it; "supervised" is plain training.
+        num_teachers: for methods that have teachers.
+    """
+
+    title: str
+    method: str
+    num_teachers: int = 1
+
+
+def entries(config: BenchmarkConfig) -> list[Entry]:
+    """Plain training, and the methods in the order they were asked for; TransInv for each number of teachers."""
+    found = [Entry(PLAIN, "supervised")]
+    for method in config.methods:
+        if method == "transinv":
+            found += [
+                Entry(f"{TITLES[method]}, {count} teacher{'s' * (count > 1)}", method, count)
+                for count in config.teacher_counts
+            ]
+        else:
+            found.append(Entry(TITLES[method], method))
+    return found
+
+
+def build_objective(entry: Entry, config: BenchmarkConfig, device: torch.device) -> Objective:
+    """The method with new networks, its teachers on the device.
+
+    Raises:
+        InputError: the student cannot be built.
+    """
+    set_seed(config.seed)
+    student, networks = _network(config), (_network(config) for _ in range(entry.num_teachers))
+    match entry.method:
+        case "augmix":
+            return AugMixConsistency(student, AugMixConsistencyConfig(), (AugMix(),))
+        case "ait":
+            return InvariantTraining(student, InvariantConfig())
+        case "multi_ait":
+            return MultiInvariantTraining([student, *networks], MultiInvariantConfig())
+        case "mutual":
+            return MutualLearning([student, *networks])
+        case "distillation":
+            top_k = min(DistillationConfig.distill_top_k, config.num_classes)
+            return Distillation(student, _teachers(networks, device), DistillationConfig(distill_top_k=top_k))
+        case "hard":
+            augmenter = build_augmenter(AugmenterConfig(), (config.image_size, config.image_size))
+            turns = {"hard_most_turns": config.inner_steps, "hard_look_every": config.inner_steps}
+            return Hard(student, augmenter, _teachers(networks, device)[0], HardConfig(**turns))
+        case "transinv":
+            panel = AugmentationPanel(entry.num_teachers, AugmentationConfig())
+            method = TransInvConfig(inner_steps=config.inner_steps)
+            return TransInv(Supervised(student), panel, _teachers(networks, device), method)
+        case "teachaugment":
+            steps, method = config.train.max_steps, TeachAugmentConfig(teach_inner_steps=config.inner_steps)
+            colours = student.mean.flatten().tolist(), student.std.flatten().tolist()
+            augmentation = TeachAugmentation(config.num_classes, *colours)
+            average = EMATeacher(student).to(device)
+            return TeachAugment(Supervised(student), augmentation, average, method, steps, steps)
+    return Supervised(student)
+
+
+def _network(config: BenchmarkConfig) -> Classifier:
+    names = class_names(config.num_classes)
+    return open_classifier(config.student, num_classes=len(names), label_names=names, pretrained=False)
+
+
+def _teachers(networks: Iterator[Classifier], device: torch.device) -> nn.ModuleList:
+    return nn.ModuleList(Teacher(network) for network in networks).to(device)
+
+
+def build_trainer(
+    objective: Objective, config: BenchmarkConfig, accelerator: Accelerator, split: ResidentSplit
+) -> Trainer:
+    """The library's Trainer; each network is shown `batch_size` images a turn."""
+    batch_size = config.batch_size // objective.variants_a_network
+    feeds = {
+        player: ResidentFeed(split, batch_size, config.seed + order)
+        for order, player in enumerate(("student", "augmentation"))
+    }
+    steps, per_epoch = config.train.max_steps, feeds["student"].batches_per_epoch
+    # The folder is for records and checkpoints, which single turns do not write.
+    folder = Path(".")
+    return Trainer(
+        accelerator, objective, feeds, OrdinaryAugmentation(), config.train, steps, per_epoch, folder, objective.name
+    )
+
+
+@dataclass
+class Runner:
+    """A run that is measured.
+
+    Attributes:
+        entry: what runs.
+        trainer: takes its turns.
+        cycle: turns until their order repeats.
+        turns_a_round: whole cycles.
+        rounds: who played and how many seconds it took, turn by turn, of each round.
+        peak_memory: bytes that each kind of turn needs on a GPU, weights and optimizers of this run included, other
+            runs and the data set not; empty on other devices.
+    """
+
+    entry: Entry
+    trainer: Trainer
+    cycle: int
+    turns_a_round: int = 0
+    rounds: list[list[tuple[Turn, float]]] = field(default_factory=list)
+    peak_memory: dict[Turn, int] = field(default_factory=dict)
+
+    @classmethod
+    def start(cls, entry: Entry, config: BenchmarkConfig, accelerator: Accelerator, split: ResidentSplit) -> "Runner":
+        """Built and warmed up; a round has `inner_steps` turns of the student and lasts `seconds`, at least."""
+        device = accelerator.device
+        before = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
+        objective = build_objective(entry, config, device)
+        cycle = 2 * config.inner_steps if entry.method == "hard" else len(objective.turns)
+        runner = cls(entry, build_trainer(objective, config, accelerator, split), cycle)
+        runner.take_turns(cycle)
+        played = [lap for _ in range(cycle) for lap in runner._take_weighed_turn(before)]
+        student_turns, seconds = sum("student" in turn for turn, _ in played), sum(lap for _, lap in played)
+        runner.turns_a_round = cycle * max(
+            repeats(config.inner_steps, student_turns), repeats(config.seconds, seconds)
+        )
+        return runner
+
+    def take_turns(self, count: int) -> list[tuple[Turn, float]]:
+        """Who played and how many seconds it took, of so many turns in a row."""
+        trainer, played = self.trainer, []
+        watch = Stopwatch(trainer.accelerator.device)
+        watch.mark()
+        for _ in range(count):
+            played.append(trainer.objective.next_turn(trainer.turn))
+            trainer.take_turn()
+            watch.mark()
+        return list(zip(played, watch.laps(), strict=True))
+
+    def _take_weighed_turn(self, before: int) -> list[tuple[Turn, float]]:
+        """One turn, its peak of memory above `before` noted: not among those that count, since looking takes time."""
+        device = self.trainer.accelerator.device
+        if device.type != "cuda":
+            return self.take_turns(1)
+        torch.cuda.reset_peak_memory_stats(device)
+        played = self.take_turns(1)
+        turn, peak = played[0][0], torch.cuda.max_memory_allocated(device) - before
+        self.peak_memory[turn] = max(peak, self.peak_memory.get(turn, 0))
+        return played
