@@ -5,23 +5,39 @@ import errno
 import logging
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import DistributedType, broadcast_object_list
 
 from hf_transinv.augment.corruptions import CORRUPTIONS
 from hf_transinv.config import OutputConfig
 from hf_transinv.errors import InputError
+from hf_transinv.signals import ProcessLost, noticing_lost_processes
 from hf_transinv.trainer import TrainingDiverged
 
 # What may differ when a run is resumed: where it reports to, not what it computes.
 _FREE_ON_RESUME = {
     *("resume_from", "output_dir", "report_to", "eval_batch_size"),
     *("push_to_hub", "private", "hub_revision", "push_every", "license"),
+}
+# accelerate's environment variable -> what was asked for, and why a run cannot do it.
+_REFUSED = {
+    "ACCELERATE_USE_DEEPSPEED": (
+        "DeepSpeed",
+        "its engine takes one model an Accelerator, and a run trains several (a student and an augmentation, or two "
+        "students), each with an optimizer of its own",
+    ),
+    "ACCELERATE_USE_MEGATRON_LM": ("Megatron-LM", "it trains its own language models, no image classifiers"),
+    "ACCELERATE_USE_PARALLELISM_CONFIG": (
+        "a parallelism_config (tensor, context or sequence parallelism)",
+        "the run gives each process images of its own, and those processes share theirs",
+    ),
 }
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -32,32 +48,40 @@ class Stopped(Exception):
 
 @contextlib.contextmanager
 def clear_errors() -> Iterator[None]:
-    """End the process with one line instead of a traceback when the input is at fault."""
+    """End the process with one line instead of a traceback when the input is at fault, or another process is gone."""
     try:
-        yield
+        with noticing_lost_processes():
+            yield
     except (InputError, TrainingDiverged) as error:
-        sys.stdout.flush()
-        sys.stderr.write(f"\nerror: {' '.join(str(error).split())}\n")
-        sys.exit(2 if isinstance(error, InputError) else 3)
+        _end(f"error: {' '.join(str(error).split())}", 2 if isinstance(error, InputError) else 3)
     except OSError as error:
         if error.errno not in _DISK_FULL:
             raise
-        sys.stdout.flush()
-        sys.stderr.write(f"\nerror: {error}. Is the disk full? Checkpoints that were written before are whole\n")
-        sys.exit(2)
+        _end(f"error: {error}. Is the disk full? Checkpoints that were written before are whole", 2)
+    except ProcessLost as error:
+        _end(f"error: {' '.join(str(error).split())}", 4)
     except Stopped as stop:
-        sys.stdout.flush()
-        sys.stderr.write(f"\n{stop}\n")
-        sys.exit(130)
+        _end(str(stop), 130)
+
+
+def _end(message: str, code: int) -> NoReturn:
+    sys.stdout.flush()
+    sys.stderr.write(f"\n{message}\n")
+    sys.stderr.flush()
+    if torch.distributed.is_initialized():
+        os._exit(code)  # a process group that others may have left cannot be taken down: Gloo aborts, NCCL waits
+    sys.exit(code)
 
 
 def start_accelerator(output: OutputConfig) -> Accelerator:
     """An Accelerator that has the processes it was asked for.
 
     Raises:
-        InputError: the launcher was asked for several processes and started one, or a tracker is not installed.
+        InputError: the launcher was asked for several processes and started one, or for what does not work with two
+            players; or a tracker is not installed.
     """
     report_to = None if output.report_to == "none" else output.report_to
+    _refuse_launch()
     accelerator = Accelerator(log_with=report_to, project_dir=output.output_dir or "outputs")
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.INFO if accelerator.is_main_process else 30)
     for noisy in ("httpx", "httpx2", "datasets", "timm", "huggingface_hub", "torch.distributed"):
@@ -70,9 +94,47 @@ def start_accelerator(output: OutputConfig) -> Accelerator:
             "several processes were asked for and one is running: accelerate launch starts only one on a CPU. "
             "Launch with: ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 RECIPE ..."
         )
+    _refuse_shards(accelerator, output)
     if report_to and not accelerator.log_with:
         raise InputError(f"report_to {report_to}: that package is not installed; pip install {report_to}")
     return accelerator
+
+
+def _refuse_launch() -> None:
+    """What accelerate launch can be asked for and a run of several players cannot do, by the launcher's variables."""
+    for variable, (asked, reason) in _REFUSED.items():
+        if os.environ.get(variable, "false").lower() in ("true", "1"):
+            raise InputError(
+                f"{asked} was asked for: {reason}. Use MULTI_GPU (DDP), or FSDP version 2 where the student does not "
+                "fit; recipes/accelerate/ has both"
+            )
+    steps = os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")
+    if steps != "1":
+        raise InputError(
+            f"accelerate launch was given gradient_accumulation_steps {steps}: give it to the recipe instead "
+            "(--gradient_accumulation_steps), which splits batch_size into so many micro-batches"
+        )
+
+
+def _refuse_shards(accelerator: Accelerator, output: OutputConfig) -> None:
+    if accelerator.distributed_type == DistributedType.XLA:
+        raise InputError("a TPU was asked for: runs share buffers by torch.distributed, which XLA does not serve")
+    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true" and not accelerator.is_fsdp2:
+        if accelerator.distributed_type == DistributedType.FSDP:
+            raise InputError("FSDP version 1 was asked for: only version 2 is supported (fsdp_version: 2)")
+        raise InputError(
+            "FSDP was asked for, and accelerate shards among several GPUs only: on a CPU, and in one process, it "
+            "would silently train whole copies. Launch without FSDP"
+        )
+    if accelerator.is_fsdp2 and accelerator.state.fsdp_plugin.cpu_ram_efficient_loading:
+        raise InputError(
+            "fsdp_cpu_ram_efficient_loading: accelerate then cannot place the buffers of BatchNorm; set it to false"
+        )
+    if accelerator.is_fsdp2 and output.push_every:
+        raise InputError(
+            "push_every: one process alone pushes while training goes on, and a sharded student lies on all of them; "
+            "leave it out: push_to_hub publishes the finished one"
+        )
 
 
 def agree(accelerator: Accelerator, decide: Callable[[], Any]) -> Any:
@@ -108,15 +170,14 @@ def output_folder(output: OutputConfig, recipe: str) -> Path:
             raise InputError(
                 f"checkpoint {output.resume_from} is not one of the run in {folder}; leave out --output_dir"
             )
-        if not (folder / "run.json").exists():
+        if not os.path.exists(folder / "run.json"):
             raise InputError(f"{folder} holds no run to resume (no run.json)")
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    elif os.path.exists(folder) and (not folder.is_dir() or any(path.suffix != ".part" for path in folder.iterdir())):
         hint = " or --resume_from latest" if (folder / "run.json").exists() else ""
         raise InputError(f"{folder} is not empty and would be overwritten; give another --output_dir{hint}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / ".writable").touch()
-        (folder / ".writable").unlink()
+        tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise InputError(f"output folder {folder} cannot be written: {error.strerror}") from error
     return folder

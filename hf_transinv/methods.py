@@ -23,7 +23,7 @@ from hf_transinv.command_line import parse
 from hf_transinv.config import DataConfig, OutputConfig, StudentConfig, TrainConfig, as_dict
 from hf_transinv.errors import InputError
 from hf_transinv.models.classifier import Classifier, open_classifier
-from hf_transinv.models.teacher import EMATeacher, build_teachers
+from hf_transinv.models.teacher import EMATeacher, build_teachers, place_teachers
 from hf_transinv.objectives.augmix import AugMixConsistency, AugMixConsistencyConfig
 from hf_transinv.objectives.base import Objective
 from hf_transinv.objectives.distillation import Distillation, DistillationConfig, shared_columns
@@ -217,7 +217,8 @@ class MethodBuilder:
                 if unknown
                 else f"no teachers: {self.method.title} needs at least one name, --teachers ID"
             )
-        return build_teachers(names, student, self.names.ema_decay).to(self.session.accelerator.device)
+        teachers = build_teachers(names, student, self.names.ema_decay)
+        return place_teachers(teachers, self.session.accelerator.device, self.names.teacher_device)
 
     def _hard(self, student: Classifier) -> Hard:
         teachers = self._teachers(student, self.names.teachers)

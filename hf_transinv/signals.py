@@ -1,12 +1,40 @@
-"""Ending a run in good order: a signal asks, the loop stops between two turns, on all processes alike."""
+"""Ending a run in good order: a signal asks, the loop stops between two turns, on all processes alike.
+
+A process that has lost another one cannot end in good order; it says so and ends at once.
+"""
 
 import contextlib
 import signal
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+
+
+class ProcessLost(RuntimeError):
+    """Another process of the run has ended, or cannot be reached any more."""
+
+
+@contextlib.contextmanager
+def noticing_lost_processes() -> Iterator[None]:
+    """Tell what torch.distributed says when another process is gone from every other error.
+
+    Gloo's errors have no type of their own; they name their source file.
+
+    Raises:
+        ProcessLost: instead of the library's error.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, torch.distributed.DistError) and "/gloo/" not in str(error):
+            raise
+        raise ProcessLost(
+            "another process of this run has ended or cannot be reached; what it wrote says why. Go on from the last "
+            f"checkpoint with the same command, --output_dir and --resume_from latest ({error})"
+        ) from error
 
 
 class StopRequest:
@@ -24,11 +52,12 @@ class StopRequest:
         for number, handler in self._earlier.items():
             signal.signal(number, handler)
 
-    def made(self, accelerator: Accelerator) -> bool:
-        """Whether any process was asked to stop; all of them must ask together."""
+    def made(self, accelerator: Accelerator, must_stop: bool = False) -> bool:
+        """Whether any process was asked to stop, or must by itself; all of them must ask together."""
+        must_stop = must_stop or self._signalled
         if accelerator.num_processes == 1:
-            return self._signalled
-        flag = torch.tensor(float(self._signalled), device=accelerator.device)
+            return must_stop
+        flag = torch.tensor(float(must_stop), device=accelerator.device)
         return bool(accelerator.reduce(flag, "sum") > 0)
 
     def _note(self, number: int, frame: Any) -> None:

@@ -2,7 +2,7 @@
 
 from hf_transinv.models import cifar_resnet, wide_resnet
 from hf_transinv.models.classifier import Classifier, open_classifier
-from hf_transinv.models.teacher import EMATeacher, Teacher, build_teachers
+from hf_transinv.models.teacher import EMATeacher, Teacher, build_teachers, place_teachers
 
 __all__ = [
     "Classifier",
@@ -11,5 +11,6 @@ __all__ = [
     "build_teachers",
     "cifar_resnet",
     "open_classifier",
+    "place_teachers",
     "wide_resnet",
 ]

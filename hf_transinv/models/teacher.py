@@ -7,11 +7,12 @@ averaged too.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from hf_transinv.errors import InputError
 from hf_transinv.models.classifier import Classifier, open_classifier
@@ -46,8 +47,11 @@ class Teacher(nn.Module):
         return super().train(False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images [B, 3, h, w] in [0, 1] -> logits [B, num_classes], differentiable with respect to the images."""
-        return self.classifier(images)
+        """Images [B, 3, h, w] in [0, 1] -> logits [B, num_classes], differentiable with respect to the images.
+
+        The teacher answers on its own device; images go there and logits come back to theirs, and so do gradients.
+        """
+        return self.classifier(images.to(self.classifier.mean.device)).to(images.device)
 
 
 class EMATeacher(Teacher):
@@ -72,10 +76,14 @@ class EMATeacher(Teacher):
 
     @torch.no_grad()
     def update(self, student: Classifier) -> None:
-        """One step towards `student` (unwrapped, on the same device); integer buffers are copied."""
+        """One step towards `student` (unwrapped, on the same device); integer buffers are copied.
+
+        A sharded student's weights are gathered for it, by all processes together: the average itself is whole.
+        """
         # (1 - d) stays a tensor: reading the count back would make the host wait for the device at every step.
         weight = (9.0 / (10.0 + self.num_updates.float())).clamp(min=1.0 - self.decay)
-        pairs = list(zip(_tensors(self.classifier), _tensors(student), strict=True))
+        newest = (new.full_tensor() if isinstance(new, DTensor) else new for new in _tensors(student))
+        pairs = list(zip(_tensors(self.classifier), newest, strict=True))
         averages = [own for own, _ in pairs if own.is_floating_point()]
         step = torch._foreach_sub([new for own, new in pairs if own.is_floating_point()], averages)
         torch._foreach_mul_(step, weight)
@@ -84,6 +92,30 @@ class EMATeacher(Teacher):
             if not own.is_floating_point():
                 own.copy_(new)
         self.num_updates += 1
+
+
+@torch.no_grad()
+def fault_of(teacher: Teacher, images: Tensor) -> str | None:
+    """What is wrong with a teacher whose answers to images [B, 3, h, w] are not all finite; None: they are."""
+    if teacher(images).isfinite().all():
+        return None
+    state = teacher.classifier.network.state_dict()
+    spoilt = [name for name, x in state.items() if x.is_floating_point() and not x.isfinite().all()]
+    answers = f"teacher {teacher.name} answers with numbers that are not finite"
+    if spoilt:
+        return f"{answers}, and so is its weight {spoilt[0]}: fetch its file again, or leave this teacher out"
+    return (
+        f"{answers}, and its weights are finite: it overflows. Launch with --mixed_precision bf16 or no, or leave "
+        "this teacher out"
+    )
+
+
+def check_answers(teachers: Iterable[Teacher], images: Tensor) -> None:
+    """Raises InputError when a teacher, each asked once, does not answer images [B, 3, h, w] with finite numbers."""
+    for teacher in dict.fromkeys(teachers):
+        fault = fault_of(teacher, images)
+        if fault:
+            raise InputError(fault)
 
 
 def _tensors(module: nn.Module) -> chain[Tensor]:
@@ -107,3 +139,19 @@ def build_teachers(names: Sequence[str], student: Classifier, ema_decay: float =
         if name not in panel:
             panel[name] = EMATeacher(student, ema_decay) if name == "ema" else Teacher(open_classifier(name))
     return nn.ModuleList(panel[name] for name in names)
+
+
+def place_teachers(
+    teachers: nn.ModuleList, device: torch.device, frozen_device: torch.device | str | None = None
+) -> nn.ModuleList:
+    """Move the panel, in place: averages to `device`, where their student is; the others to `frozen_device`.
+
+    Args:
+        teachers: of `build_teachers`.
+        device: the student's.
+        frozen_device: None: the same.
+    """
+    for teacher in teachers:
+        is_average = isinstance(teacher, EMATeacher)
+        teacher.to(device if is_average or frozen_device is None else frozen_device)
+    return teachers
