@@ -25,8 +25,10 @@ from hf_transinv.augment.learned import AugmentationConfig, AugmentationPanel
 from hf_transinv.augment.primitives import PrimitiveConfig
 from hf_transinv.errors import InputError
 from hf_transinv.models.classifier import Classifier
-from hf_transinv.record import write_json
+from hf_transinv.models.size_limit import no_larger_than, stored_elements
+from hf_transinv.record import read_json, write_json
 from hf_transinv.run_state import plain_state
+from hf_transinv.whole import whole_file
 
 _MARK = "hf_transinv"
 
@@ -54,8 +56,8 @@ def export_classifier(
     folder = Path(folder)
     _refuse_foreign(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # of an export that was killed
     partial.mkdir()
     try:
         network = copy.deepcopy(classifier.network).cpu().to(memory_format=torch.contiguous_format)
@@ -133,7 +135,7 @@ def _save_transformers(network: nn.Module, classifier: Classifier, folder: Path,
 
 def _put_in_place(partial: Path, folder: Path) -> None:
     """Rename `partial` to `folder`; an older export steps aside first and goes only when the new one stands."""
-    older = folder.with_name(f".{folder.name}.{os.getpid()}.older")
+    older = folder.with_name(f".{folder.name}.older")
     shutil.rmtree(older, ignore_errors=True)
     if folder.exists():
         os.replace(folder, older)
@@ -151,9 +153,17 @@ def save_augmentation(panel: AugmentationPanel, teacher_names: Sequence[str], fo
 
 
 def save_weights(augmentation: nn.Module, folder: Path) -> None:
-    """Write what any learned augmentation is made of: augmentation.safetensors."""
+    """Write what any learned augmentation is made of: augmentation.safetensors.
+
+    Raises:
+        InputError: the disk is full.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(plain_state(augmentation), folder / "augmentation.safetensors")
+    try:
+        with whole_file(folder / "augmentation.safetensors") as partial:
+            save_file(plain_state(augmentation), partial)
+    except SafetensorError as error:
+        raise InputError(f"{folder} could not be written ({error}). Is the disk full?") from error
 
 
 def load_augmentation(folder: str | Path) -> AugmentationPanel:
@@ -164,7 +174,7 @@ def load_augmentation(folder: str | Path) -> AugmentationPanel:
     """
     folder = Path(folder)
     try:
-        saved = json.loads((folder / "config.json").read_text())
+        saved = read_json(folder / "config.json")
         fields = saved["augmentation"]
         config = AugmentationConfig(
             **{
@@ -173,8 +183,9 @@ def load_augmentation(folder: str | Path) -> AugmentationPanel:
                 "primitive": PrimitiveConfig(**fields["primitive"]),
             }
         )
-        panel = AugmentationPanel(len(saved["teachers"]), config)
+        with no_larger_than(stored_elements(folder), str(folder)):
+            panel = AugmentationPanel(len(saved["teachers"]), config)
         panel.load_state_dict(load_file(folder / "augmentation.safetensors"))
-    except (OSError, KeyError, TypeError, RuntimeError, ValueError, SafetensorError) as error:
+    except (OSError, LookupError, TypeError, AttributeError, RuntimeError, ValueError, SafetensorError) as error:
         raise InputError(f"{folder} holds no learned augmentation that can be loaded: {error}") from error
     return panel

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hf_transinv.errors import InputError
-from hf_transinv.figures import COLORS, DOTS_PER_INCH
+from hf_transinv.figures import COLORS, save_figure
 
 MARKERS = ("o", "s", "^", "D")
 PANEL_COLUMNS = 3
@@ -62,10 +62,7 @@ def plot_comparison(entries: Sequence[Mapping[str, Any]], path: str | Path) -> P
     else:
         panels[0].set_yticks(range(len(titles)), titles)
         panels[0].set_ylim(len(titles) - 0.5, -0.5)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=DOTS_PER_INCH)
-    return path
+    return save_figure(figure, path)
 
 
 def _legend(figure: Figure, panels: Sequence[Axes], titles: Sequence[str]) -> None:

@@ -26,6 +26,7 @@ from hf_transinv.comparison_figure import plot_comparison
 from hf_transinv.evaluation.conditions import AUGMENTATIONS
 from hf_transinv.markdown import duration, escape, steps, table
 from hf_transinv.record import write_json
+from hf_transinv.whole import write_whole
 
 Measures = dict[str, float]
 MEAN_GROUP = "mean of groups"
@@ -239,6 +240,6 @@ def write_comparison(comparison: Comparison, found: Mapping[str, Any], folder: P
     content = {"scale": comparison.config["scale"], "plain": comparison.plain, "definitions": definitions}
     write_json(folder / "comparison.json", content | {"rows": entries})
     text = comparison_markdown(entries, comparison.plain, definitions)
-    (folder / "comparison.md").write_text(text, encoding="utf-8")
+    write_whole(folder / "comparison.md", text)
     plot_comparison(entries, folder / "figures" / "comparison.png")
     return text

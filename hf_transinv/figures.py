@@ -17,6 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from hf_transinv.errors import InputError
+from hf_transinv.whole import whole_file
 
 # Okabe and Ito's palette (Color Universal Design, 2008), told apart with any colour vision; without its yellow, too
 # pale for a line. Styles change when the colours are used up.
@@ -35,10 +36,12 @@ def _short(name: str) -> str:
     return name if len(name) <= LONGEST_NAME else f"…{name[1 - LONGEST_NAME :]}"
 
 
-def _save(figure: Figure, path: str | Path) -> Path:
+def save_figure(figure: Figure, path: str | Path) -> Path:
+    """Write a picture, whole or not at all; its ending chooses the format. Folders above it are made."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=DOTS_PER_INCH)
+    with whole_file(path) as partial:
+        figure.savefig(partial, dpi=DOTS_PER_INCH, format=path.suffix.removeprefix("."))
     return path
 
 
@@ -116,7 +119,7 @@ def plot_history(
         unused.remove()
     _legend(figure, panels[0], "teachers (r, q)", "outside upper center")
     _legend(figure, panels[2], "primitives (p)", "outside lower center")
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def _column(images: Tensor) -> np.ndarray:
@@ -183,7 +186,7 @@ def plot_augmentations(
             _show(axes, augmented[k, i], f"$p_{{{i + 1}}}$ = {p[k][i]:.2f}", weight)
     for axes, title in zip(grid[0], ("original", *primitive_names), strict=True):
         axes.set_title(textwrap.fill(title.replace("_", " "), LONGEST_COLUMN_TITLE), fontsize=9)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def plot_examples(original: Tensor, augmented: Tensor, path: str | Path) -> Path:
@@ -199,7 +202,7 @@ def plot_examples(original: Tensor, augmented: Tensor, path: str | Path) -> Path
     figure = Figure(figsize=size, layout="constrained")
     for axes, (caption, images) in zip(figure.subplots(1, len(columns)), columns, strict=True):
         _show(axes, images, caption)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def plot_probe(probes: Sequence[dict], path: str | Path) -> Path:
@@ -240,7 +243,7 @@ def plot_probe(probes: Sequence[dict], path: str | Path) -> Path:
         axes.tick_params(axis="x", labelbottom=True)
         axes.set_xticks(range(len(names)), [name.replace("_", " ") for name in names], rotation=90)
     figure.supylabel("p", fontsize=9)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def plot_corruption_heatmap(results: Mapping[str, dict], path: str | Path) -> Path:
@@ -280,7 +283,7 @@ def plot_corruption_heatmap(results: Mapping[str, dict], path: str | Path) -> Pa
     bar.set_label("top-1 (%)", fontsize=8)
     bar.ax.tick_params(labelsize=8)
     bar.outline.set_visible(False)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def _show_cells(axes: Axes, percent: np.ndarray) -> AxesImage:

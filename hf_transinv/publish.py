@@ -4,6 +4,7 @@ run.json then holds everything that the card says (see `card.render_card`): what
 strong the learned deformations became, which data, figures and citations belong to the run.
 """
 
+import os
 import re
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import timm
 import torch
 
+from hf_transinv.augment.corruptions import CORRUPTIONS
 from hf_transinv.augment.learned import AugmentationPanel
 from hf_transinv.augment.magnitudes import describe_parameters
 from hf_transinv.augment.primitives import Corruption
@@ -40,6 +42,8 @@ _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 def publish(session: Session, objective: Objective) -> str:
     """Export the student with its card, close run.json, push when asked; all processes leave together.
 
+    A run is "finished" when all of it is there: a run that ends in here, on a full disk say, is resumed.
+
     Args:
         session: its first row is what is published, the others stand beside it.
         objective: what that row was trained with.
@@ -52,7 +56,7 @@ def publish(session: Session, objective: Objective) -> str:
         config, student = session.record.content["config"], next(iter(objective.students.values()))
         panel = objective.players.get(AUGMENTATION)
         _save_learned(session, objective)
-        session.record.update(
+        session.record.add(
             status="finished",
             name=session.folder.name,
             **describe_method(objective),
@@ -65,6 +69,7 @@ def publish(session: Session, objective: Objective) -> str:
         )
         card = render_card(session.record.content, to_run="..")
         export_classifier(student, session.folder / "student", card=card, tag=session.main_row.lower())
+        session.record.update()
         text = _closing_text(session.record.content, session.folder)
         if session.output.push_to_hub:
             try:
@@ -134,9 +139,10 @@ def _corruption_of(folder: Path) -> list[str]:
     for place in (folder, folder.parent):
         if (place / "run.json").is_file():
             try:
-                return RunRecord.read(place)["config"].get("corruption", [])
-            except (InputError, KeyError):
+                found = RunRecord.read(place)["config"].get("corruption", [])
+            except InputError:
                 return []
+            return [name for name in found if name in CORRUPTIONS] if isinstance(found, list) else []
     return []
 
 
@@ -178,7 +184,7 @@ def hub_id(name: str) -> str | None:
     registered = timm.get_pretrained_cfg(name) if timm.is_model(name.partition(".")[0]) and not rest else None
     if registered is not None:
         return registered.hf_hub_id or None
-    is_id = _HUB_ID.fullmatch(name.partition("@")[0]) and not name.startswith(".") and not Path(name).is_dir()
+    is_id = _HUB_ID.fullmatch(name.partition("@")[0]) and not name.startswith(".") and not os.path.isdir(name)
     return name.partition("@")[0] if is_id else None
 
 

@@ -16,15 +16,30 @@ from typing import Any
 import torch
 
 from hf_transinv.errors import InputError
+from hf_transinv.whole import write_whole
 
 PACKAGES = ("torch", "timm", "transformers", "datasets", "accelerate", "huggingface-hub", "safetensors", "hf-transinv")
 
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON so that the file is there whole or not at all."""
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(temporary, path)
+    write_whole(path, json.dumps(content, indent=2) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is not JSON in UTF-8, or not an object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"expected a JSON object, found {type(content).__name__}")
+    return content
 
 
 def environment() -> dict[str, Any]:
@@ -81,13 +96,20 @@ class RunRecord:
             InputError: there is none, or it is damaged.
         """
         try:
-            return json.loads((folder / "run.json").read_text())
+            run = read_json(folder / "run.json")
         except (OSError, ValueError) as error:
             raise InputError(f"{folder} holds no run (run.json: {error})") from error
+        if not isinstance(run.get("config"), dict) or not isinstance(run.get("rows", {}), dict):
+            raise InputError(f"{folder} holds no run (run.json: expected a config and rows, name -> value)")
+        return run
+
+    def add(self, **entries: Any) -> None:
+        """Add entries, which the file gets with the next `update`."""
+        self.content |= entries | {"seconds": round(time.time() - self._started, 1)}
 
     def update(self, **entries: Any) -> None:
         """Add entries and write the file."""
-        self.content |= entries | {"seconds": round(time.time() - self._started, 1)}
+        self.add(**entries)
         write_json(self.path, self.content)
 
 
@@ -140,9 +162,7 @@ class Metrics:
     def __init__(self, path: Path, step: int = 0) -> None:
         self.path = path
         kept = [line for line in read_metrics(path) if line["step"] <= step]
-        temporary = path.with_name(path.name + ".part")
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        os.replace(temporary, path)
+        write_whole(path, "".join(json.dumps(line) + "\n" for line in kept))
 
     def append(self, **values: Any) -> None:
         """Write one line."""
@@ -151,15 +171,18 @@ class Metrics:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """All whole lines of a metrics.jsonl; a last line that was cut off is left out."""
+    """All lines of a metrics.jsonl up to the first that is no line of metrics, such as a last one that was cut off."""
     if not path.exists():
         return []
     lines = []
-    for line in path.read_text().splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:
+            content = json.loads(line)
+        except (ValueError, RecursionError):
             break
+        if not isinstance(content, dict) or not isinstance(content.get("step"), int):
+            break
+        lines.append(content)
     return lines
 
 

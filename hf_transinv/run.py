@@ -12,7 +12,7 @@ from accelerate.utils import set_seed
 
 from hf_transinv.config import DataConfig, OutputConfig, StudentConfig, TrainConfig
 from hf_transinv.data.batches import Feed
-from hf_transinv.data.crops import OrdinaryAugmentation
+from hf_transinv.data.crops import OrdinaryAugmentation, to_float
 from hf_transinv.data.resident import ResidentFeed, ResidentSplit
 from hf_transinv.data.sources import Source, default_eval_split, open_source, split_names
 from hf_transinv.data.streaming import StreamingFeed
@@ -29,12 +29,15 @@ from hf_transinv.launch import (
     start_accelerator,
 )
 from hf_transinv.models.classifier import Classifier, open_classifier
+from hf_transinv.models.teacher import check_answers
 from hf_transinv.objectives.base import Objective
 from hf_transinv.record import RunRecord
 from hf_transinv.run_state import checkpoints
 from hf_transinv.trainer import Trainer
 
 logger = logging.getLogger(__name__)
+
+_ASKED = 32  # images that each teacher has to answer before training starts
 
 
 @dataclass
@@ -216,6 +219,7 @@ class Session:
             self.main_row = name
             self._take_folder()
         if name in self.rows and trainer.step >= trainer.max_steps:
+            trainer.finish()
             return self.rows[name]
         try:
             trainer.train()
@@ -227,6 +231,7 @@ class Session:
                 f"stopped at step {trainer.step}; a checkpoint is in {folder / 'checkpoints'}. "
                 f"Go on with the same command and: --output_dir {self.folder} --resume_from latest"
             )
+        trainer.finish()
         told = {
             "steps": trainer.step,
             "images_seen": trainer.images_seen,
@@ -266,6 +271,8 @@ class Session:
             player: self.data.feed(batch_size, train.seed + (0 if player == "student" else 1_000_003), accelerator)
             for player in sorted({"student" if "student" in players else players[0] for players in objective.turns})
         }
+        with accelerator.autocast():
+            check_answers(objective.teachers, to_float(self.data.evaluation.images[:_ASKED]))
         folder.mkdir(parents=True, exist_ok=True)
         ordinary = OrdinaryAugmentation(crop, flip)
         is_pushed = self.output.push_every and self.record and folder == self.folder

@@ -2,7 +2,8 @@
 
 A checkpoint is a folder `step_00001200/`: the players and whatever moves without an optimizer as safetensors, the rest
 (optimizers, schedules, generators, positions in the data) in `training.pt`, and `manifest.json`, written last, with
-the SHA-256 of each file. It is written beside its place and renamed, so under its final name it is always complete.
+the SHA-256 of each file. It is written beside its place and renamed, and renamed again before it is removed, so under
+its final name it is always complete; what is missing or changed there has been damaged since, and is refused.
 """
 
 import hashlib
@@ -12,7 +13,6 @@ import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -26,12 +26,14 @@ _NAME = re.compile(r"step_\d{8}")
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """The complete checkpoints in a folder, oldest first."""
-    if not folder.is_dir():
-        return []
-    return sorted(
-        path for path in folder.iterdir() if _NAME.fullmatch(path.name) and (path / "manifest.json").exists()
-    )
+    """The checkpoints in a folder, oldest first."""
+    return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name)) if folder.is_dir() else []
+
+
+def last_good(folder: Path, before: Path | None = None) -> Path | None:
+    """The newest checkpoint in a folder, or the newest older than another, that is not damaged; None without one."""
+    older = [path for path in checkpoints(folder) if before is None or path.name < before.name]
+    return next((path for path in reversed(older) if not _damage(path)), None)
 
 
 def save_state(folder: Path, step: int, modules: Mapping[str, nn.Module], training: dict[str, Any], keep: int) -> Path:
@@ -50,10 +52,10 @@ def save_state(folder: Path, step: int, modules: Mapping[str, nn.Module], traini
         digests = {path.name: _sha256(path) for path in sorted(temporary.iterdir())}
         (temporary / "manifest.json").write_text(json.dumps({"step": step, "sha256": digests}, indent=2) + "\n")
         for path in temporary.iterdir():
-            with path.open("rb") as file:
+            with path.open("r+b") as file:
                 os.fsync(file.fileno())
         if final.exists():
-            shutil.rmtree(final)
+            discard(final)
         os.replace(temporary, final)
     except (
         OSError,
@@ -61,12 +63,27 @@ def save_state(folder: Path, step: int, modules: Mapping[str, nn.Module], traini
         RuntimeError,
     ) as error:  # safetensors' and torch's writers have errors of their own
         shutil.rmtree(temporary, ignore_errors=True)
-        older = checkpoints(folder)
-        last = f"the last good one is {older[-1]}" if older else "there is no earlier one"
+        good = last_good(folder)
+        last = f"the last good one is {good}" if good else "there is no earlier one"
         raise InputError(f"checkpoint {final} could not be written ({error}); {last}. Is the disk full?") from error
-    for old in checkpoints(folder)[:-keep]:
-        shutil.rmtree(old)
+    tidy(folder, keep)
     return final
+
+
+def tidy(folder: Path, keep: int) -> None:
+    """Remove all checkpoints but the newest `keep`, and what a process that was killed has left."""
+    for old in checkpoints(folder)[:-keep]:
+        discard(old)
+    for left in folder.glob(".step_*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def discard(path: Path) -> None:
+    """Remove a checkpoint; a process that is killed meanwhile leaves no half of it under its name."""
+    aside = path.with_name(f".{path.name}.gone")
+    shutil.rmtree(aside, ignore_errors=True)
+    os.replace(path, aside)
+    shutil.rmtree(aside)
 
 
 def plain_state(module: nn.Module) -> dict[str, Tensor]:
@@ -81,30 +98,51 @@ def load_state(path: Path, modules: Mapping[str, nn.Module]) -> dict[str, Any]:
     """Load a checkpoint into the modules; returns what was saved as `training`.
 
     Raises:
-        InputError: a file is missing, damaged or of another model; the message names it and the checkpoint before it.
+        InputError: a file is missing, damaged or of another model; the message names it and the last good checkpoint
+            before it. Nothing is changed, in the folder or in the modules, unless a file is of another model.
     """
+    damage = _damage(path)
+    if damage:
+        raise InputError(f"checkpoint {path}: {damage}{_instead(path)}")
+    digests = _digests(path)
+    unknown = [name for name in modules if f"{name}.safetensors" not in digests]
+    if unknown:
+        raise InputError(f"checkpoint {path} does not fit this run: it has no {', '.join(unknown)}")
     try:
-        manifest = json.loads((path / "manifest.json").read_text())
-        for name, digest in manifest["sha256"].items():
-            if _sha256(path / name) != digest:
-                raise InputError(f"checkpoint {path}: {name} is damaged (its SHA-256 differs){_instead(path)}")
-        unknown = [name for name in modules if f"{name}.safetensors" not in manifest["sha256"]]
-        if unknown:
-            raise InputError(f"checkpoint {path} does not fit this run: it has no {', '.join(unknown)}")
+        training = torch.load(path / "training.pt", weights_only=True, map_location="cpu")
         for name, module in modules.items():
             module.load_state_dict(load_file(path / f"{name}.safetensors"))
-        return torch.load(path / "training.pt", weights_only=True, map_location="cpu")
-    except FileNotFoundError as error:
-        raise InputError(f"checkpoint {path}: {Path(error.filename).name} is missing{_instead(path)}") from error
-    except (KeyError, TypeError, json.JSONDecodeError, SafetensorError, UnpicklingError) as error:
-        raise InputError(f"checkpoint {path} is damaged ({error}){_instead(path)}") from error
     except RuntimeError as error:
         raise InputError(f"checkpoint {path} does not fit this run: {error}") from error
+    except Exception as error:  # the readers of both formats raise nearly any type on broken bytes
+        raise InputError(f"checkpoint {path} is damaged ({error}){_instead(path)}") from error
+    return training
+
+
+def _damage(path: Path) -> str | None:
+    """What happened to a checkpoint's files after they were written; None: nothing."""
+    if not path.is_dir():
+        return "there is no such folder"
+    try:
+        for name, digest in _digests(path).items():
+            if _sha256(path / name) != digest:
+                return f"{name} is damaged (its SHA-256 differs)"
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).name} is missing"
+    except OSError as error:
+        return f"it cannot be read ({error})"
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError):
+        return "manifest.json is damaged"
+    return None
 
 
 def _instead(path: Path) -> str:
-    older = [other for other in checkpoints(path.parent) if other.name < path.name]
-    return f"; the one before it is --resume_from {older[-1]}" if older else ""
+    good = last_good(path.parent, before=path)
+    return f"; the last good one before it: --resume_from {good}" if good else "; there is no good one before it"
+
+
+def _digests(path: Path) -> dict[str, str]:
+    return json.loads((path / "manifest.json").read_text())["sha256"]
 
 
 def _sha256(path: Path) -> str:

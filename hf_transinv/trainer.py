@@ -9,7 +9,6 @@ and each micro-batch's part. So 2 micro-batches of 4 are one batch of 8, and two
 
 import contextlib
 import math
-import shutil
 import time
 from collections import defaultdict
 from collections.abc import Mapping
@@ -26,10 +25,12 @@ from hf_transinv.config import TrainConfig
 from hf_transinv.data.batches import Feed
 from hf_transinv.data.crops import CropDraws, OrdinaryAugmentation, to_float
 from hf_transinv.errors import InputError
+from hf_transinv.models.teacher import EMATeacher, fault_of
 from hf_transinv.objectives.base import AUGMENTATION, Batch, Objective
 from hf_transinv.optimizers import build_optimizer, network_schedule
+from hf_transinv.placement import Placement, optimizer_shards, whole, without_sync
 from hf_transinv.record import Metrics, flat_numbers
-from hf_transinv.run_state import checkpoints, load_state, save_state
+from hf_transinv.run_state import checkpoints, discard, last_good, load_state, save_state, tidy
 from hf_transinv.signals import StopRequest
 from hf_transinv.turns import only_training
 
@@ -83,22 +84,26 @@ class Trainer:
         self.modules = {**objective.players, **objective.extra_state()}
         self.nets, self.optimizers, self.schedules = {}, {}, {}
         layout = torch.channels_last if config.channels_last else torch.preserve_format
+        self.placement = Placement(accelerator, layout, config.sync_batchnorm)
         for name, player in objective.players.items():
-            player.to(accelerator.device, memory_format=layout)
+            self.placement.move(name, player)
             optimizer = build_optimizer(name, player, config)
-            self.nets[name], self.optimizers[name] = accelerator.prepare(player, optimizer)
+            self.nets[name], self.optimizers[name] = self.placement.prepare(name, player, optimizer)
             if name != AUGMENTATION:
                 self.schedules[name] = network_schedule(optimizer, config, max_steps)
         for module in objective.extra_state().values():
             module.to(accelerator.device, memory_format=layout)
         if config.compile:
             # In place, so that names in checkpoints stay. Wrappers for several devices call what is compiled within.
-            for network in {*objective.students.values(), *objective.teachers}:
+            networks = {player for name, player in objective.players.items() if name != AUGMENTATION}
+            for network in networks.union(objective.teachers):
                 network.compile()
         self.generator = torch.Generator().manual_seed(config.seed)
-        self.step = self.turn = self.images_seen = self._saved_step = 0
+        self.step = self.turn = self.images_seen = self._saved_step = self._looked_at_step = 0
         self.seconds = 0.0
         self.stopped = False
+        # Elsewhere a look at a loss would wait for the device.
+        self._looks_at_once = accelerator.device.type == "cpu"
         self._terms: dict[str, list[Tensor]] = defaultdict(list)
         self._warned: set[str] = set()
         self.warnings: list[str] = []
@@ -108,14 +113,18 @@ class Trainer:
     def take_turn(self) -> None:
         """Read one batch and let the players of this turn play on it."""
         players = self.objective.next_turn(self.turn)
-        feed = self.feeds["student" if "student" in players else players[0]]
+        feed = self._feed_of(players)
         images, labels = (tensor.to(self.accelerator.device, non_blocking=True) for tensor in feed.next_batch())
         shape = (feed.batch_size, *images.shape[1:])
+        self._images = images
         crops = [self.ordinary.draw(shape[0], shape[2:], self.generator) for _ in range(self.objective.variants)]
         for player in players:
             draws = self.objective.draw(player, shape, self.generator)
             self._play(player, images, labels, crops, draws)
         self.turn += 1
+
+    def _feed_of(self, players: tuple[str, ...]) -> Feed:
+        return self.feeds["student" if "student" in players else players[0]]
 
     def _play(self, player: str, images: Tensor, labels: Tensor, crops: list[CropDraws], draws: Any) -> None:
         accelerator, pieces = self.accelerator, self.config.gradient_accumulation_steps
@@ -130,7 +139,7 @@ class Trainer:
                 pixels, *others = (to_float(self.ordinary(images[local], drawn[place])) for drawn in crops)
                 batch = Batch(pixels, labels[local], whole, accelerator.num_processes, tuple(others))
                 last = piece == pieces - 1
-                with contextlib.nullcontext() if last else accelerator.no_sync(self.nets[player]):
+                with contextlib.nullcontext() if last else without_sync(self.nets[player]):
                     with accelerator.autocast():
                         losses = self.objective.loss(player, nets, batch, None if draws is None else draws[place])
                     accelerator.backward(losses["total"])
@@ -138,14 +147,15 @@ class Trainer:
                     sums[name] = sums.get(name, 0) + value.detach()
         for name, value in sums.items():
             self._terms[f"{player}/{name}"].append(value)
-        if accelerator.device.type == "cpu":  # elsewhere a look at the value would wait for the device
-            self._check_finite({f"{player}/{name}": value.item() for name, value in sums.items()})
+        if self._looks_at_once:
+            self._check_finite({f"{player}/{name}": value.item() for name, value in sums.items()}, self.step)
         self._make_step(player)
 
     def _make_step(self, player: str) -> None:
         optimizer, schedule = self.optimizers[player], self.schedules.get(player)
         if schedule and self.config.max_grad_norm > 0:
-            self.accelerator.clip_grad_norm_(self.nets[player].parameters(), self.config.max_grad_norm)
+            self.accelerator.unscale_gradients(optimizer)
+            nn.utils.clip_grad_norm_(self.nets[player].parameters(), self.config.max_grad_norm)
         optimizer.step()
         if player == "student":
             self.step += 1
@@ -175,8 +185,10 @@ class Trainer:
 
         Raises:
             TrainingDiverged: a loss is not finite.
-            InputError: a checkpoint cannot be written.
+            InputError: a checkpoint cannot be written, or there is no next batch (a Hub that is gone, a broken image);
+                then a checkpoint is written before.
         """
+        no_batch = None
         self.metrics = Metrics(self.folder / "metrics.jsonl", self.step) if self.accelerator.is_main_process else None
         bar = tqdm(
             total=self.max_steps,
@@ -190,16 +202,40 @@ class Trainer:
         with self.push or contextlib.nullcontext(), StopRequest() as stop, bar:
             while self.step < self.max_steps:
                 before = self.step
-                self.take_turn()
+                self._take_turn_or_say_why()
                 if self.step > before:
                     bar.update()
                     self._after_student_turn(bar)
-                if stop.made(self.accelerator):
+                no_batch = self._why_no_batch()
+                if stop.made(self.accelerator, no_batch is not None):
                     self.stopped = self.step < self.max_steps
                     break
             if self.step > self._saved_step:
                 self._log(bar)
                 self.save()
+        if no_batch is not None:
+            go_on = "the same command, --output_dir and --resume_from latest"
+            stopped = f"Stopped at step {self.step}, a checkpoint is written: go on with {go_on}."
+            raise InputError(f"{no_batch} {stopped}") from no_batch
+
+    def _why_no_batch(self) -> InputError | None:
+        """Waits for the batch of the next turn; says why there is none, before anything of that turn has happened."""
+        if self.step < self.max_steps:
+            try:
+                self._feed_of(self.objective.next_turn(self.turn)).wait()
+            except InputError as error:
+                return error
+        return None
+
+    def _take_turn_or_say_why(self) -> None:
+        try:
+            self.take_turn()
+        except TrainingDiverged:
+            raise
+        except RuntimeError:
+            self._check_terms()  # p that is not a number cannot be drawn from: what came before was at fault
+            self._check_weights()
+            raise
 
     def _after_student_turn(self, bar: tqdm) -> None:
         logging, saving = self.step % self.config.logging_steps == 0, self.step % self.save_steps == 0
@@ -216,7 +252,8 @@ class Trainer:
         means = torch.stack([torch.stack(self._terms[name]).mean() for name in names])
         values = dict(zip(names, self.accelerator.reduce(means, "mean").tolist(), strict=True))
         self._terms.clear()
-        self._check_finite(values)
+        self._check_finite(values, self._looked_at_step)
+        self._looked_at_step = self.step
         now, (then, seen) = time.perf_counter(), self._mark
         self.seconds += now - then
         self._mark = (now, self.images_seen)
@@ -241,16 +278,32 @@ class Trainer:
                 self.warnings.append(f"step {self.step}: {sentence}")
                 logger.warning(self.warnings[-1])
 
-    def _check_finite(self, values: Mapping[str, float]) -> None:
+    def _check_finite(self, values: Mapping[str, float], since: int) -> None:
         for name in sorted(values, key=lambda term: term.endswith("/total")):
             if not math.isfinite(values[name]):
                 where = name.replace("/", " turn, term ")
-                raise TrainingDiverged(f"{where} is {values[name]} at step {self.step}; {self._advice()}")
+                when = f"at step {self.step}" if since == self.step else f"between steps {since} and {self.step}"
+                raise TrainingDiverged(f"{where} is {values[name]} {when}; {self._advice()}")
+
+    def _check_weights(self) -> None:
+        for name, module in self.objective.players.items():
+            numbers = (x for x in module.state_dict().values() if x.is_floating_point())
+            if not all(x.isfinite().all() for x in numbers):
+                raise TrainingDiverged(f"weights of {name} are not finite at step {self.step}; {self._advice()}")
+
+    def _check_terms(self) -> None:
+        """Look at what waits for the next line of metrics, on this process alone."""
+        means = {name: torch.stack(values).mean().item() for name, values in sorted(self._terms.items())}
+        self._check_finite(means, self._looked_at_step)
 
     def _advice(self) -> str:
-        saved = checkpoints(self.folder / "checkpoints")
-        last = f"the last good checkpoint is {saved[-1]}" if saved else "there is no checkpoint yet"
-        return f"{last}. Try a smaller learning_rate or max_grad_norm"
+        good = last_good(self.folder / "checkpoints")
+        last = f"the last good checkpoint is {good}" if good else "there is no checkpoint yet"
+        # An average follows the student: it is not to blame.
+        asked = [teacher for teacher in self.objective.teachers if not isinstance(teacher, EMATeacher)]
+        with self.accelerator.autocast():
+            fault = next(filter(None, (fault_of(teacher, to_float(self._images)) for teacher in asked)), None)
+        return f"{fault}; {last}" if fault else f"{last}. Try a smaller learning_rate or max_grad_norm"
 
     # Stop and resume
 
@@ -261,13 +314,12 @@ class Trainer:
             TrainingDiverged: weights are not finite (a gradient overflowed): the loss will show it in the next turn.
             InputError: it cannot be written.
         """
-        for name, module in self.objective.players.items():
-            if not all(parameter.isfinite().all() for parameter in module.parameters()):
-                raise TrainingDiverged(f"weights of {name} are not finite at step {self.step}; {self._advice()}")
+        self._check_weights()
         own = {"torch": torch.get_rng_state()}
         if self.accelerator.device.type == "cuda":
             own["cuda"] = torch.cuda.get_rng_state()
         states = _gather_objects(own, self.accelerator)
+        optimizers = {name: whole(optimizer.state_dict()) for name, optimizer in self.optimizers.items()}
         if self.accelerator.is_main_process:
             training = {
                 "step": self.step,
@@ -276,7 +328,7 @@ class Trainer:
                 "seconds": self.seconds,
                 "generator": self.generator.get_state(),
                 "random": states,
-                "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+                "optimizers": optimizers,
                 "schedules": {name: schedule.state_dict() for name, schedule in self.schedules.items()},
                 "feeds": {name: feed.state_dict() for name, feed in self.feeds.items()},
                 "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler else None,
@@ -287,8 +339,15 @@ class Trainer:
             save_state(folder, self.step, self.modules, training, self.config.save_total_limit)
             if self.push and self.step < self.max_steps:  # the last one is published with all that belongs to it
                 self.push.after_checkpoint(self.step)
+        elif self.accelerator.is_fsdp2:  # takes part in the gathering of what the first process writes
+            for module in self.modules.values():
+                module.state_dict()
         self._saved_step = self.step
         self.accelerator.wait_for_everyone()
+
+    def finish(self) -> None:
+        """Leave every player whole on every process; there is no training after it."""
+        self.placement.gather()
 
     def resume(self, path: Path) -> None:
         """Continue where a checkpoint was written, to the bit.
@@ -297,31 +356,41 @@ class Trainer:
             InputError: it is damaged or belongs to another run.
         """
         training = load_state(path, self.modules)
+        try:
+            self._continue(training, path)
+        except InputError:
+            raise
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError) as error:
+            raise InputError(f"checkpoint {path} does not fit this run: {type(error).__name__} {error}") from error
+
+    def _continue(self, training: dict[str, Any], path: Path) -> None:
+        """Take over what a checkpoint holds besides the modules; what comes later in its folder goes."""
         if len(training["random"]) != self.accelerator.num_processes:
             raise InputError(
                 f"checkpoint {path} was written by {len(training['random'])} processes, this run has "
                 f"{self.accelerator.num_processes}: launch as many"
             )
-        self.step, self.turn, self._saved_step = training["step"], training["turn"], training["step"]
-        self.images_seen, self.seconds = training["images_seen"], training["seconds"]
+        self.step, self.turn, self.images_seen = (int(training[name]) for name in ("step", "turn", "images_seen"))
+        self._saved_step, self.seconds = self.step, float(training["seconds"])
         self.generator.set_state(training["generator"])
         for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(training["optimizers"][name])
+            optimizer.load_state_dict(optimizer_shards(training["optimizers"][name], optimizer))
         for name, schedule in self.schedules.items():
             schedule.load_state_dict(training["schedules"][name])
         for name, feed in self.feeds.items():
             feed.load_state_dict(training["feeds"][name])
         if self.accelerator.scaler:
             self.accelerator.scaler.load_state_dict(training["scaler"])
-        self._warned, self.warnings = set(training["warned"]), training["warnings"]
-        if self.accelerator.is_main_process:
-            for later in checkpoints(path.parent):
-                if later.name > path.name:  # of a future that is trained again from here
-                    shutil.rmtree(later)
+        self._warned, self.warnings = set(training["warned"]), list(training["warnings"])
         own = training["random"][self.accelerator.process_index]
         torch.set_rng_state(own["torch"])
         if "cuda" in own:
             torch.cuda.set_rng_state(own["cuda"])
+        if self.accelerator.is_main_process:
+            for later in checkpoints(path.parent):
+                if later.name > path.name:  # of a future that is trained again from here
+                    discard(later)
+            tidy(path.parent, self.config.save_total_limit)
 
 
 def _gather_objects(value: Any, accelerator: Accelerator) -> list[Any]:

@@ -30,6 +30,7 @@ from hf_transinv.figures import plot_corruption_heatmap
 from hf_transinv.launch import agree, chosen_corruptions, clear_errors, output_folder, start_accelerator
 from hf_transinv.models import Classifier, open_classifier
 from hf_transinv.record import environment, write_json
+from hf_transinv.whole import write_whole
 
 
 @dataclass
@@ -148,7 +149,7 @@ class EvaluationConfig:
 def save(folder: Path, record: dict, table: str) -> None:
     """evaluation.json, evaluation.md and, with corruptions, the heat map."""
     write_json(folder / "evaluation.json", record)
-    (folder / "evaluation.md").write_text(table)
+    write_whole(folder / "evaluation.md", table)
     if record["results"]["corruptions"]:
         plot_corruption_heatmap({record["model"]: record["results"]}, folder / "corruption_heatmap.png")
 

@@ -30,7 +30,7 @@ from hf_transinv.data.crops import OrdinaryAugmentation, to_float
 from hf_transinv.data.resident import ResidentFeed, ResidentSplit
 from hf_transinv.data.sources import open_source
 from hf_transinv.errors import InputError
-from hf_transinv.figures import COLORS, DOTS_PER_INCH
+from hf_transinv.figures import COLORS, save_figure
 from hf_transinv.launch import Stopped, clear_errors, output_folder, start_accelerator
 from hf_transinv.markdown import table
 from hf_transinv.models import Classifier, Teacher
@@ -39,6 +39,7 @@ from hf_transinv.objectives.hard import Hard, HardConfig
 from hf_transinv.objectives.supervised import Supervised
 from hf_transinv.record import environment, write_json
 from hf_transinv.trainer import Trainer
+from hf_transinv.whole import write_whole
 
 MARGIN = 4  # pixels around the 8 px digits, and so the largest shift that leaves them whole
 SIDE = 8 + 2 * MARGIN
@@ -207,7 +208,7 @@ def plot(rows: dict[str, Any], images: Tensor, augmented: Tensor, path: Path) ->
     pictures.imshow(grid, cmap="gray", vmin=0, vmax=1)
     pictures.set_title("originals, then HARD's x~ of five z", fontsize=8)
     pictures.set_axis_off()
-    figure.savefig(path, dpi=DOTS_PER_INCH)
+    save_figure(figure, path)
 
 
 def main() -> None:
@@ -234,7 +235,7 @@ def main() -> None:
     rows = summary(results)
     shown = markdown(rows, len(toy.seeds))
     write_json(folder / "hard_toy.json", {"config": as_dict(*groups), **environment(), "rows": rows, "seeds": results})
-    (folder / "hard_toy.md").write_text(shown, encoding="utf-8")
+    write_whole(folder / "hard_toy.md", shown)
     images = to_float(splits[1].images[:6])
     generator = torch.Generator().manual_seed(toy.seeds[-1])
     with torch.no_grad():

@@ -31,6 +31,7 @@ from hf_transinv.invariance.widest_range import WidestRangeConfig, find_widest_r
 from hf_transinv.launch import clear_errors, output_folder, start_accelerator
 from hf_transinv.models import Teacher, open_classifier
 from hf_transinv.record import environment, write_json
+from hf_transinv.whole import write_whole
 
 _EXAMPLES = 4
 
@@ -171,8 +172,8 @@ def main() -> None:
     report = Report(
         results, sweeps, chosen.reference, data, examples, len(images), widest.tolerance, chosen.seed, record
     )
-    (folder / "invariance.html").write_text(page(report), encoding="utf-8")
-    (folder / "invariance.md").write_text(summary_markdown(report), encoding="utf-8")
+    write_whole(folder / "invariance.html", page(report))
+    write_whole(folder / "invariance.md", summary_markdown(report))
     write_json(folder / "invariance.json", as_numbers(report))
     print(f"{summary_text(report)}\nThe report is {folder / 'invariance.html'}")
 

@@ -25,6 +25,7 @@ from hf_transinv.objectives.supervised import Supervised
 from hf_transinv.objectives.transinv import TransInv, TransInvConfig
 from hf_transinv.record import write_json
 from hf_transinv.run import Session, new_student
+from hf_transinv.whole import write_whole
 
 
 @dataclass
@@ -101,7 +102,7 @@ def main() -> None:
         results = probe_results(session.rows, names.teachers, probe.own, config)
         write_json(session.folder / "probe.json", {"estimator": augment.estimator, "probes": results})
         table = probe_markdown(results)
-        (session.folder / "probe.md").write_text(table, encoding="utf-8")
+        write_whole(session.folder / "probe.md", table)
         plot_probe(results, session.folder / "figures" / "probe.png")
         session.record.update(status="finished")
         print(f"\n{table}\nFigure, numbers and run.json are in {session.folder}")

@@ -13,6 +13,7 @@ from hf_transinv.card import render_card
 from hf_transinv.errors import InputError
 from hf_transinv.launch import clear_errors
 from hf_transinv.record import RunRecord
+from hf_transinv.whole import write_whole
 
 
 def main() -> None:
@@ -27,7 +28,7 @@ def main() -> None:
         path, card = folder / "README.md", render_card(run, repo_id=repo_id, folder=folder.resolve().name)
     else:
         raise InputError(f"{folder} has neither a student/ nor a config.json of one: the run is not finished")
-    path.write_text(card, encoding="utf-8")
+    write_whole(path, card)
     print(path)
 
 

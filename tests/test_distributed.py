@@ -1,13 +1,29 @@
 """Two processes on the CPU are one process with the same batch, and a launch that starts fewer is refused."""
 
 import json
+import os
+import signal
+import socket
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from hf_transinv.record import read_metrics
-from tests.launching import ACCELERATE, MULTI_TEACHER, TWO_PROCESSES, launch, succeed, tiny_vit_folder
+from tests.launching import (
+    ACCELERATE,
+    MULTI_TEACHER,
+    PYTHON,
+    TWO_PROCESSES,
+    environment,
+    launch,
+    saved_steps,
+    succeed,
+    tiny_vit_folder,
+)
 from tests.tiny_run import tensors_of, tiny_trainer
 
 ON_CPU = {"ACCELERATE_USE_CPU": "true"}
@@ -126,3 +142,70 @@ def test_a_launch_that_starts_one_process_instead_of_two_is_refused(tmp_path):
     assert done.returncode != 0
     assert "ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2" in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def two_by_hand(folder: Path, *given: object) -> list[subprocess.Popen]:
+    """Two processes of one run that nobody watches over, what they say in `folder`/said0 and said1."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    started = []
+    for rank in ("0", "1"):
+        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+        place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), **ON_CPU}
+        with open(folder / f"said{rank}", "w") as said:
+            command = [*PYTHON, str(MULTI_TEACHER), *map(str, given)]
+            options = {"cwd": folder, "env": environment(folder, **place), "stdout": said, "stderr": said}
+            started.append(subprocess.Popen(command, **options))
+    return started
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_process_that_is_killed_ends_the_other_and_the_run_goes_on(tmp_path, lost):
+    """The other says so and ends by itself; resumed, both end with the bits of a run that nobody disturbed."""
+    given = [*flags(tmp_path)[:-1], "whole", "--max_steps", 24, "--save_steps", 4, "--logging_steps", 2]
+    succeed(TWO_PROCESSES, MULTI_TEACHER, *given, cwd=tmp_path, **ON_CPU)
+    given[given.index("whole")] = "out"
+    processes = two_by_hand(tmp_path, *given)
+    try:
+        while not saved_steps(tmp_path / "out") and all(process.poll() is None for process in processes):
+            time.sleep(0.01)
+        processes[lost].send_signal(signal.SIGKILL)
+        code = processes[1 - lost].wait(timeout=120)
+    finally:
+        for process in processes:
+            process.kill()
+    last = (tmp_path / f"said{1 - lost}").read_text().splitlines()[-1]
+    assert code == 4 and last.startswith("error: another process of this run has ended"), last
+    assert "--resume_from latest" in last
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["status"] == "running"
+    succeed(TWO_PROCESSES, MULTI_TEACHER, *given, "--resume_from", "latest", cwd=tmp_path, **ON_CPU)
+    for name in ("student/model.safetensors", "augmentation/augmentation.safetensors"):
+        one, two = (load_file(tmp_path / run / name) for run in ("whole", "out"))
+        assert all(torch.equal(tensor, two[key]) for key, tensor in one.items())
+    lines = [
+        [{key: value for key, value in line.items() if key != "images_per_second"} for line in read_metrics(path)]
+        for path in (tmp_path / "whole" / "metrics.jsonl", tmp_path / "out" / "metrics.jsonl")
+    ]
+    assert lines[0] == lines[1] and len(lines[0]) == 12
+
+
+@pytest.mark.slow
+def test_torchrun_ends_the_others_when_one_is_killed(tmp_path):
+    given = [*flags(tmp_path), "--max_steps", 100_000, "--save_steps", 4]
+    with open(tmp_path / "said", "w+") as said:
+        options = {"cwd": tmp_path, "env": environment(tmp_path, **ON_CPU), "stdout": said, "stderr": said}
+        process = subprocess.Popen([*TWO_PROCESSES, str(MULTI_TEACHER), *map(str, given)], **options)
+        try:
+            while not saved_steps(tmp_path / "out") and process.poll() is None:
+                time.sleep(0.01)
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            (worker,) = [
+                int(child) for child in children if b"\0RANK=1\0" in Path(f"/proc/{child}/environ").read_bytes()
+            ]
+            os.kill(worker, signal.SIGKILL)
+            assert process.wait(timeout=180) == 1
+        finally:
+            process.kill()
+        said.seek(0)
+        assert "error: another process of this run has ended" in said.read()

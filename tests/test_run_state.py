@@ -10,8 +10,10 @@ import pytest
 import torch
 from torch import nn
 
+from hf_transinv.config import OutputConfig
 from hf_transinv.errors import InputError
-from hf_transinv.run_state import checkpoints, load_state, save_state
+from hf_transinv.launch import output_folder
+from hf_transinv.run_state import checkpoints, discard, load_state, save_state
 
 TRAINING = {
     "step": 7,
@@ -73,12 +75,35 @@ def test_the_last_are_kept_and_listed_oldest_first(tmp_path):
 
 def test_what_a_killed_process_left_is_no_checkpoint(tmp_path):
     save_state(tmp_path, 5, modules(), TRAINING, keep=2)
-    (tmp_path / ".step_00000010.part").mkdir()
-    (tmp_path / "step_00000015").mkdir()  # no manifest
+    for left in (".step_00000010.part", ".step_00000001.gone"):
+        (tmp_path / left).mkdir()
     assert [path.name for path in checkpoints(tmp_path)] == ["step_00000005"]
     save_state(tmp_path, 10, modules(), TRAINING, keep=2)
-    assert not (tmp_path / ".step_00000010.part").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step_00000005", "step_00000010"]
     assert checkpoints(tmp_path / "nowhere") == []
+
+
+class Killed(BaseException):
+    """In the place of SIGKILL: nothing catches it."""
+
+
+def test_what_is_removed_is_never_seen_half_removed(tmp_path, monkeypatch):
+    for step in (5, 10):
+        save_state(tmp_path, step, modules(), TRAINING, keep=2)
+    unlink, removed = os.unlink, []
+
+    def unlink_one_only(*arguments, **options):
+        if removed:
+            raise Killed
+        removed.append(unlink(*arguments, **options))
+
+    monkeypatch.setattr(os, "unlink", unlink_one_only)
+    with pytest.raises(Killed):
+        discard(tmp_path / "step_00000010")
+    monkeypatch.undo()
+    assert [path.name for path in checkpoints(tmp_path)] == ["step_00000005"] and len(removed) == 1
+    save_state(tmp_path, 10, modules(), TRAINING, keep=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step_00000005", "step_00000010"]
 
 
 @pytest.mark.parametrize(("size", "file"), [(200, "safetensors"), (100_000, "training.pt"), (0, "anything")])
@@ -92,6 +117,38 @@ def test_a_write_that_fails_leaves_the_earlier_ones_alone(tmp_path, size, file):
     assert [path.name for path in tmp_path.iterdir()] == ["step_00000005"]
     assert {path.name: path.read_bytes() for path in earlier.iterdir()} == before
     load_state(earlier, modules(seed=1))
+
+
+@contextlib.contextmanager
+def read_only(folder):
+    """Nothing can be written to the folder, by root neither."""
+    for path in (*folder.parents[:3], *folder.rglob("*")):  # which are for their owner alone
+        path.chmod(path.stat().st_mode | 0o055)
+    folder.chmod(0o555)
+    user = os.geteuid()
+    os.seteuid(user or 65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+        folder.chmod(0o755)
+
+
+def test_a_read_only_folder_is_named_and_left_as_it_is(tmp_path):
+    out, empty = tmp_path / "out", tmp_path / "empty"
+    empty.mkdir()
+    earlier = save_state(out, 5, modules(), TRAINING, keep=1)
+    with (
+        read_only(out),
+        pytest.raises(InputError, match=r"step_00000010 could not .*Permission denied.*step_00000005"),
+    ):
+        save_state(out, 10, modules(), TRAINING, keep=1)
+    assert [path.name for path in out.iterdir()] == ["step_00000005"]
+    load_state(earlier, modules())
+    expected = "output folder .*empty cannot be written: Permission denied"
+    with read_only(empty), pytest.raises(InputError, match=expected):
+        output_folder(OutputConfig(output_dir=str(empty)), "train")
+    assert not any(empty.iterdir())
 
 
 def test_the_first_checkpoint_of_all_fails_clearly_too(tmp_path):
@@ -109,7 +166,32 @@ def test_one_flipped_bit_is_noticed_and_the_file_named(tmp_path, name):
     (path / name).write_bytes(content)
     with pytest.raises(InputError, match=f"{name} is damaged") as error:
         load_state(path, modules())
-    assert str(error.value).endswith(f"the one before it is --resume_from {older}")
+    assert str(error.value).endswith(f"; the last good one before it: --resume_from {older}")
+
+
+def test_the_one_that_is_offered_instead_is_good(tmp_path):
+    first, second, third = (save_state(tmp_path, step, modules(), TRAINING, keep=3) for step in (5, 10, 15))
+    (third / "training.pt").unlink()
+    (second / "student.safetensors").write_bytes(b"")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
+    with pytest.raises(InputError, match=f"training.pt is missing; the last good one before it: .*{first}$"):
+        load_state(third, modules())
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
+    (first / "manifest.json").write_text("")
+    with pytest.raises(InputError, match=r"training\.pt is missing; there is no good one before it$"):
+        load_state(third, modules())
+    with pytest.raises(InputError, match="step_00000004: there is no such folder; there is no good one before it"):
+        load_state(tmp_path / "step_00000004", modules())
+
+
+def test_a_damaged_file_changes_no_module(tmp_path):
+    path = save_state(tmp_path, 5, modules(), TRAINING, keep=2)
+    (path / "training.pt").write_bytes(b"PK")
+    loaded = modules(seed=1)
+    before = [tensor.clone() for tensor in tensors(loaded)]
+    with pytest.raises(InputError, match=r"training\.pt is damaged"):
+        load_state(path, loaded)
+    assert all(torch.equal(a, b) for a, b in zip(before, tensors(loaded), strict=True))
 
 
 @pytest.mark.parametrize("name", ["student.safetensors", "training.pt", "manifest.json"])
@@ -125,7 +207,7 @@ def test_a_missing_file_is_named(tmp_path, name):
 def test_a_damaged_manifest_is_noticed(tmp_path, content):
     path = save_state(tmp_path, 10, modules(), TRAINING, keep=2)
     (path / "manifest.json").write_text(content)
-    with pytest.raises(InputError, match=f"checkpoint {path} is damaged"):
+    with pytest.raises(InputError, match=f"checkpoint {path}: manifest.json is damaged"):
         load_state(path, modules())
 
 

@@ -260,6 +260,86 @@ def test_a_loss_that_is_not_finite_stops_before_any_step(tmp_path, player, turns
     assert {path.name: path.read_bytes() for path in good[-1].iterdir()} == before
 
 
+def late(trainer):
+    """Losses are looked at with the next line of metrics, as on a GPU."""
+    trainer._looks_at_once = False
+    return trainer
+
+
+@pytest.mark.parametrize(
+    ("player", "method", "said"),
+    [
+        (
+            "student",
+            {"inner_steps": 5},
+            "augmentation turn, term hard is nan between steps 4 and 5;",
+        ),
+        ("student", {"inner_steps": 100}, "student turn, term total is nan between steps 4 and 6;"),
+        ("augmentation", {}, "augmentation turn, term hard is nan at step 4;"),
+        ("augmentation", {"objective": "paper"}, "augmentation turn, term hard is nan at step 4;"),
+    ],
+)
+def test_a_loss_that_is_seen_late_leaves_no_bad_checkpoint(tmp_path, player, method, said):
+    """By then the players have trained on it, and there may be no p, q or r left to draw from."""
+    trainer = late(tiny_trainer(tmp_path, method=method, max_steps=12))
+    trainer.max_steps = 4
+    trainer.train()
+    (good,) = checkpoints(tmp_path / "checkpoints")
+    before = {path.name: path.read_bytes() for path in good.iterdir()}
+    trainer.max_steps = 12
+    spoil(trainer.objective.players[player])
+    with pytest.raises(TrainingDiverged, match=said) as error:
+        trainer.train()
+    assert f"the last good checkpoint is {good}" in str(error.value) and "learning_rate" in str(error.value)
+    assert checkpoints(tmp_path / "checkpoints") == [good]
+    assert {path.name: path.read_bytes() for path in good.iterdir()} == before
+
+
+def test_an_error_of_another_kind_is_not_taken_for_a_loss(tmp_path, monkeypatch):
+    trainer = late(tiny_trainer(tmp_path))
+    monkeypatch.setattr(trainer.objective, "after_step", lambda *arguments: torch.zeros(2) @ torch.zeros(3))
+    with pytest.raises(RuntimeError, match="inconsistent tensor size"):
+        trainer.train()
+
+
+@pytest.mark.parametrize("looks_at_once", [True, False])
+@pytest.mark.parametrize("fault", ["weight", "overflow"])
+def test_a_teacher_that_stops_answering_is_named(tmp_path, fault, looks_at_once):
+    trainer = tiny_trainer(tmp_path, max_steps=12)
+    trainer._looks_at_once = looks_at_once
+    for _ in range(2):
+        trainer.take_turn()
+    trainer.save()
+    network = trainer.objective.teachers[0].classifier.network
+    with torch.no_grad():
+        network.head.weight.fill_(math.nan if fault == "weight" else 3e38)
+    with pytest.raises(
+        TrainingDiverged, match=r"augmentation turn, term keep is nan .*teacher other answers"
+    ) as error:
+        trainer.train()
+    assert ("so is its weight" in str(error.value)) == (fault == "weight")
+    assert ("mixed_precision bf16" in str(error.value)) == (fault == "overflow")
+    assert "step_00000002" in str(error.value) and "learning_rate" not in str(error.value)
+    assert [path.name for path in checkpoints(tmp_path / "checkpoints")] == ["step_00000002"]
+
+
+@pytest.mark.parametrize("name", ["parameter", "buffer"])
+def test_numbers_that_are_not_finite_are_never_a_checkpoint(tmp_path, name):
+    trainer = tiny_trainer(tmp_path)
+    for _ in range(2):
+        trainer.take_turn()
+    trainer.save()
+    trainer.step = 3
+    student = trainer.objective.players["student"]
+    student.register_buffer("running_var", torch.ones(1))
+    number = student.running_var if name == "buffer" else next(student.parameters())
+    with torch.no_grad():
+        number.fill_(math.inf)
+    with pytest.raises(TrainingDiverged, match="weights of student are not finite at step 3"):
+        trainer.save()
+    assert [path.name for path in checkpoints(tmp_path / "checkpoints")] == ["step_00000002"]
+
+
 def test_weights_that_are_not_finite_are_never_a_checkpoint(tmp_path):
     """A gradient can overflow although its loss was finite; the next loss shows it, a checkpoint may come before."""
     trainer = tiny_trainer(tmp_path)

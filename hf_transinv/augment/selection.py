@@ -131,4 +131,5 @@ def relaxed_bernoulli(logit: Tensor, logistic: Tensor, temperature: float, hard:
 
 def entropy(probabilities: Tensor) -> Tensor:
     """-sum p ln p over the last axis, in nats."""
-    return torch.special.entr(probabilities).sum(-1)
+    # A probability that has become 0 would have an infinite gradient, and NaN behind the softmax.
+    return torch.special.entr(probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny)).sum(-1)
