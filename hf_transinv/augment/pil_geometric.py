@@ -53,9 +53,13 @@ def warp_nearest(levels: Tensor, matrix: Tensor, fill: Tensor) -> Tensor:
     a, b, c, d, e, f = fixed.mul_(65536).add_(0.5).floor_().long().view(6, -1, 1, 1)
     x = torch.arange(width, device=levels.device)
     y = torch.arange(height, device=levels.device).unsqueeze(1)
-    x, y = (a * x + (b * y + c)) >> 16, (d * x + (e * y + f)) >> 16
-    inside = ((x >= 0) & (x < width)) & ((y >= 0) & (y < height))
-    return _take(levels, (y * width + x).unsqueeze(1), inside, fill).squeeze(2)
+    column, row = (a * x + (b * y + c)) >> 16, (d * x + (e * y + f)) >> 16
+    # A border of one pixel stands for all that lies outside.
+    source = fill.view(3, 1, 1).expand(len(levels), -1, height + 2, width + 2).contiguous()
+    source[..., 1:-1, 1:-1] = levels
+    index = row.clamp_(-1, height).mul_(width + 2).add_(column.clamp_(-1, width)).add_(width + 3)
+    flat = index.flatten(1).unsqueeze(1).expand(-1, 3, -1)
+    return source.flatten(2).gather(2, flat).view(levels.shape)
 
 
 def warp_bilinear(levels: Tensor, matrix: Tensor, fill: Tensor) -> Tensor:

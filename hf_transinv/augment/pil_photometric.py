@@ -34,7 +34,12 @@ def blend(degenerate: Tensor, image: Tensor, factor: Tensor) -> Tensor:
     start = degenerate.float()
     factor = factor.float().view(-1, *[1] * (image.dim() - 1))
     # Not lerp or addcmul: they may fuse the product and the sum, which is then rounded once instead of twice.
-    return (image.float() - start).mul_(factor).add_(start).clamp_(0, 255).to(torch.uint8)
+    return _whole((image.float() - start).mul_(factor).add_(start).clamp_(0, 255))
+
+
+def _whole(values: Tensor) -> Tensor:
+    """Truncated to levels: by way of int32, as the direct conversion is several times slower on the CPU."""
+    return values.int().to(torch.uint8)
 
 
 def luma(levels: Tensor) -> Tensor:
@@ -97,7 +102,7 @@ def tabulate_autocontrast(levels: Tensor, _: Tensor) -> Tensor:
     flat = high <= low
     scale = torch.where(flat, 1.0, torch.full_like(low, 255).div_(high - low))
     low = torch.where(flat, 0.0, low)
-    return (_ramp(levels) * scale + -low * scale).clamp_(0, 255).to(torch.uint8)
+    return _whole((_ramp(levels) * scale).add_(-low * scale).clamp_(0, 255))
 
 
 def tabulate_equalize(levels: Tensor, _: Tensor) -> Tensor:
@@ -105,11 +110,12 @@ def tabulate_equalize(levels: Tensor, _: Tensor) -> Tensor:
     index = levels.flatten(2).long()
     counts = index.new_zeros(*index.shape[:2], 256)
     counts.scatter_add_(2, index, index.new_ones(1).expand_as(index))
-    last = counts.gather(2, index.amax(2, keepdim=True))
+    last = counts.gather(2, levels.flatten(2).amax(2, keepdim=True).long())
     step = (index.shape[2] - last) // 255
-    below = counts.cumsum(2) - counts
-    table = ((step // 2 + below) // step.clamp_min(1)).clamp_max_(255)
-    return torch.where(step == 0, _ramp(levels), table).to(torch.uint8)
+    below = counts.cumsum(2).sub_(counts).add_(step // 2)
+    # Whole numbers divided in double precision: several times faster than as such, and as exact.
+    table = below.double().div_(step.clamp_min(1)).floor_().clamp_max_(255)
+    return _whole(torch.where(step == 0, _ramp(levels).double(), table))
 
 
 def enhance_color(levels: Tensor, factor: Tensor) -> Tensor:

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from scipy.stats import chi2, poisson
 
-from hf_transinv.augment.corruptions import CORRUPTIONS, corrupt, digital
+from hf_transinv.augment.corruptions import CORRUPTIONS, corrupt, digital, jpeg
 from hf_transinv.augment.corruptions.blur import blur_directional, copied_from
 from hf_transinv.augment.corruptions.digital import jpeg_approximation
-from hf_transinv.augment.corruptions.noise import shot_noise
+from hf_transinv.augment.corruptions.noise import photon_tables, shot_noise
 from hf_transinv.augment.corruptions.severities import CIFAR_C, IMAGENET_C
 from hf_transinv.errors import InputError
 from tests.oracles import corruptions as oracle
@@ -160,6 +161,29 @@ def test_shot_noise_counts_photons(size):
     assert not corrupt(torch.zeros(5, 3, 32, 32), "shot_noise", EACH_SEVERITY, seeded()).any()
 
 
+@pytest.mark.parametrize("photons", [CIFAR_C["shot_noise"], IMAGENET_C["shot_noise"]], ids=["cifar", "imagenet"])
+def test_counts_of_photons_are_tabulated_with_their_probabilities(photons):
+    first, kept, more = photon_tables(photons)
+    cells = torch.arange(kept.shape[1])
+    for severity, level in ((0, 255), (1, 0), (2, 1), (3, 77), (4, 255)):
+        row = 256 * severity + level
+        tabulated = kept[row].double().scatter_add(0, (cells + more[row]).long(), 1 - kept[row].double()) / len(cells)
+        expected = poisson.pmf((first[row] + cells).numpy(), photons[severity] * level / 255)
+        np.testing.assert_allclose(tabulated, expected, rtol=0, atol=1e-8)
+        assert expected.sum() == pytest.approx(1, abs=1e-8)
+
+
+@pytest.mark.parametrize(("photons", "level"), [(500, 4), (50, 10), (50, 200), (3, 255)])
+def test_drawn_counts_are_poissons(photons, level):
+    grey = torch.full((5, 3, 100, 100), level / 255)
+    counts = (shot_noise(grey, (photons,) * 5, torch.arange(5), seeded()) * photons).round().long().flatten()
+    expected = poisson.pmf(np.arange(1000), photons * level / 255) * len(counts)
+    drawn, common = torch.bincount(counts, minlength=1000).numpy(), expected > 20
+    rare = np.array([drawn[~common].sum()]), np.array([expected[~common].sum()])
+    drawn, expected = np.append(drawn[common], rare[0]), np.append(expected[common], rare[1])
+    assert ((drawn - expected) ** 2 / expected).sum() < chi2.ppf(0.9999, len(drawn) - 1)
+
+
 def test_glass_blur_of_one_pixel_offsets_is_one_gather_and_of_more_is_not():
     """At reach 1 sources lie before their pixel, so none has been overwritten; at 2 the authors' loop rereads."""
     image = np.arange(24 * 24 * 3).reshape(24, 24, 3)
@@ -203,6 +227,17 @@ def test_zoom_blur_has_the_tabulated_numbers_of_factors():
     assert counts == [7, 12, 16, 21, 26]
 
 
+@pytest.mark.parametrize("size", [(32, 32), (48, 33), (34, 40)])
+def test_images_that_share_a_jpeg_do_not_see_each_other(size, monkeypatch):
+    """Stacked where their height allows it, in strips of two here, and mixed with another severity."""
+    monkeypatch.setattr(jpeg, "_STRIP_IMAGES", 2)
+    images = torch.cat([natural_images(3, *size), natural_images(3, *size, seed=1).flip(2)])
+    severity = torch.tensor([3, 3, 1, 3, 3, 3])
+    constants = [CIFAR_C["jpeg_compression"][own - 1] for own in severity.tolist()]
+    corrupted = corrupt(images.float() / 255, "jpeg_compression", severity)
+    assert_truncated(corrupted, reference("jpeg_compression", images, constants, seed=0), 0)
+
+
 @pytest.mark.parametrize("size", [(32, 32), (40, 33)])
 def test_the_approximation_of_jpeg_is_near_the_codec(size):
     images = natural_images(5, *size)
@@ -234,6 +269,14 @@ def test_one_severity_for_all_equals_that_severity_for_each(name):
         alike = corrupt(images, name, severity, seeded(3))
         each = corrupt(images, name, torch.full((4,), severity, dtype=torch.uint8), seeded(3))
         assert torch.equal(alike, each)
+
+
+@pytest.mark.parametrize("name", CORRUPTIONS)
+def test_other_severities_in_the_batch_change_nothing(name):
+    images = natural_images(5).float() / 255
+    mixed = corrupt(images, name, EACH_SEVERITY, seeded(3))
+    for severity in range(1, 6):
+        assert torch.equal(corrupt(images, name, severity, seeded(3))[severity - 1], mixed[severity - 1])
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)

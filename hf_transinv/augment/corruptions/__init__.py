@@ -5,7 +5,7 @@ as the authors' generators compute them (severities.py names those). With x an i
 severity:
 
     gaussian_noise      x + N(0, c^2)
-    shot_noise          Poisson(c x) / c
+    shot_noise          Poisson(c x) / c, x in whole levels
     impulse_noise       a value (not a pixel) becomes 0 or 1, with probability c / 2 each
     defocus_blur        x * (disk of radius c_1, smoothed by a small Gaussian of deviation c_2), border reflected
     glass_blur          g(shuffle(g(x))), with g a Gaussian of deviation c_1 and truncation to 8 bits; the shuffle, c_3
@@ -32,7 +32,7 @@ distribution where random numbers are drawn.
 Departures: a level that float32 leaves less than 0.001 below a whole number counts as that number (in glass_blur, less
 than 1e-9, in float64); the affine map samples exact positions, where OpenCV rounds them to 1/32 pixel; images that are
 not square are zoomed by the length of each side; ImageMagick's 16 bits between blur and rounding are left out. JPEG
-is that of the libjpeg at hand: the decoders' chroma interpolation differs between versions.
+is Pillow's with libjpeg-turbo, which its wheels bring: other decoders interpolate the colours differently.
 """
 
 from collections.abc import Callable
@@ -40,7 +40,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from hf_transinv.augment.corruptions import blur, digital, noise, weather
+from hf_transinv.augment.corruptions import blur, digital, jpeg, noise, weather
 from hf_transinv.augment.corruptions.severities import SEVERITIES, constants_of
 from hf_transinv.errors import InputError
 
@@ -60,7 +60,7 @@ _OPERATIONS: dict[str, Callable[..., Tensor]] = {
     "contrast": digital.contrast,
     "elastic_transform": digital.elastic_transform,
     "pixelate": digital.pixelate,
-    "jpeg_compression": digital.jpeg_compression,
+    "jpeg_compression": jpeg.jpeg_compression,
 }
 _WITHOUT_DRAWS = {"defocus_blur", "zoom_blur", "brightness", "contrast", "pixelate", "jpeg_compression"}
 
@@ -161,4 +161,4 @@ def apply_corruption(
     own = {"folder": frost_folder} if name == "frost" else {}
     with torch.autocast(images.device.type, enabled=False):
         corrupted = _OPERATIONS[name](images.float(), constants, index, generator, **own)
-    return (corrupted.clamp(0, 1) * 255 + 1e-3).floor() / 255
+    return corrupted.clamp_(0, 1).mul_(255).add_(1e-3).floor_().div_(255)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hf_transinv.augment.corruptions.draws import clipped_zooms, draw, per_image
+from hf_transinv.augment.corruptions.draws import clipped_zooms, draw, most_of, per_image
 from hf_transinv.augment.corruptions.severities import Constants
 
 _LARGEST_RADIUS = 10  # of a disk of defocus_blur
@@ -66,11 +66,16 @@ def _smoothed_levels(levels: Tensor, sigmas: tuple[float, ...], index: Tensor) -
     At 32 pixels a neighbour one level darker lowers a pixel by as little as 0.0003 levels, which the truncation turns
     into a whole one: hence float64.
     """
-    away = torch.arange(max(int(4 * sigma + 0.5) for sigma in sigmas) + 1, dtype=torch.float64)
-    taps = torch.stack([torch.exp(-(away**2) / (2 * s**2)) * (away <= int(4 * s + 0.5)) for s in sigmas])
+    reaches = tuple(int(4 * sigma + 0.5) for sigma in sigmas)
+    reach = most_of(reaches, index)
+    if reach == 0:
+        return levels
+    away = torch.arange(reach + 1, dtype=torch.float64)
+    cut = zip(sigmas, reaches, strict=True)
+    taps = torch.stack([torch.exp(-(away**2) / (2 * sigma**2)) * (away <= own) for sigma, own in cut])
     taps = (taps / (2 * taps.sum(dim=1, keepdim=True) - 1)).to(levels.device)[index]
     smooth = _smooth_along(3, _smooth_along(2, levels.double(), taps), taps)
-    return (smooth + 1e-9).floor().float()
+    return smooth.add_(1e-9).floor_().float()
 
 
 def copied_from(offset_y: Tensor, offset_x: Tensor, reach: Tensor, doublings: int) -> Tensor:
@@ -111,13 +116,15 @@ def glass_blur(images: Tensor, constants: Constants, index: Tensor, generator: t
     batch, _, height, width = images.shape
     reach, own_rounds = per_image(reaches, index)[:, 0], per_image(rounds, index)[:, 0]
     shown = torch.arange(height * width, device=images.device).expand(batch, -1)
-    for done in range(max(rounds)):
+    doublings = _DOUBLINGS if most_of(reaches, index) > 1 else 0
+    uniforms = [draw(torch.rand, (batch, height, width), images, generator) for _ in range(max(rounds))]
+    for done in range(most_of(rounds, index)):
         # One number decides on both offsets: its 24 bits are far more than the 64 pairs of reach 4 need.
-        pair = (draw(torch.rand, (batch, height, width), images, generator) * (4 * reach**2)).floor()
+        pair = (uniforms[done] * (4 * reach**2)).floor_()
         across = (pair / (2 * reach)).floor()
         active = (own_rounds > done).float()
         offset_y, offset_x = (across - reach) * active, (pair - across * 2 * reach - reach) * active
-        shown = shown.gather(1, copied_from(offset_y, offset_x, reach, _DOUBLINGS if max(reaches) > 1 else 0))
+        shown = shown.gather(1, copied_from(offset_y, offset_x, reach, doublings))
     levels = _smoothed_levels((images * 255).round(), sigmas, index).flatten(2)
     shuffled = levels.gather(2, shown.unsqueeze(1).expand_as(levels)).view(images.shape)
     return _smoothed_levels(shuffled, sigmas, index) / 255
@@ -135,7 +142,7 @@ def blur_directional(
 
     Args:
         images: [B, C, H, W], floating point.
-        radius: [B], pixels, whole numbers.
+        radius: [B], pixels, half the number of steps of a line.
         sigma: [B], pixels, positive.
         angle: [B], degrees, clockwise from the direction of growing columns (rows grow downwards).
         taps: how many are computed; those from 2 radius + 1 on are zero, so fewer than that cut the line short.
@@ -166,14 +173,14 @@ def blur_directional(
 
 
 def motion_blur(images: Tensor, constants: Constants, index: Tensor, generator: torch.Generator) -> Tensor:
-    radii, sigmas = zip(*constants, strict=True)
+    sigmas = tuple(sigma for _, sigma in constants)
     angle = -45 + 90 * draw(torch.rand, (len(images),), images, generator)
     # Taps beyond 6 sigma weigh less than 1e-7 together.
-    taps = min(2 * max(radii), math.ceil(6 * max(sigmas))) + 1
-    radius, sigma = per_image(radii, index).flatten(), per_image(sigmas, index).flatten()
-    blurred = blur_directional((images * 255).round(), radius, sigma, angle, taps)
+    lengths = tuple(min(2 * radius, math.ceil(6 * sigma)) for radius, sigma in constants)
+    radius, sigma = per_image(lengths, index).flatten() / 2, per_image(sigmas, index).flatten()
+    blurred = blur_directional((images * 255).round_(), radius, sigma, angle, most_of(lengths, index) + 1)
     # ImageMagick rounds to its 8 bits where numpy truncates.
-    return (blurred + 0.5).floor() / 255
+    return blurred.add_(0.5).floor_().div_(255)
 
 
 @lru_cache(maxsize=10)

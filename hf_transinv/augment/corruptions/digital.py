@@ -1,13 +1,10 @@
-"""Digital: contrast, elastic_transform, pixelate, and jpeg_compression with an approximation that has gradients."""
+"""Digital: contrast, elastic_transform, pixelate, and an approximation of jpeg_compression that has gradients."""
 
-import io
 import math
 from functools import lru_cache
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
 from hf_transinv.augment.corruptions.draws import draw, per_image, per_row, smoothing_matrices
@@ -40,8 +37,8 @@ def contrast(images: Tensor, constants: Constants, index: Tensor, generator: tor
     return (images - mean) * per_image(constants, index) + mean
 
 
-def _affine_positions(images: Tensor, shift: Tensor, generator: torch.Generator) -> Tensor:
-    """Where a random affine map samples each pixel, (x, y) in pixels: [B, H, W, 2].
+def _affine_grid(images: Tensor, shift: Tensor, generator: torch.Generator) -> Tensor:
+    """Where a random affine map samples each pixel, (x, y) from -1 to 1 over the pixels' centres: [B, H, W, 2].
 
     The map takes three points of a square in the middle to the same points, each moved by U(-shift, shift) pixels.
     """
@@ -52,11 +49,13 @@ def _affine_positions(images: Tensor, shift: Tensor, generator: torch.Generator)
     moved = corners + (2 * draw(torch.rand, (batch, 3, 2), images, generator) - 1) * shift.view(-1, 1, 1)
     # Rows are points: (output - moved[0]) @ linear = input - corners[0].
     linear = torch.linalg.inv_ex(moved[:, 1:] - moved[:, :1]).inverse @ (corners[1:] - corners[:1])
-    grid_y, grid_x = torch.meshgrid(
-        torch.arange(height, device=images.device), torch.arange(width, device=images.device), indexing="ij"
-    )
-    outputs = torch.stack([grid_x, grid_y], dim=-1).view(1, -1, 2) - moved[:, :1]
-    return (outputs @ linear + corners[0]).view(batch, height, width, 2)
+    origin = corners[0] - moved[:, :1] @ linear
+    to_grid = 2 / torch.tensor([width - 1, height - 1], device=images.device)
+    x, y, start = (torch.cat([linear, origin], dim=1) * to_grid).view(batch, 3, 2, 1, 1).unbind(dim=1)
+    column = torch.arange(width, device=images.device)
+    row = torch.arange(height, device=images.device).unsqueeze(1)
+    # Planes, [B, 2, H, W]: sums over pairs of numbers are many times slower.
+    return (x * column + (y * row + (start - 1))).permute(0, 2, 3, 1)
 
 
 def elastic_transform(images: Tensor, constants: Constants, index: Tensor, generator: torch.Generator) -> Tensor:
@@ -64,75 +63,44 @@ def elastic_transform(images: Tensor, constants: Constants, index: Tensor, gener
     batch, _, height, width = images.shape
     size = torch.tensor([width, height], device=images.device)
     # The two borders: OpenCV's reflect-101 mirrors about the outer pixels, scipy's "reflect" about their outer edges.
-    positions = _affine_positions(images, per_image(shifts, index), generator)
-    grid = 2 * positions / (size - 1) - 1
+    grid = _affine_grid(images, per_image(shifts, index), generator)
     warped = F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=True)
 
     noise = 2 * draw(torch.rand, (batch, 2, height, width), images, generator) - 1
     smooth = per_row(noise, smoothing_matrices(sigmas, width, images.device)[index])
     smooth = per_row(smooth.mT, smoothing_matrices(sigmas, height, images.device)[index]).mT
-    displacement = per_image(alphas, index) * smooth
-    identity = F.affine_grid(torch.eye(2, 3, device=images.device)[None], [1, 1, height, width], align_corners=False)
-    grid = identity + displacement.permute(0, 2, 3, 1) * (2 / size)
+    column = torch.arange(width, device=images.device).expand(height, width)
+    row = torch.arange(height, device=images.device).unsqueeze(1).expand(height, width)
+    positions = torch.stack([column, row]) + 0.5 + per_image(alphas, index) * smooth
+    grid = positions.mul_(2 / size.view(2, 1, 1)).sub_(1).permute(0, 2, 3, 1)
     return F.grid_sample(warped, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
 
 @lru_cache(maxsize=32)
-def _box_filters(shares: tuple[float, ...], size: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Which pixels Pillow's BOX filter averages, down to int(share size) and up again: two of [5, size, size], 0 or 1.
+def _box_filters(shares: tuple[float, ...], size: int, device: torch.device) -> Tensor:
+    """Pillow's BOX filter down to int(share size) pixels and up again, as matrices: [5, size, size].
 
-    Rows are outputs. Severities with fewer than `size` small pixels leave rows (down) and columns (up) of zeros.
+    Rows are outputs. A pixel is the mean of a box; the way up copies some of them to a neighbour.
     """
 
     def boxes(n_in: int, n_out: int) -> Tensor:
         scale = n_in / n_out
         center = (torch.arange(n_out, dtype=torch.float64)[:, None] + 0.5) * scale
         distance = (torch.arange(n_in, dtype=torch.float64) + 0.5 - center) / max(scale, 1.0)
-        return ((distance > -0.5) & (distance <= 0.5)).float()
+        inside = ((distance > -0.5) & (distance <= 0.5)).double()
+        return inside / inside.sum(dim=1, keepdim=True)
 
-    down, up = torch.zeros(2, len(shares), size, size)
-    for severity, share in enumerate(shares):
-        small = int(size * share)
-        down[severity, :small] = boxes(size, small)
-        up[severity, :, :small] = boxes(small, size)
-    return down.to(device), up.to(device)
-
-
-def _average_boxes(levels: Tensor, boxes: Tensor) -> Tensor:
-    """Means over boxes [B, n, m] along the last axis of levels [B, C, h, m] -> [B, C, h, n], rounded to whole levels.
-
-    Pillow rounds after each pass too. Sums of levels and the halves of means are exact in float32.
-    """
-    sums = per_row(levels, boxes)
-    return (sums / boxes.sum(dim=2).clamp_min(1)[:, None, None] + 0.5).floor()
+    small = (int(size * share) for share in shares)
+    return torch.stack([boxes(n, size) @ boxes(size, n) for n in small]).float().to(device)
 
 
 def pixelate(images: Tensor, constants: Constants, index: Tensor, generator: torch.Generator | None) -> Tensor:
-    down_rows, up_rows = _box_filters(constants, images.shape[2], images.device)
-    down_columns, up_columns = _box_filters(constants, images.shape[3], images.device)
-    levels = (images * 255).round()
-    for rows, columns in ((down_rows, down_columns), (up_rows, up_columns)):
-        levels = _average_boxes(levels, columns[index])
-        levels = _average_boxes(levels.mT, rows[index]).mT
-    return levels / 255
-
-
-def jpeg_compression(images: Tensor, constants: Constants, index: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Pillow's codec itself, in a loop over the images on the CPU; waits for the device.
-
-    Most of the time goes to Pillow's header parsing, in Python.
-    """
-    levels = (images * 255).round().byte().permute(0, 2, 3, 1).contiguous().cpu().numpy()
-    size = (images.shape[3], images.shape[2])
-    decoded = []
-    for image, severity in zip(levels, index.tolist(), strict=True):
-        file = io.BytesIO()
-        Image.frombuffer("RGB", size, image.tobytes(), "raw", "RGB", 0, 1).save(
-            file, "JPEG", quality=constants[severity]
-        )
-        decoded.append(Image.open(file, formats=("JPEG",)).tobytes())
-    pixels = np.frombuffer(bytearray().join(decoded), dtype=np.uint8).reshape(levels.shape)
-    return torch.from_numpy(pixels).to(images.device).permute(0, 3, 1, 2) / 255
+    """Pillow rounds to whole levels after each axis. It goes down along both before it goes up, which only copies."""
+    rows, columns = (_box_filters(constants, size, images.device)[index] for size in images.shape[2:])
+    levels = per_row((images * 255).round_(), columns)
+    # Float32 leaves the halves of means a little to either side.
+    levels = (rows.unsqueeze(1) @ levels.add_(0.5 + 1e-4).floor_()).add_(0.5 + 1e-4).floor_()
+    return levels.div_(255)
 
 
 def _round_straight_through(x: Tensor) -> Tensor:

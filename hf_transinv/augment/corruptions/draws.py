@@ -13,6 +13,12 @@ def per_image(values: tuple[float, ...], index: Tensor) -> Tensor:
     return torch.tensor(values, dtype=torch.float32, device=index.device)[index].view(-1, 1, 1, 1)
 
 
+def most_of(values: tuple[int, ...], index: Tensor) -> int:
+    """The largest of 5 whole numbers, one a severity, among those that occur in `index` [B]; on a GPU among all five,
+    as looking would wait for it."""
+    return max(values) if index.device.type != "cpu" else max(values[severity] for severity in index.unique().tolist())
+
+
 def draw(sample: Callable[..., Tensor], shape: tuple[int, ...], like: Tensor, generator: torch.Generator) -> Tensor:
     """float32 numbers of `sample` (torch.rand or torch.randn), drawn where the generator lives, moved to `like`."""
     return sample(shape, generator=generator, device=generator.device).to(like.device)

@@ -1,6 +1,11 @@
 """Noises: gaussian_noise, shot_noise and impulse_noise."""
 
+import math
+from functools import lru_cache
+
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from hf_transinv.augment.corruptions.draws import draw, per_image
@@ -11,11 +16,66 @@ def gaussian_noise(images: Tensor, constants: Constants, index: Tensor, generato
     return images + per_image(constants, index) * draw(torch.randn, tuple(images.shape), images, generator)
 
 
+def _poisson_weights(photons: float) -> tuple[Tensor, Tensor]:
+    """How likely counts are at each of 256 levels, `photons` at the brightest: the smallest count that is listed,
+    [256], and probabilities of those from it on, [256, n]. What is left out weighs less than 1e-9."""
+    mean = torch.arange(256, dtype=torch.float64)[:, None] * (photons / 255)
+    counts = torch.arange(int(photons + 7 * math.sqrt(photons)) + 10, dtype=torch.float64)
+    weights = torch.exp(torch.xlogy(counts, mean) - mean - torch.lgamma(counts + 1))
+    first = (weights.cumsum(dim=1) < 1e-10).sum(dim=1)
+    longest = int(((weights.cumsum(dim=1) < 1 - 1e-10).sum(dim=1) + 1 - first).max())
+    listed = first[:, None] + torch.arange(longest)
+    weights = F.pad(weights, (0, longest)).gather(1, listed)
+    return first, weights / weights.sum(dim=1, keepdim=True)
+
+
+def alias_table(weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Walker's method: outcomes with probabilities [n, K] become K equally likely cells of two outcomes at most.
+
+    A cell is its own outcome with probability `kept`, else `other`; float64 and int64 [n, K]. Each step fills up the
+    poorest cell with what the richest has to spare.
+    """
+    # numpy's argmin is many times as fast as torch's.
+    spare, row = weights.numpy() * weights.shape[1], np.arange(len(weights))
+    kept, other = np.ones_like(spare), np.tile(np.arange(weights.shape[1]), (len(weights), 1))
+    for _ in range(weights.shape[1]):
+        poorest, richest = spare.argmin(axis=1), spare.argmax(axis=1)
+        share = spare[row, poorest]
+        lacks = share < 1
+        kept[row[lacks], poorest[lacks]], other[row[lacks], poorest[lacks]] = share[lacks], richest[lacks]
+        spare[row, poorest] = 1
+        spare[row, richest] -= np.where(lacks, 1 - share, 0)
+    return torch.from_numpy(kept), torch.from_numpy(other)
+
+
+@lru_cache(maxsize=2)
+def photon_tables(photons: tuple[float, ...]) -> tuple[Tensor, Tensor, Tensor]:
+    """For 5 severities and 256 levels: the smallest count, [5 * 256], and, with K cells, K a power of 2, `kept` of
+    `alias_table` and how much larger `other` is than the cell's own count, both [5 * 256, K]."""
+    listed = [_poisson_weights(own) for own in photons]
+    cells = 1 << (max(weights.shape[1] for _, weights in listed) - 1).bit_length()
+    padded = [F.pad(weights, (0, cells - weights.shape[1])) for _, weights in listed]
+    kept, other = alias_table(torch.cat(padded))
+    return torch.cat([first for first, _ in listed]).float(), kept.float(), (other - torch.arange(cells)).float()
+
+
 def shot_noise(images: Tensor, constants: Constants, index: Tensor, generator: torch.Generator) -> Tensor:
-    """Photons counted, with lambda of them at full brightness; torch.poisson draws where its generator lives."""
+    """Photons counted, with lambda of them at full brightness, drawn where the generator lives.
+
+    On the CPU from tables for 256 levels, several times as fast as torch.poisson. One draw of 24 bits decides: of
+    counts rarer than 1e-7 there may be none.
+    """
     photons = per_image(constants, index)
-    expected = (images * photons).to(generator.device)
-    return torch.poisson(expected, generator=generator).to(images.device) / photons
+    if generator.device.type != "cpu":
+        return torch.poisson((images * photons).to(generator.device), generator=generator).to(images.device) / photons
+    first, kept, more = photon_tables(constants)
+    row = (images * 255).round_().int().cpu().add_(256 * index.int().cpu().view(-1, 1, 1, 1)).flatten()
+    cell = torch.rand(images.shape, generator=generator).flatten().mul_(kept.shape[1])
+    own = cell.floor()
+    place = row * kept.shape[1] + own.int()
+    counts = first.index_select(0, row).add_(own)
+    counts += more.view(-1).index_select(0, place) * (cell.sub_(own) >= kept.view(-1).index_select(0, place))
+    return counts.view(images.shape).to(images.device) / photons
 
 
 def impulse_noise(images: Tensor, constants: Constants, index: Tensor, generator: torch.Generator) -> Tensor:

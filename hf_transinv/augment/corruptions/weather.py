@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from hf_transinv.augment.corruptions.blur import blur_directional
-from hf_transinv.augment.corruptions.draws import clipped_zooms, draw, per_image
+from hf_transinv.augment.corruptions.draws import clipped_zooms, draw, most_of, per_image
 from hf_transinv.augment.corruptions.frost import frost_textures
 from hf_transinv.augment.corruptions.severities import LARGEST_SMALL_IMAGE, Constants
 
@@ -22,9 +22,10 @@ def _snow_layer(images: Tensor, constants: Constants, index: Tensor, generator: 
     layer = rows @ (per_image(locs, index) + per_image(scales, index) * noise) @ columns.mT
     flakes = torch.where(layer < per_image(thresholds, index), 0, layer.clamp(0, 1))
     radius, sigma = per_image(radii, index).flatten(), per_image(sigmas, index).flatten()
-    drawn_out = blur_directional((flakes * 255).floor(), radius, sigma, angle, taps=2 * max(radii) + 1)
+    taps = most_of(tuple(2 * radius for radius in radii), index) + 1
+    drawn_out = blur_directional((flakes * 255).floor(), radius, sigma, angle, taps)
     # ImageMagick's 8 bits are rounded where numpy's are truncated.
-    return (drawn_out + 0.5).floor()
+    return drawn_out.add_(0.5).floor_()
 
 
 def snow(images: Tensor, constants: Constants, index: Tensor, generator: torch.Generator) -> Tensor:
