@@ -93,6 +93,8 @@ class Trainer:
                 self.schedules[name] = network_schedule(optimizer, config, max_steps)
         for module in objective.extra_state().values():
             module.to(accelerator.device, memory_format=layout)
+        for teacher in objective.teachers:  # on the device it was given
+            teacher.to(memory_format=layout)
         if config.compile:
             # In place, so that names in checkpoints stay. Wrappers for several devices call what is compiled within.
             networks = {player for name, player in objective.players.items() if name != AUGMENTATION}
