@@ -16,6 +16,7 @@ from typing import Any
 import timm
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from jinja2 import TemplateError
 
 from hf_transinv import card_sections as sections
 from hf_transinv import markdown
@@ -58,11 +59,21 @@ def render_card(
         README.md: YAML metadata between two lines of three dashes, then Markdown.
 
     Raises:
-        InputError: the run has no results yet.
+        InputError: the run has no results yet, or its record has values of another kind than a run writes.
     """
     run = published(run)
     if not run.get("rows"):
         raise InputError(f"run.json of {run.get('recipe', 'this run')!r} has no results yet: finish the run first")
+    try:
+        return _render(run, repo_id, revision, folder, to_run)
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, TemplateError) as error:
+        raise InputError(
+            f"run.json of {run.get('recipe', 'this run')!r} is not as a run writes it ({type(error).__name__}: "
+            f"{error}); take it from the run's folder again"
+        ) from error
+
+
+def _render(run: Mapping[str, Any], repo_id: str | None, revision: str | None, folder: str, to_run: str) -> str:
     title = markdown.plain((repo_id or "").rpartition("/")[2] or run.get("name") or _folder_name(run, folder))
     template = (files("hf_transinv") / "templates" / "student_card.md").read_text(encoding="utf-8")
     facts = _facts(run) | _loading(run, repo_id, revision, folder)
@@ -83,7 +94,7 @@ def _folder_name(run: Mapping[str, Any], folder: str) -> str:
 
 def _metadata(run: Mapping[str, Any], title: str) -> ModelCardData:
     student, dataset = _student(run), sections.dataset_of(run)
-    library = student.get("library", "timm")
+    library = markdown.plain(student.get("library", "timm"))
     results = eval_results(run)
     metrics = list(dict.fromkeys(result.metric_type for result in results))
     base, names = student.get("base_model"), sections.method_names(run)
@@ -92,11 +103,11 @@ def _metadata(run: Mapping[str, Any], title: str) -> ModelCardData:
         pipeline_tag="image-classification",
         license=markdown.plain(run["config"].get("license", OutputConfig.license)),
         tags=[*dict.fromkeys(("image-classification", library, "transformers", "hf_transinv", *names))],
-        datasets=[dataset["name"]] if dataset["kind"] == "hub" else None,
+        datasets=[markdown.plain(dataset["name"])] if dataset["kind"] == "hub" else None,
         metrics=metrics,
         model_name=title,
         eval_results=results,
-        base_model=[base] if base else None,
+        base_model=[markdown.plain(base)] if base else None,
         base_model_relation="finetune" if base else None,
     )
 
@@ -109,9 +120,9 @@ def eval_results(run: Mapping[str, Any]) -> list[EvalResult]:
         "task_type": "image-classification",
         "dataset_type": markdown.plain(dataset["name"]) if dataset["kind"] == "hub" else dataset["kind"] or "unknown",
         "dataset_name": markdown.plain(dataset["name"]),
-        "dataset_config": config.get("dataset_config"),
-        "dataset_split": dataset.get("eval_split"),
-        "dataset_revision": config.get("dataset_revision"),
+        "dataset_config": _plain_or_none(config.get("dataset_config")),
+        "dataset_split": _plain_or_none(dataset.get("eval_split")),
+        "dataset_revision": _plain_or_none(config.get("dataset_revision")),
     }
     severities = {"severities": ", ".join(map(str, found["severities"]))} if found.get("severities") else None
     measured = [
@@ -123,16 +134,20 @@ def eval_results(run: Mapping[str, Any]) -> list[EvalResult]:
     ]
     for name, measure in found.get("corruption_errors", {}).items():
         if name.startswith("mCE"):
-            convention = {"definition": measure["definition"]}
+            convention = {"definition": markdown.plain(measure["definition"])}
             measured.append(("mce", "Mean corruption error, percent", measure["percent"], convention))
     for name, row in found.get("corruptions", {}).items():
-        title = f"Top-1 under {name.replace('_', ' ')}"
-        measured.append(("accuracy", title, _fraction(row["mean"]), {"corruption": name}))
+        title = markdown.plain(f"Top-1 under {name.replace('_', ' ')}")
+        measured.append(("accuracy", title, _fraction(row["mean"]), {"corruption": markdown.plain(name)}))
     return [
         EvalResult(metric_type=kind, metric_name=name, metric_value=float(value), metric_args=given, **common)
         for kind, name, value, given in measured
         if value is not None
     ]
+
+
+def _plain_or_none(text: str | None) -> str | None:
+    return None if text is None else markdown.plain(text)
 
 
 def _fraction(percent: float | None) -> float | None:

@@ -5,12 +5,12 @@ what is not recorded is left out: a function answers with nothing, and the templ
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import PurePath
+from pathlib import PurePath, PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
 from hf_transinv.data.embedded import EMBEDDED_NAMES
-from hf_transinv.markdown import code, duration, escape, hub_link, number, span, steps, table, words
+from hf_transinv.markdown import code, duration, escape, hub_link, number, plain, span, steps, table, words
 
 _MARK = "\\*"
 _MEASURES = {"mCE": "mCE", "mCE_alexnet": "mCE (AlexNet = 100)"}
@@ -122,7 +122,7 @@ def method(run: Mapping[str, Any]) -> str:
     sentences = [_METHODS[name] for name in method_names(run) if name in _METHODS]
     if named := [_POLICIES[name] for name in run.get("policies", []) if name in _POLICIES]:
         sentences.append(f"Its training images were augmented by {words(named)}.")
-    if names := [name.replace("_", " ") for name in trained_on(run)]:
+    if names := [escape(name.replace("_", " ")) for name in trained_on(run)]:
         sentences.append(f"It was trained to be robust to {words(names)}.")
     return " ".join(sentences)
 
@@ -151,7 +151,7 @@ def scores_table(run: Mapping[str, Any]) -> str:
         "ECE, corrupted": lambda result: _fixed(result.get("corruption_ece")),
     }
     columns |= {
-        f"top-1, {name.replace('_', ' ')}": lambda result, name=name: _percent(
+        f"top-1, {escape(name.replace('_', ' '))}": lambda result, name=name: _percent(
             result.get("augmented", {}).get(name, {}).get("top1")
         )
         for name in of_main.get("augmented", {})
@@ -169,7 +169,7 @@ def measure_notes(run: Mapping[str, Any]) -> list[str]:
     errors = found.get("corruption_errors", {})
     notes = [f"{_MEASURES[name]} is the {escape(errors[name]['definition'])}." for name in _MEASURES if name in errors]
     if augmented := found.get("augmented"):
-        moved = words([f"{row['kl']:.3f} ({name.replace('_', ' ')})" for name, row in augmented.items()])
+        moved = words([f"{row['kl']:.3f} ({escape(name.replace('_', ' '))})" for name, row in augmented.items()])
         notes.append(
             "Augmented images are those of section 4.4 of Augmentation Invariant Training, each made once; the KL "
             f"divergence of the predictions on them from those on the originals is {moved} nats, in the mean."
@@ -188,10 +188,10 @@ def corruption_table(run: Mapping[str, Any]) -> str:
         return ""
     seen = trained_on(run)
     if len(results) == 1:
-        severities = [str(severity) for severity in result["severities"]]
+        severities = [plain(severity) for severity in result["severities"]]
         columns = severities + (["mean"] if len(severities) > 1 else [])
         cells = {name: [row.get(column) for column in columns] for name, row in result["corruptions"].items()}
-        header = ["corruption", *(column if column == "mean" else f"severity {column}" for column in columns)]
+        header = ["corruption", *(column if column == "mean" else f"severity {escape(column)}" for column in columns)]
     else:
         header = ["corruption", *map(escape, results)]
         cells = {
@@ -199,7 +199,8 @@ def corruption_table(run: Mapping[str, Any]) -> str:
             for name in result["corruptions"]
         }
     rows = [
-        [name.replace("_", " ") + (f" {_MARK}" if name in seen else ""), *map(_percent, cells[name])] for name in cells
+        [escape(name.replace("_", " ")) + (f" {_MARK}" if name in seen else ""), *map(_percent, cells[name])]
+        for name in cells
     ]
     columns = zip(*cells.values(), strict=True)
     means = [None if None in column else sum(column) / len(column) for column in columns]
@@ -234,7 +235,7 @@ def teachers_table(run: Mapping[str, Any]) -> str:
     learned = run["rows"][main_row(run)].get("learned", {})
     columns = {
         "architecture": [code(known["architecture"]) if "architecture" in known else "" for known in teachers],
-        "classes": [str(known.get("num_classes", "")) for known in teachers],
+        "classes": [escape(known.get("num_classes", "")) for known in teachers],
     }
     columns |= {name: [f"{value:.2f}" for value in learned[name]] for name in ("r", "q") if name in learned}
     if "p" in learned:
@@ -271,10 +272,10 @@ def magnitudes_table(run: Mapping[str, Any]) -> str:
     for known, of_teacher in zip(teachers_of(run), run.get("magnitudes", []), strict=False):
         for name, parameters in of_teacher.items():
             for parameter in parameters:
-                unit = f" ({parameter['unit']})" if parameter["unit"] else ""
+                unit = f" ({escape(parameter['unit'])})" if parameter["unit"] else ""
                 reach = span(parameter["low"], parameter["high"])
                 drawn = [number(value) for value in parameter["quantiles"]]
-                what = f"{_primitive(name)}: {parameter['name']}{unit}"
+                what = f"{_primitive(name)}: {escape(parameter['name'])}{unit}"
                 rows.append([teacher_link(known), what, *drawn, reach, number(parameter["rest"])])
     return table(["teacher", "parameter", "5 %", "50 %", "95 %", "reach", "no effect at"], rows, 2) if rows else ""
 
@@ -283,15 +284,18 @@ def pictures(run: Mapping[str, Any], to_run: str) -> list[str]:
     """The run's figures as Markdown images, relative to the card."""
     found = []
     for path in run.get("figures", []):
-        stem = PurePath(path).stem
+        stem = PurePosixPath(path).stem
         caption = escape(_CAPTIONS.get(stem, stem))
-        found.append(f"![{caption}]({quote(PurePath(to_run, path).as_posix())})\n\n*{caption}.*")
+        place = PurePosixPath(to_run, "figures", PurePosixPath(path).name)
+        found.append(f"![{caption}]({quote(str(place))})\n\n*{caption}.*")
     return found
 
 
 def _primitive(name: str) -> str:
     corruption, colon, severity = name.partition(":")
-    return f"{corruption.replace('_', ' ')} at severity {severity}" if colon else _PRIMITIVES.get(name, escape(name))
+    if colon:
+        return escape(f"{corruption.replace('_', ' ')} at severity {severity}")
+    return _PRIMITIVES.get(name, escape(name))
 
 
 def _strength(parameters: Sequence[Mapping[str, Any]]) -> str:
@@ -300,8 +304,8 @@ def _strength(parameters: Sequence[Mapping[str, Any]]) -> str:
     for parameter in parameters:
         if parameter["name"] not in _IN_TABLE_ONLY:
             low, _, high = parameter["quantiles"]
-            unit = parameter["unit"] if parameter["unit"] in ("", "°", "×") else f" {parameter['unit']}"
-            told.append(f"{parameter['name']} {span(low, high)}{unit}")
+            unit = parameter["unit"] if parameter["unit"] in ("", "°", "×") else f" {escape(parameter['unit'])}"
+            told.append(f"{escape(parameter['name'])} {span(low, high)}{unit}")
     return f": {', '.join(told)}" if told else ""
 
 
@@ -311,19 +315,19 @@ def _strength(parameters: Sequence[Mapping[str, Any]]) -> str:
 def training(run: Mapping[str, Any], hardware: str) -> str:
     """How much of what it was trained on, with what, and how long."""
     row, config, dataset = run["rows"][main_row(run)], run["config"], dataset_of(run)
-    images = f" of {config['batch_size']} images" if "batch_size" in config else ""
+    images = f" of {escape(config['batch_size'])} images" if "batch_size" in config else ""
     whole = [f"{row['steps']:,} steps{images}"] if "steps" in row else []
     if "images_seen" in row:
         of = f", from {dataset['train_rows']:,} training images" if dataset.get("train_rows") else ""
         whole = [f"{' '.join(whole)} ({row['images_seen']:,} in all{of})"]
     if {"optimizer", "learning_rate"} <= config.keys():
-        whole.append(f"{escape(config['optimizer'])} with a learning rate of {config['learning_rate']}")
+        whole.append(f"{escape(config['optimizer'])} with a learning rate of {escape(config['learning_rate'])}")
     if "seed" in config:
-        whole.append(f"seed {config['seed']}")
+        whole.append(f"seed {escape(config['seed'])}")
     sentences = [f"{', '.join(whole)}."] if whole else []
     if config.get("corruption") and "clean_share" in config:
-        names = words([name.replace("_", " ") for name in config["corruption"]])
-        severities = steps(config.get("severities", ()))
+        names = words([escape(name.replace("_", " ")) for name in config["corruption"]])
+        severities = escape(steps(config.get("severities", ())))
         share = f"{100 * (1 - config['clean_share']):.0f} %"
         sentences.append(f"{share} of the images were corrupted: {names}, severity {severities}.")
     if config.get("label_noise"):

@@ -25,7 +25,7 @@ from hf_transinv.augment.learned import AugmentationConfig, AugmentationPanel
 from hf_transinv.augment.primitives import PrimitiveConfig
 from hf_transinv.errors import InputError
 from hf_transinv.models.classifier import Classifier
-from hf_transinv.models.size_limit import no_larger_than, stored_elements
+from hf_transinv.models.size_limit import check_sizes, no_larger_than, stored_elements
 from hf_transinv.record import read_json, write_json
 from hf_transinv.run_state import plain_state
 from hf_transinv.whole import whole_file
@@ -183,6 +183,7 @@ def load_augmentation(folder: str | Path) -> AugmentationPanel:
                 "primitive": PrimitiveConfig(**fields["primitive"]),
             }
         )
+        check_sizes(fields["primitive"], str(folder))
         with no_larger_than(stored_elements(folder), str(folder)):
             panel = AugmentationPanel(len(saved["teachers"]), config)
         panel.load_state_dict(load_file(folder / "augmentation.safetensors"))

@@ -2,6 +2,9 @@
 
 import difflib
 import inspect
+import math
+import os
+import reprlib
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
@@ -13,6 +16,20 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from hf_transinv.errors import InputError
+
+_LARGEST_INTEGER = 2**31 - 1  # seeds and counts of all libraries below take that
+_LONGEST_TEXT = 4000  # a path of Linux has 4,096 bytes
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's plain values, no objects; a key that stands twice is an error instead of the last one winning."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        twice = [key for index, key in enumerate(keys) if key in keys[:index]]
+        if twice:
+            raise yaml.constructor.ConstructorError(None, None, f"key {twice[0]!r} stands twice", node.start_mark)
+        return super().construct_mapping(node, deep)
 
 
 class _Parser(ArgumentParser):
@@ -85,6 +102,8 @@ def read_fields(
     for name, hint in known.items():
         if values[name] is None and type(None) not in get_args(hint):
             raise InputError(f"{name} cannot be null; leave it out to have its default")
+        for value in values[name] if isinstance(values[name], list) else [values[name]]:
+            _check_value(name, value)
     return {name: _plain(values[name]) for name in known}
 
 
@@ -107,11 +126,11 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     Raises:
         InputError: it is no file, not YAML, or not of the form key: value.
     """
-    if not Path(path).is_file():
+    if not os.path.isfile(path):  # a name too long for a path is no file, where pathlib raises
         raise InputError(f"config {str(path)!r} is not a file")
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
+    except (yaml.YAMLError, OSError, ValueError, LookupError, RecursionError) as error:
         raise InputError(f"config {path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise InputError(f"config {path}: expected lines of the form 'key: value'")
@@ -123,8 +142,13 @@ def check_keys(content: Mapping[str, Any], groups: Sequence[type], where: str) -
     known = _hints(groups)
     for key, value in content.items():
         _known_or_error(str(key), set(known), "key", where)
-        if get_origin(known[key]) is tuple and not isinstance(value, list):
-            raise InputError(f"config {where}: {key} is a list, such as [a, b]; given {value!r}")
+        is_list = get_origin(known[key]) is tuple
+        if is_list and not isinstance(value, list):
+            raise InputError(f"config {where}: {key} is a list, such as [a, b]; given {_short(value)}")
+        for one in value if is_list else [value]:
+            if not isinstance(one, str | int | float | None) or (is_list and (one is None or str(one)[:2] == "--")):
+                kind = "a list of values" if is_list else "one value"
+                raise InputError(f"config {where}: {key} is {kind}; given {_short(one)}")
 
 
 def as_flags(content: Mapping[str, Any], groups: Sequence[type], where: str) -> list[str]:
@@ -136,8 +160,6 @@ def as_flags(content: Mapping[str, Any], groups: Sequence[type], where: str) -> 
     check_keys(content, groups, where)
     known, flags = _hints(groups), []
     for name, value in content.items():
-        if isinstance(value, Mapping) or (isinstance(value, list) and get_origin(known[name]) is not tuple):
-            raise InputError(f"config {where}: {name} is one value; given {value!r}")
         if value is None and type(None) not in get_args(known[name]):
             raise InputError(f"config {where}: {name} cannot be null; leave it out to have its default")
         if isinstance(value, list):
@@ -176,6 +198,23 @@ def _add_fields(parser: ArgumentParser, group: type) -> None:
         else:
             options["type"] = hints[flat.name]
         section.add_argument(f"--{flat.name}", **options)
+
+
+def _check_value(name: str, value: Any) -> None:
+    """Raises InputError for numbers that no field means, and text that is no name of anything."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"{name} must be a finite number, given {value}")
+    if isinstance(value, int) and abs(value) > _LARGEST_INTEGER:
+        raise InputError(f"{name} must be at most {_LARGEST_INTEGER:,} in size, given {_short(value)}")
+    if isinstance(value, str) and not value.isprintable():
+        raise InputError(f"{name} has characters that cannot be printed: {_short(value)}")
+    if isinstance(value, str) and len(value) > _LONGEST_TEXT:
+        raise InputError(f"{name} has {len(value):,} characters, expected at most {_LONGEST_TEXT:,}: {_short(value)}")
+
+
+def _short(value: Any) -> str:
+    """A value for an error, cut short: a YAML of few lines can stand for more than fits into memory."""
+    return reprlib.repr(value)
 
 
 def _plain(value: Any) -> Any:

@@ -14,6 +14,7 @@ trains, on how many images, and how it is measured. From group to group, network
 """
 
 import re
+import reprlib
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -34,6 +35,7 @@ _REASONS = {
     OutputConfig: "every row is measured alike, in one folder",
     CompareConfig: "it belongs to the comparison as a whole",
 }
+_LONGEST_TITLE = 180  # a folder's name may have 255 bytes, and the seed stands in it, too
 _FREE_IN_ROWS = {
     *(field.name for group in GROUPS for field in fields(group)),
     *("crop", "flip", "teachers", "student_init", "ema_decay"),
@@ -91,7 +93,7 @@ def _titled(section: Any, where: str) -> dict[str, dict[str, Any]]:
     """title -> fields; a title without fields has none."""
     section = {} if section is None else section
     if not isinstance(section, dict) or not all(isinstance(own or {}, dict) for own in section.values()):
-        raise InputError(f"config {where}: expected titles, each with fields below it; given {section!r}")
+        raise InputError(f"config {where}: expected titles, each with fields below it; given {reprlib.repr(section)}")
     return {str(title): own or {} for title, own in section.items()}
 
 
@@ -148,6 +150,10 @@ def _check_folders(rows: Sequence[Row]) -> None:
     """Each run has a folder of its own, whose name has letters, digits and underscores only."""
     folders: dict[str, str] = {}
     for row in rows:
+        if len(row.label.encode(errors="replace")) > _LONGEST_TITLE or not row.label.isprintable():
+            raise InputError(
+                f"title {reprlib.repr(row.label)}: expected at most {_LONGEST_TITLE} bytes of text that can be printed"
+            )
         other = folders.setdefault(re.sub(r"\W+", "_", row.label).casefold(), row.label)
         if other != row.label:
             raise InputError(f"title {row.label!r} reads like {other!r} as the name of a folder: choose another")

@@ -4,6 +4,7 @@ Every field is a flag of the same name and a key of the YAML, which is flat. The
 `PrimitiveConfig` and `TransInvConfig` stand beside what they configure.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -73,17 +74,20 @@ class StudentConfig:
         student_init: scratch, pretrained, or teacher:K (the weights of teacher K, counted from 1, with a new head).
         teachers: Hub ids, local folders, timm names or ema (the student's own average), any number, in any mix.
         ema_decay: of the ema teacher.
+        teacher_device: where frozen teachers answer; default: with the student; cpu: in the host's memory, when they
+            do not fit beside it (slow). The ema teacher stays with the student.
     """
 
     student: str | None = None
     student_init: str = "scratch"
     teachers: tuple[str, ...] = ()
     ema_decay: float = 0.999
+    teacher_device: str | None = None
 
     def __post_init__(self) -> None:
         start, _, index = self.student_init.partition(":")
         if start == "teacher":
-            if not index.isdigit() or not 1 <= int(index) <= len(self.teachers):
+            if index not in map(str, range(1, len(self.teachers) + 1)):
                 raise InputError(
                     f"student_init {self.student_init!r}: expected teacher:K with K from 1 to the number of teachers "
                     f"({len(self.teachers)})"
@@ -98,6 +102,8 @@ class StudentConfig:
             raise InputError(f"student_init {self.student_init!r}: expected scratch, pretrained or teacher:K")
         elif self.student is None:
             raise InputError("no student given: name a timm architecture, e.g. --student wrn16_2_cifar")
+        if self.teacher_device is not None:
+            _one_of("teacher_device", self.teacher_device, ("cpu",))
         if not 0 <= self.ema_decay < 1:
             raise InputError(f"ema_decay must be in [0, 1), given {self.ema_decay}")
 
@@ -123,7 +129,9 @@ class TrainConfig:
         augment_weight_decay: of phi.
         selection_learning_rate: of the logits of p, q and r (Adam).
         seed: of everything random.
-        channels_last: memory layout of the networks.
+        channels_last: memory layout of the networks, where they are not sharded.
+        sync_batchnorm: on several GPUs, let BatchNorm see the images of all of them; without it each GPU normalises by
+            its own, and the first one's running statistics are everybody's.
         compile: students and teachers by torch.compile; the first turns then take minutes. Evaluation does not wait
             for it.
         logging_steps: student steps between two lines of metrics.jsonl.
@@ -148,6 +156,7 @@ class TrainConfig:
     selection_learning_rate: float = 0.03
     seed: int = 0
     channels_last: bool = True
+    sync_batchnorm: bool = False
     compile: bool = False
     logging_steps: int = 50
     save_steps: int | None = None
@@ -163,12 +172,12 @@ class TrainConfig:
             _at_least(name, getattr(self, name), 1)
         _at_least("seed", self.seed, 0)
         for name in ("num_train_epochs", "max_steps", "save_steps"):
-            if getattr(self, name) is not None and getattr(self, name) <= 0:
+            if getattr(self, name) is not None and not 0 < getattr(self, name) < math.inf:
                 raise InputError(f"{name} must be positive, given {getattr(self, name)}")
         for name in ("weight_decay", "max_grad_norm", "augment_weight_decay", "warmup_ratio", "momentum"):
             _at_least(name, getattr(self, name), 0)
         for name in ("learning_rate", "augment_learning_rate", "selection_learning_rate"):
-            if not getattr(self, name) > 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise InputError(f"{name} must be positive, given {getattr(self, name)}")
         if self.warmup_ratio >= 1 or not 0 <= self.label_smoothing < 1:
             raise InputError("warmup_ratio and label_smoothing must be in [0, 1)")
@@ -229,7 +238,7 @@ def _one_of(name: str, value: str, known: Sequence[str]) -> None:
 
 
 def _at_least(name: str, value: float, least: float) -> None:
-    if value < least:
+    if not value >= least:  # which a NaN is not, either
         raise InputError(f"{name} must be at least {least}, given {value}")
 
 

@@ -26,6 +26,7 @@ from hf_transinv.checkpoint import export_classifier
 from hf_transinv.config import OutputConfig
 from hf_transinv.errors import InputError
 from hf_transinv.hub_errors import LOG_IN, client_says
+from hf_transinv.markdown import escape
 from hf_transinv.models.classifier import Classifier
 from hf_transinv.record import RunRecord, published
 from hf_transinv.run_state import plain_state
@@ -188,7 +189,7 @@ class BackgroundPush:
         self._copy.load_state_dict(state)
         library = "timm" if self._copy.image_processor is None else "transformers"
         output, name = self.output, self.output.push_to_hub
-        card = _DRAFT.format(library=library, name=name.rpartition("/")[2], step=step)
+        card = _DRAFT.format(library=library, name=escape(name.rpartition("/")[2]), step=step)
         with tempfile.TemporaryDirectory() as folder:
             student = Path(folder) / "student"
             export_classifier(self._copy, student, card=card, tag=self.tag, extra={"step": step})

@@ -12,7 +12,7 @@ def plain(text: object) -> str:
 
 def escape(text: object) -> str:
     """Any value as one line of Markdown that shows exactly its characters."""
-    return re.sub(r"([\\`*_{}\[\]<>#~&])", r"\\\1", plain(text))
+    return re.sub(r"([\\`*_{}\[\]<>#~&$!])", r"\\\1", plain(text))
 
 
 def code(text: object) -> str:
@@ -35,8 +35,13 @@ def hub_link(repo_id: str, kind: str = "") -> str:
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], numeric_from: int = 1) -> str:
     """A Markdown table; columns from `numeric_from` on are aligned to the right."""
     rule = ["---"] * numeric_from + ["---:"] * (len(header) - numeric_from)
-    lines = [[cell.replace("|", "\\|") for cell in row] for row in (header, rule, *rows)]
+    lines = [[_in_cell(cell) for cell in row] for row in (header, rule, *rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _in_cell(text: str) -> str:
+    """Text whose bars end no cell: one behind an odd number of backslashes (of a code span) gets one more of those."""
+    return re.sub(r"(\\*)\|", lambda found: found[1] + "\\" * (len(found[1]) % 2) + "\\|", text)
 
 
 def number(value: float, like: float | None = None) -> str:

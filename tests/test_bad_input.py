@@ -119,6 +119,13 @@ def pictures(count: int) -> list[bytes]:
         ("--learning_rat 1", "did you mean learning_rate"),
         ("--num_train_epochs 1", "num_train_epochs or max_steps"),
         ("--streaming --train_split train[:50%]", "is a slice"),
+        ("--dataset ~nobody-by-that-name/data", "There is no folder"),
+        (f"--dataset {'x' * 300}", "cannot be opened"),
+        (f"--teachers {'x' * 300}", "Unknown model"),
+        (f"--output_dir {'x' * 300}", "cannot be written"),
+        (f"--resume_from {'x' * 300}", "not one of the run"),
+        ("--learning_rate nan", "learning_rate"),
+        (f"--batch_size {'9' * 30}", "batch_size"),
     ],
 )
 def test_a_flag_that_cannot_be_used(refused, flags, said):

@@ -5,6 +5,7 @@ splits from every part of the path, and so puts the test images of a class calle
 (CIFAR-100 has such a class). Here the first level is the split and the second the class, whatever they are called.
 """
 
+import os
 import re
 from collections.abc import Iterable
 from glob import glob
@@ -21,6 +22,11 @@ SPLIT_NAMES = ("train", "training", "test", "testing", "validation", "valid", "v
 
 # What makes a folder one for `datasets`: rows in files, or a table beside the images.
 _TABLE_SUFFIXES = frozenset((".parquet", ".arrow", ".csv", ".tsv", ".json", ".jsonl", ".tar", ".zip"))
+
+
+def local_path(name: str) -> Path:
+    """A name as a path, "~" replaced; ask `os.path`, not it, whether it is there: names may be too long for a path."""
+    return Path(os.path.expanduser(name))
 
 
 def is_image_folder(folder: Path) -> bool:
@@ -90,7 +96,7 @@ def parquet_splits(pattern: str) -> dict[str, list[str]]:
     Raises:
         InputError: there is no such file.
     """
-    paths = sorted(glob(str(Path(pattern).expanduser()), recursive=True))
+    paths = sorted(glob(str(local_path(pattern)), recursive=True))
     if not paths:
         raise InputError(f"No parquet file matches {pattern!r}. Correct --dataset.")
     splits: dict[str, list[str]] = {}

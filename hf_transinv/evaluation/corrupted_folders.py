@@ -6,12 +6,14 @@ ImageNet-C   NAME/SEVERITY/CLASS/*.JPEG, or below the kinds: noise/NAME/SEVERITY
              (zenodo.org/records/2235448: 50,000 images each, 224 pixels)
 """
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from hf_transinv.augment.corruptions.severities import SEVERITIES
+from hf_transinv.data.folders import local_path
 from hf_transinv.data.sources import open_source
 from hf_transinv.errors import InputError
 from hf_transinv.evaluation.conditions import Condition
@@ -34,8 +36,8 @@ def open_corrupted_folder(folder: str | Path, conditions: Sequence[Condition], l
     Raises:
         InputError: something is missing, of another type or size, or has labels that are not the dataset's.
     """
-    folder = Path(folder).expanduser()
-    if not folder.is_dir():
+    folder = local_path(str(folder))
+    if not os.path.isdir(folder):
         raise InputError(f"corrupted_folder {folder} is not a folder.")
     if (folder / "labels.npy").exists() or any(folder.glob("*.npy")):
         return _open_arrays(folder, conditions, list(label_names))

@@ -1,6 +1,6 @@
 """What was measured of several models, the rankings, and the short forms of it: Markdown, text, numbers."""
 
-import html
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -119,7 +119,7 @@ def summary_markdown(report: Report) -> str:
     """A short summary for a model card."""
 
     def cell(text: str) -> str:
-        return " ".join(html.escape(text).replace("|", "\\|").replace("`", "&#96;").split())
+        return re.sub(r"[\\`*_\[\]<>#~&|$!]", lambda found: f"&#{ord(found.group())};", " ".join(text.split()))
 
     short = dict(
         zip([m.name for m in report.models], short_names([model.name for model in report.models]), strict=True)

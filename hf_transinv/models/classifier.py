@@ -5,6 +5,7 @@ facts (mean, std, input size, interpolation, label names) with the network, so t
 models. Everything before the network is differentiable, so gradients reach the pixels.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from hf_transinv.models.transformers_networks import open_transformers
 
 # ITU-R BT.601, the weights of PIL's convert("L").
 _LUMINANCE = (0.299, 0.587, 0.114)
+_LARGEST_SIDE = 8192
 
 
 class Classifier(nn.Module):
@@ -37,7 +39,8 @@ class Classifier(nn.Module):
         image_processor: the transformers image processor to be saved with the network.
 
     Raises:
-        InputError: the number of channels is not 1 or 3, or the label names do not fit the classes.
+        InputError: the number of channels is not 1 or 3, sides, mean or std are no pixels, or the label names do not
+            fit the classes.
     """
 
     def __init__(
@@ -58,6 +61,13 @@ class Classifier(nn.Module):
             raise InputError(
                 f"Model {source!r} takes {len(mean)} channels (std: {len(std)}); expected a network for 3 channels "
                 "(RGB) or 1 (luminance). Choose another model."
+            )
+        sides_fit = len(input_size) == 2 and all(1 <= side <= _LARGEST_SIDE for side in input_size)
+        if not sides_fit or not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0:
+            raise InputError(
+                f"Model {source!r} takes images of {tuple(input_size)} pixels, normalised with mean {tuple(mean)} and "
+                f"std {tuple(std)}; expected two sides from 1 to {_LARGEST_SIDE}, finite numbers, std above 0. "
+                "Correct its config.json."
             )
         if interpolation not in ("bilinear", "bicubic"):
             raise InputError(f"Interpolation {interpolation!r} is not known; give 'bilinear' or 'bicubic'.")

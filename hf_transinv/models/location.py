@@ -5,7 +5,7 @@ nothing: a pickle runs code when it is loaded.
 """
 
 import difflib
-import json
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +15,13 @@ import timm
 
 from hf_transinv.errors import InputError
 from hf_transinv.models.download import download, files_on_hub
+from hf_transinv.models.size_limit import check_sizes
+from hf_transinv.record import read_json
 
 _PICKLE_SUFFIXES = (".bin", ".pth", ".pt", ".ckpt", ".pkl", ".tar")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_OF_LOADING = ("checkpoint_path", "cache_dir", "features_only")
+_SHARD = re.compile(r"[\w.-]+\.safetensors")
 _CONVERSION = (
     "Convert it where you trust its author: safetensors.torch.save_file(torch.load(FILE, weights_only=True), "
     "'model.safetensors')"
@@ -68,14 +72,15 @@ def locate(name: str, *, revision: str | None, architecture: str | None, with_we
             )
         return _in_folder(name, Path(rest), with_weights, prefix)
     folder = Path(rest if prefix == "local-dir" else name)
-    if prefix == "local-dir" or (folder.is_dir() and (architecture or not timm.is_model(name))):
+    # os.path: a name too long for a path is no folder, where pathlib raises.
+    if prefix == "local-dir" or (os.path.isdir(folder) and (architecture or not timm.is_model(name))):
         return _in_folder(name, folder, with_weights, architecture)
     _refuse_architecture(name, architecture)
     if timm.is_model(name.partition(".")[0]):
         return Location(name, architecture=_known_architecture(name))
     if _is_hub_id(name):
         return _on_hub(name, name, revision, with_weights)
-    if folder.is_file():
+    if os.path.isfile(folder):
         raise InputError(f"{name!r} is a file; give the folder it lies in, or ARCH:FOLDER if there is no config.json.")
     if "/" in name or "\\" in name:
         raise InputError(f"No folder {name!r}, and it is not a Hub id (user/repo) either. Check the path.")
@@ -90,7 +95,7 @@ def _refuse_architecture(name: str, architecture: str | None) -> None:
 
 
 def _is_hub_id(name: str) -> bool:
-    return bool(_HUB_ID.fullmatch(name.partition("@")[0])) and not name.startswith(".") and not Path(name).is_dir()
+    return bool(_HUB_ID.fullmatch(name.partition("@")[0])) and not name.startswith(".") and not os.path.isdir(name)
 
 
 def _known_architecture(name: str) -> str:
@@ -108,10 +113,11 @@ def _suggestions(name: str) -> str:
 
 
 def _in_folder(name: str, folder: Path, with_weights: bool, architecture: str | None = None) -> Location:
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise InputError(f"No folder {str(folder)!r} (model {name!r}). Check the path.")
     if with_weights:
         _require_safetensors(name, sorted(path.name for path in folder.iterdir()))
+        _check_shards(name, folder)
     config_file = folder / "config.json"
     if not config_file.is_file():
         if architecture is None:
@@ -131,15 +137,68 @@ def _in_folder(name: str, folder: Path, with_weights: bool, architecture: str | 
 
 def _read_config(name: str, path: Path) -> dict[str, Any]:
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        config = read_json(path)
+    except (OSError, ValueError) as error:
         raise InputError(f"The config.json of {name!r} is not JSON ({error}). Export the model again.") from error
-    if not isinstance(config, dict) or not {"architecture", "model_type"} & config.keys():
+    if not {"architecture", "model_type"} & config.keys():
         raise InputError(
             f"The config.json of {name!r} has neither `architecture` (timm) nor `model_type` (transformers); expected "
             "a model saved by one of them."
         )
+    _check_values(name, config)
     return config
+
+
+def _check_values(name: str, config: dict[str, Any]) -> None:
+    """Raises InputError for what would be believed before it is looked at, or would run code of others."""
+    parts = {part: config.get(part) or {} for part in ("model_args", "pretrained_cfg")}
+    for part, values in parts.items():
+        if not isinstance(values, dict):
+            raise InputError(f"The config.json of {name!r} has {part} {values!r}; expected names with values.")
+    check_sizes(parts["model_args"], name)
+    loading = [key for key in parts["model_args"] if key.startswith("pretrained") or key in _OF_LOADING]
+    if loading:
+        raise InputError(
+            f"The config.json of {name!r} has {loading[0]} in model_args, which says how to load it and not what it "
+            "is. Remove it from there."
+        )
+    for part in (config, *parts.values()):
+        # transformers makes a name for each class before anything else.
+        counts = {key: part[key] for key in ("num_classes", "num_labels") if part.get(key) is not None}
+        check_sizes(counts, name)
+        wrong = [key for key, count in counts.items() if type(count) is not int or count < 0]
+        if wrong:
+            raise InputError(f"The config.json of {name!r} has {wrong[0]} {counts[wrong[0]]!r}; expected a number.")
+    stored = config.get("num_classes", parts["pretrained_cfg"].get("num_classes"))
+    built = parts["model_args"].get("num_classes")
+    if None not in (stored, built) and stored != built:  # timm would make a new head, silently
+        raise InputError(
+            f"The config.json of {name!r} has num_classes {stored}, and {built} in its model_args. Correct it, or "
+            "export the model again."
+        )
+    kernels = [value for key, value in config.items() if "attn_implementation" in key and "/" in str(value)]
+    if kernels:
+        raise InputError(
+            f"The config.json of {name!r} names code on the Hub for its attention ({kernels[0]}), which is never run. "
+            "Remove it from there."
+        )
+
+
+def _check_shards(name: str, folder: Path) -> None:
+    """Raises InputError unless all that an index leads to are safetensors of the same folder: it may name pickles."""
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return
+    try:
+        files = set(read_json(index)["weight_map"].values())
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise InputError(f"The {index.name} of {name!r} cannot be read ({error}). Export the model again.") from error
+    others = [file for file in files if not (isinstance(file, str) and _SHARD.fullmatch(file))]
+    if others:
+        raise InputError(
+            f"The {index.name} of {name!r} leads to {others[0]!r}; expected safetensors of the same folder, as a "
+            "pickle can run code when it is loaded. Export the model again."
+        )
 
 
 def _require_safetensors(name: str, files: list[str]) -> None:
@@ -164,8 +223,10 @@ def _on_hub(name: str, hub_id: str, revision: str | None, with_weights: bool) ->
         raise InputError(f"{name!r} names revision {written!r} and revision={revision!r} was given too; give one.")
     revision = written or revision
     folder = download(repo_id, revision, with_weights)
-    if with_weights and not any(folder.glob("model*.safetensors")):
-        _require_safetensors(name, files_on_hub(repo_id, revision))
+    if with_weights:
+        if not any(folder.glob("model*.safetensors")):
+            _require_safetensors(name, files_on_hub(repo_id, revision))
+        _check_shards(name, folder)
     if not (folder / "config.json").is_file():
         raise InputError(f"Hub model {repo_id!r} has no config.json; expected a model of timm or transformers.")
     return Location(name, folder=folder, config=_read_config(name, folder / "config.json"))

@@ -4,19 +4,23 @@ A checkpoint is loaded strictly with its own number of classes, and only then gi
 anything non-strictly as soon as the number of classes differs, and say so in its log alone.
 """
 
+import contextlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import timm
+import torch
 from huggingface_hub.errors import EntryNotFoundError
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from timm.data import resolve_model_data_config
 from torch import nn
 
 from hf_transinv.errors import InputError
+from hf_transinv.hub_errors import client_says
 from hf_transinv.models.location import Location
+from hf_transinv.models.size_limit import no_larger_than, stored_elements
 
 _logger = logging.getLogger(__name__)
 
@@ -31,20 +35,21 @@ def open_timm(location: Location, num_classes: int | None, pretrained: bool) -> 
         InputError: there are no weights, or they do not fit the architecture.
     """
     config = location.config or {}
-    label_names = _label_names(config)
     try:
+        label_names = _label_names(config)
         network = _create(location, num_classes, pretrained)
+        preprocessing = _preprocessing(network, (config.get("model_args") or {}).get("img_size"))
     except InputError:
         raise
-    except (RuntimeError, ValueError, KeyError, TypeError, AssertionError, SafetensorError) as error:
+    except (OSError, EntryNotFoundError) as error:
+        raise InputError(
+            f"The weights of {location.name!r} could not be read or fetched ({client_says(error)}). Check the "
+            "network, or start without them (pretrained=False)."
+        ) from error
+    except Exception as error:  # a wrong value in a config.json surfaces anywhere in timm, as nearly any type
         raise InputError(
             f"Model {location.name!r} cannot be loaded: {error}. Expected a checkpoint of exactly that architecture; "
             "check its config.json against its weights."
-        ) from error
-    except (OSError, EntryNotFoundError) as error:
-        raise InputError(
-            f"The weights of {location.name!r} could not be read or fetched ({error}). Check the network, or start "
-            "without them (pretrained=False)."
         ) from error
     if num_classes is not None and num_classes != network.num_classes:
         network.reset_classifier(num_classes)
@@ -60,7 +65,7 @@ def open_timm(location: Location, num_classes: int | None, pretrained: bool) -> 
         "network": network,
         "num_classes": network.num_classes,
         "label_names": label_names,
-        **_preprocessing(network, config.get("model_args", {}).get("img_size")),
+        **preprocessing,
     }
 
 
@@ -71,7 +76,9 @@ def _create(location: Location, num_classes: int | None, pretrained: bool) -> nn
                 f"Model {location.name!r} is a {location.config['architecture']!r}, which timm {timm.__version__} "
                 "does not know. Import the package that registers it, or upgrade timm."
             )
-        return timm.create_model(f"local-dir:{location.folder}", pretrained=pretrained)
+        if pretrained and not (location.folder / "model.safetensors").is_file():
+            raise InputError(f"{location.name!r} has no model.safetensors, which timm reads; save it in one file.")
+        return _create_in_bounds(location, pretrained)
     if location.folder is not None and pretrained:
         weights = location.folder / "model.safetensors"
         stored = _count_classes(location, weights)
@@ -88,6 +95,20 @@ def _create(location: Location, num_classes: int | None, pretrained: bool) -> nn
             "checkpoint."
         )
     return timm.create_model(location.architecture, pretrained=True)
+
+
+def _create_in_bounds(location: Location, pretrained: bool) -> nn.Module:
+    """The network of a folder; first without memory, so that a config far larger than the weights costs none.
+
+    Raises:
+        InputError: it is.
+    """
+    stored = stored_elements(location.folder) if pretrained else None
+    cannot = (NotImplementedError, RuntimeError)  # on the meta device; what is wrong otherwise shows again below
+    with no_larger_than(stored, location.name), torch.device("meta"), contextlib.suppress(*cannot):
+        timm.create_model(f"local-dir:{location.folder}")
+    with no_larger_than(stored, location.name):
+        return timm.create_model(f"local-dir:{location.folder}", pretrained=pretrained)
 
 
 def _count_classes(location: Location, weights: Path) -> int:
@@ -107,9 +128,11 @@ def _count_classes(location: Location, weights: Path) -> int:
 
 
 def _label_names(config: dict[str, Any]) -> list[str] | None:
-    names = config.get("label_names", config.get("pretrained_cfg", {}).get("label_names"))
+    names = config.get("label_names", (config.get("pretrained_cfg") or {}).get("label_names"))
     if isinstance(names, dict):
         names = [names[key] for key in sorted(names, key=int)]
+    if names is not None and not isinstance(names, list):
+        raise ValueError(f"label_names {names!r} is not a list")
     return None if not names or is_placeholder(names) else [str(name) for name in names]
 
 
@@ -126,11 +149,11 @@ def _preprocessing(network: nn.Module, built_for: int | Sequence[int] | None) ->
         size = (built_for, built_for) if isinstance(built_for, int) else built_for
     statistics = {}
     for key in ("mean", "std"):
-        values = tuple(data[key])
+        values = tuple(map(float, data[key]))
         # timm keeps the three values of RGB when a network is built for another number of channels.
         statistics[key] = values if len(values) == channels else (sum(values) / len(values),) * channels
     return {
         **statistics,
-        "input_size": tuple(size),
+        "input_size": tuple(map(int, size)),
         "interpolation": "bicubic" if data["interpolation"] in ("bicubic", "lanczos") else "bilinear",
     }

@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 
 from hf_transinv.errors import InputError
 from hf_transinv.models.location import Location
+from hf_transinv.models.size_limit import check_sizes, no_larger_than, stored_elements
 from hf_transinv.models.timm_networks import is_placeholder
+
+_LARGEST_HEAD = 100_000_000  # 21,841 classes of 4,096 features
 
 
 def open_transformers(location: Location, num_classes: int | None, pretrained: bool) -> dict[str, Any]:
@@ -24,31 +26,37 @@ def open_transformers(location: Location, num_classes: int | None, pretrained: b
     folder = location.folder
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        known_fields = type(config)().to_dict()
+        check_sizes({key: value for key, value in config.to_dict().items() if key in known_fields}, location.name)
         label_names = list(config.id2label.values())
         known = config.num_labels
         if num_classes not in (None, known):
             config.num_labels = num_classes
             label_names = None
-        if pretrained:
-            network = _load(location, config, known)
-        else:
-            network = AutoModelForImageClassification.from_config(config, dtype=torch.float32, trust_remote_code=False)
+        new_head = 0 if config.num_labels == known else _LARGEST_HEAD
+        with no_larger_than(stored_elements(folder) if pretrained else None, location.name, new_head):
+            if pretrained:
+                network = _load(location, config, known)
+            else:
+                make = AutoModelForImageClassification.from_config
+                network = make(config, dtype=torch.float32, trust_remote_code=False)
+        processor = _image_processor(location, folder)
+        preprocessing = _preprocessing(location.name, processor.to_dict(), config.to_dict().get("num_channels", 3))
     except InputError:
         raise
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+    except Exception as error:  # a wrong value in a JSON surfaces anywhere in transformers, as nearly any type
         raise InputError(
             f"Model {location.name!r} cannot be opened as an image classifier of transformers: {error}. Code that "
             "comes with a model is never run."
         ) from error
     if label_names is not None and is_placeholder(label_names):
         label_names = None
-    processor = _image_processor(location, folder)
     return {
         "network": network,
         "num_classes": config.num_labels,
         "label_names": label_names,
         "image_processor": processor,
-        **_preprocessing(location.name, processor.to_dict(), config.to_dict().get("num_channels", 3)),
+        **preprocessing,
     }
 
 
@@ -123,7 +131,7 @@ def _preprocessing(name: str, processor: dict[str, Any], channels: int) -> dict[
     return {
         "mean": _per_channel([value / scale for value in mean], channels),
         "std": _per_channel([value / scale for value in std], channels),
-        "input_size": (height, size.get("width") or height),
+        "input_size": (int(height), int(size.get("width") or height)),
         # Numbers of PIL's filters: 1 Lanczos, 3 bicubic.
         "interpolation": "bicubic" if processor.get("resample") in (1, 3) else "bilinear",
     }

@@ -23,6 +23,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from hf_transinv.errors import InputError
+from hf_transinv.models.size_limit import check_sizes, no_larger_than, stored_elements
+from hf_transinv.record import read_json
 
 _MARK = "hf_transinv_vae"
 _FORMAT = 1
@@ -200,7 +202,7 @@ def save_vae(vae: ConvVAE, folder: str | Path, extra: dict[str, Any] | None = No
 def is_vae_folder(folder: str | Path) -> bool:
     """Whether a folder holds a VAE of ours."""
     try:
-        return _MARK in json.loads((Path(folder) / "config.json").read_text())
+        return _MARK in read_json(Path(folder) / "config.json")
     except (OSError, ValueError):
         return False
 
@@ -213,12 +215,14 @@ def load_vae(folder: str | Path) -> ConvVAE:
     """
     folder = Path(folder)
     try:
-        content = json.loads((folder / "config.json").read_text())
+        content = read_json(folder / "config.json")
         if content.get(_MARK) != _FORMAT:
             raise InputError(
                 f"{folder} holds no VAE of this library in format {_FORMAT}; recipes/train_vae.py makes one"
             )
-        vae = ConvVAE(VAEConfig(**content["architecture"]))
+        check_sizes(content["architecture"], str(folder))
+        with no_larger_than(stored_elements(folder), str(folder)):
+            vae = ConvVAE(VAEConfig(**content["architecture"]))
         vae.load_state_dict(load_file(folder / "model.safetensors"))
     except InputError:
         raise

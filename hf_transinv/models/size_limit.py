@@ -1,0 +1,91 @@
+"""Networks no larger than the weights they are opened for: a wrong number in a config.json must not cost memory.
+
+PyTorch gives memory away lazily and networks are built before their weights are looked at, so a config that asks for
+10**9 classes ends with the process, not with an error. Here the parameters are counted while a network is built.
+"""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+
+from hf_transinv.errors import InputError
+
+MOST_WITHOUT_WEIGHTS = 8_000_000_000
+"""Parameters of a network that is opened without weights; timm's largest has 7 billion."""
+
+# What may be counted beyond what is stored: weights that two layers share, buffers that became parameters.
+_SHARED, _MORE = 2, 10_000_000
+_EACH = 3000  # of a parameter, however small: a network of a billion layers ends as well
+
+
+_LARGEST_SIZE = 100_000
+"""Of a width, a depth, an image side, a number of classes; ImageNet-21k has 21,841 classes."""
+
+
+def check_sizes(sizes: Mapping[str, Any], name: str) -> None:
+    """Raises InputError when a whole number, alone or in a list, is no size of a network: a depth of 10**8 is a list
+    of as many rates to timm before it is a network.
+
+    Args:
+        sizes: arguments of the network by name.
+        name: the model, for the error.
+    """
+    for key, value in sizes.items():
+        for number in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(number, int) and abs(number) > _LARGEST_SIZE:
+                raise InputError(
+                    f"The config.json of {name!r} has {key} {number}; expected at most {_LARGEST_SIZE:,}. Correct it, "
+                    "or export the model again."
+                )
+
+
+def stored_elements(folder: Path) -> int:
+    """How many numbers the safetensors files of a folder hold, by their headers.
+
+    Raises:
+        SafetensorError: a file is damaged.
+        OSError: a file cannot be read.
+    """
+    total = 0
+    for path in folder.glob("*.safetensors"):
+        with safe_open(str(path), framework="pt") as file:
+            total += sum(prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118 (not a dict)
+    return total
+
+
+@contextlib.contextmanager
+def no_larger_than(stored: int | None, name: str, new: int = 0) -> Iterator[None]:
+    """Networks that are built in the block have about as many parameters as are stored, or it ends.
+
+    Args:
+        stored: of `stored_elements`; None when there are no weights.
+        name: the model, for the error.
+        new: parameters that may come besides, of a head of another size.
+
+    Raises:
+        InputError: the network grows far beyond that; what it had is not initialised, and so not in memory yet.
+    """
+    most = MOST_WITHOUT_WEIGHTS if stored is None else _SHARED * stored + _MORE + new
+    counted = 0
+
+    def count(module: nn.Module, key: str, parameter: nn.Parameter | None) -> None:
+        nonlocal counted
+        counted += 0 if parameter is None else parameter.numel() + _EACH
+        if counted > most:
+            what = "any network that this library can train" if stored is None else f"its weights ({stored:,} numbers)"
+            raise InputError(
+                f"Model {name!r} is by its config.json larger than {what}: {key} of a {type(module).__name__} has "
+                f"shape {tuple(parameter.shape)}. Correct its config.json, or export the model again."
+            )
+
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()
