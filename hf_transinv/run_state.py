@@ -27,7 +27,7 @@ _NAME = re.compile(r"step_\d{8}")
 
 def checkpoints(folder: Path) -> list[Path]:
     """The checkpoints in a folder, oldest first."""
-    return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name)) if folder.is_dir() else []
+    return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name)) if os.path.isdir(folder) else []
 
 
 def last_good(folder: Path, before: Path | None = None) -> Path | None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import resource
@@ -122,7 +123,8 @@ def test_a_write_that_fails_leaves_the_earlier_ones_alone(tmp_path, size, file):
 @contextlib.contextmanager
 def read_only(folder):
     """Nothing can be written to the folder, by root neither."""
-    for path in (*folder.parents[:3], *folder.rglob("*")):  # which are for their owner alone
+    own = itertools.takewhile(lambda path: not path.stat().st_mode & 0o002, folder.parents)  # up to the one for all
+    for path in (*own, *folder.rglob("*")):  # which are for their owner alone
         path.chmod(path.stat().st_mode | 0o055)
     folder.chmod(0o555)
     user = os.geteuid()
