@@ -9,7 +9,6 @@ A folder appears whole or not at all: it is written beside its place and then re
 
 import copy
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -28,7 +27,7 @@ from hf_transinv.models.classifier import Classifier
 from hf_transinv.models.size_limit import check_sizes, no_larger_than, stored_elements
 from hf_transinv.record import read_json, write_json
 from hf_transinv.run_state import plain_state
-from hf_transinv.whole import whole_file
+from hf_transinv.whole import put_in_place, whole_file
 
 _MARK = "hf_transinv"
 
@@ -70,7 +69,7 @@ def export_classifier(
         shutil.copymode(partial / "config.json", partial / "model.safetensors")
         if card is not None:
             (partial / "README.md").write_text(card, encoding="utf-8")
-        _put_in_place(partial, folder)
+        put_in_place(partial, folder)
     except SafetensorError as error:
         raise InputError(f"{folder} could not be written ({error}). Is the disk full?") from error
     finally:
@@ -131,16 +130,6 @@ def _save_transformers(network: nn.Module, classifier: Classifier, folder: Path,
     network.config.update({_MARK: mark})
     network.save_pretrained(folder)
     classifier.image_processor.save_pretrained(folder)
-
-
-def _put_in_place(partial: Path, folder: Path) -> None:
-    """Rename `partial` to `folder`; an older export steps aside first and goes only when the new one stands."""
-    older = folder.with_name(f".{folder.name}.older")
-    shutil.rmtree(older, ignore_errors=True)
-    if folder.exists():
-        os.replace(folder, older)
-    os.replace(partial, folder)
-    shutil.rmtree(older, ignore_errors=True)
 
 
 def save_augmentation(panel: AugmentationPanel, teacher_names: Sequence[str], folder: Path) -> Path:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,3 +27,13 @@ def write_whole(path: Path, text: str) -> None:
     """Write a text file, UTF-8."""
     with whole_file(path) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def put_in_place(partial: Path, folder: Path) -> None:
+    """Rename `partial` to `folder`; an older folder steps aside first and goes only when the new one stands."""
+    older = folder.with_name(f".{folder.name}.older")
+    shutil.rmtree(older, ignore_errors=True)
+    if folder.exists():
+        os.replace(folder, older)
+    os.replace(partial, folder)
+    shutil.rmtree(older, ignore_errors=True)

@@ -10,7 +10,6 @@ A folder of ours holds `config.json` (the architecture, scale) and `model.safete
 
 import itertools
 import json
-import os
 import shutil
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
@@ -25,6 +24,8 @@ from torch import Tensor, nn
 from hf_transinv.errors import InputError
 from hf_transinv.models.size_limit import check_sizes, no_larger_than, stored_elements
 from hf_transinv.record import read_json
+from hf_transinv.run_state import plain_state
+from hf_transinv.whole import put_in_place
 
 _MARK = "hf_transinv_vae"
 _FORMAT = 1
@@ -177,25 +178,20 @@ def save_vae(vae: ConvVAE, folder: str | Path, extra: dict[str, Any] | None = No
     is_free = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
     if not is_free and not is_vae_folder(folder):
         raise InputError(f"{folder} exists and is not a VAE of this library; nothing was written. Give another folder")
-    partial, older = (folder.with_name(f".{folder.name}.{os.getpid()}.{kind}") for kind in ("partial", "older"))
-    for left in (partial, older):
-        shutil.rmtree(left, ignore_errors=True)
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
     try:
         partial.mkdir(parents=True)
         content = {_MARK: _FORMAT, "architecture": asdict(vae.config), **(extra or {})}
         (partial / "config.json").write_text(json.dumps(content, indent=2) + "\n")
-        weights = {name: value.detach().cpu().contiguous().clone() for name, value in vae.state_dict().items()}
-        save_file(weights, partial / "model.safetensors")
+        save_file(plain_state(vae), partial / "model.safetensors")
         # safetensors writes for the owner alone, whatever the umask.
         shutil.copymode(partial / "config.json", partial / "model.safetensors")
-        if folder.exists():
-            os.replace(folder, older)
-        os.replace(partial, folder)
+        put_in_place(partial, folder)
     except (OSError, SafetensorError) as error:
         raise InputError(f"{folder} could not be written ({error}). Is the disk full?") from error
     finally:
-        for left in (partial, older):
-            shutil.rmtree(left, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)
     return folder
 
 
