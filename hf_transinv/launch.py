@@ -1,9 +1,11 @@
 """What surrounds a run: the launcher it came from, its folder, what is refused before it starts, how it ends."""
 
 import contextlib
+import ctypes
 import errno
 import logging
 import os
+import platform
 import sys
 import tempfile
 import time
@@ -39,6 +41,8 @@ _REFUSED = {
         "the run gives each process images of its own, and those processes share theirs",
     ),
 }
+# mallopt's names for its parameters, and the largest value it takes.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MOST = -1, -3, 2**31 - 1
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -95,9 +99,23 @@ def start_accelerator(output: OutputConfig) -> Accelerator:
             "Launch with: ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 RECIPE ..."
         )
     _refuse_shards(accelerator, output)
+    if accelerator.device.type == "cpu":
+        keep_freed_memory()
     if report_to and not accelerator.log_with:
         raise InputError(f"report_to {report_to}: that package is not installed; pip install {report_to}")
     return accelerator
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep what is freed, for the next turn, instead of giving it back to the system.
+
+    It gives back all large blocks otherwise, and each turn waits for them to be mapped and cleared page by page again.
+    Without glibc, or where its variables already say what is wished, nothing happens.
+    """
+    wished = {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"}
+    if platform.libc_ver()[0] == "glibc" and not wished & set(os.environ):
+        for parameter in (_TRIM_THRESHOLD, _MMAP_THRESHOLD):
+            ctypes.CDLL(None).mallopt(parameter, _MOST)
 
 
 def _refuse_launch() -> None:
