@@ -17,6 +17,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
 from hf_transinv.augment.policies import POLICIES, CorruptionConfig, Policy, PolicyConfig, build_policies
+from hf_transinv.augment.policies.base import apply_all, draw_all
 from hf_transinv.augment.primitives import PRIMITIVES, Primitive, PrimitiveConfig, build_primitive
 from hf_transinv.benchmark.config import BenchmarkConfig
 from hf_transinv.benchmark.pictures import picture_levels
@@ -170,7 +171,7 @@ def _augmentation(
     @torch.no_grad()
     def augment() -> None:
         with autocast():
-            policy(images, policy.draw(tuple(images.shape), generator))
+            apply_all((policy,), images, draw_all((policy,), tuple(images.shape), generator))
 
     return augment
 

@@ -1,4 +1,4 @@
-"""Random corruptions: share, names and severities as drawn, and what was drawn is what an image gets."""
+"""All policies in float32; random corruptions: shares as drawn, and what was drawn is what an image gets."""
 
 import math
 
@@ -6,8 +6,10 @@ import pytest
 import torch
 from scipy.stats import chi2
 
-from hf_transinv.augment.corruptions import corrupt
-from hf_transinv.augment.policies.corruption import RandomCorruption
+from hf_transinv.augment.corruptions import CORRUPTIONS, corrupt
+from hf_transinv.augment.policies import POLICIES, PolicyConfig, build_policies
+from hf_transinv.augment.policies.base import apply_all, draw_all
+from hf_transinv.augment.policies.corruption import CorruptionConfig, RandomCorruption
 from hf_transinv.errors import InputError
 
 
@@ -17,6 +19,16 @@ def seeded(seed=0):
 
 def pixels(batch=8):
     return torch.rand(batch, 3, 32, 32, generator=seeded())
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_stays_float32_under_autocast(name):
+    config = PolicyConfig(corruption_policy=CorruptionConfig(corruption=CORRUPTIONS))
+    policies, images = build_policies((name,), config), pixels()
+    draws = draw_all(policies, tuple(images.shape), seeded())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = apply_all(policies, images, draws)
+    torch.testing.assert_close(mixed, apply_all(policies, images, draws), rtol=0, atol=0)
 
 
 def test_shares_are_as_asked():

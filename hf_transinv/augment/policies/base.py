@@ -36,7 +36,11 @@ def draw_all(policies: Sequence[Policy], shape: tuple[int, ...], generator: torc
 
 
 def apply_all(policies: Sequence[Policy], images: Tensor, draws: Together) -> Tensor:
-    """Apply policies one after another, each with its part of `draw_all`'s answer."""
-    for policy, drawn in zip(policies, draws.parts, strict=True):
-        images = policy(images, drawn)
+    """Apply policies one after another, each with its part of `draw_all`'s answer.
+
+    Runs in float32 also under autocast: eight bits of mantissa are too few for pixels.
+    """
+    with torch.autocast(images.device.type, enabled=False):
+        for policy, drawn in zip(policies, draws.parts, strict=True):
+            images = policy(images, drawn)
     return images
