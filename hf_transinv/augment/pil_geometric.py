@@ -8,6 +8,7 @@ Levels are uint8 [n, 3, H, W]. The results are PIL's to the level: nearest neigh
 point, bilinear ones in its double precision and order of operations, and truncated like there.
 """
 
+import functools
 import math
 
 import torch
@@ -21,22 +22,19 @@ def shear_matrix(factor: Tensor, across: bool) -> Tensor:
     return torch.stack((one, factor, zero, zero, one, zero) if across else (one, zero, zero, factor, one, zero), dim=1)
 
 
-def translation_matrix(shift: Tensor, across: bool) -> Tensor:
-    """Look `shift` pixels to the right, or down: the content moves the other way. float64 [n] -> [n, 6]."""
-    zero, one = torch.zeros_like(shift), torch.ones_like(shift)
-    return torch.stack((one, zero, shift, zero, one, zero) if across else (one, zero, zero, zero, one, shift), dim=1)
-
-
 def rotation_matrix(degrees: Tensor, height: int, width: int) -> Tensor:
     """Counter-clockwise about the middle of the image: float64 [n] on the CPU -> [n, 6]."""
+    turns = [_turn(angle, width / 2, height / 2) for angle in degrees.tolist()]
+    return torch.tensor(turns, dtype=torch.float64, device=degrees.device)
+
+
+@functools.lru_cache(maxsize=4096)  # the policies know a few dozen angles, however many images there are
+def _turn(degrees: float, x: float, y: float) -> tuple[float, ...]:
     # A level that is truncated can hang on the last bit of these, so they are the C library's, rounded as PIL rounds
-    # them. The policies know a few dozen angles, however many images there are.
-    angles, which = degrees.unique(return_inverse=True)
-    radians = [-math.radians(angle % 360) for angle in angles.tolist()]
-    turns = [(round(math.cos(angle), 15), round(math.sin(angle), 15)) for angle in radians]
-    cosine, sine = torch.tensor(turns, dtype=torch.float64)[which].unbind(1)
-    x, y = width / 2, height / 2
-    return torch.stack((cosine, sine, cosine * -x + sine * -y + x, -sine, cosine, -sine * -x + cosine * -y + y), dim=1)
+    # them.
+    angle = -math.radians(degrees % 360)
+    cosine, sine = round(math.cos(angle), 15), round(math.sin(angle), 15)
+    return cosine, sine, cosine * -x + sine * -y + x, -sine, cosine, -sine * -x + cosine * -y + y
 
 
 def warp_nearest(levels: Tensor, matrix: Tensor, fill: Tensor) -> Tensor:
@@ -54,42 +52,42 @@ def warp_nearest(levels: Tensor, matrix: Tensor, fill: Tensor) -> Tensor:
     x = torch.arange(width, device=levels.device)
     y = torch.arange(height, device=levels.device).unsqueeze(1)
     column, row = (a * x + (b * y + c)) >> 16, (d * x + (e * y + f)) >> 16
-    # A border of one pixel stands for all that lies outside.
-    source = fill.view(3, 1, 1).expand(len(levels), -1, height + 2, width + 2).contiguous()
-    source[..., 1:-1, 1:-1] = levels
-    index = row.clamp_(-1, height).mul_(width + 2).add_(column.clamp_(-1, width)).add_(width + 3)
-    flat = index.flatten(1).unsqueeze(1).expand(-1, 3, -1)
-    return source.flatten(2).gather(2, flat).view(levels.shape)
+    return _take(_bordered(levels, fill), _place(row, column, height, width))
+
+
+def translate(levels: Tensor, across: Tensor, down: Tensor, fill: Tensor) -> Tensor:
+    """Look so many whole pixels to the right and down, int64 [n] each: the content moves the other way."""
+    height, width = levels.shape[-2:]
+    column = torch.arange(width, device=levels.device) + across.view(-1, 1, 1)
+    row = torch.arange(height, device=levels.device).unsqueeze(1) + down.view(-1, 1, 1)
+    return _take(_bordered(levels, fill), _place(row, column, height, width))
 
 
 def warp_bilinear(levels: Tensor, matrix: Tensor, fill: Tensor) -> Tensor:
     """`Image.transform`, affine, bilinear; else as `warp_nearest`."""
     height, width = levels.shape[-2:]
     a, b, c, d, e, f = matrix.t().view(6, -1, 1, 1)
-    x, y = _centres(levels)
+    x, y = _centres(width, levels), _centres(height, levels).unsqueeze(1)
     # The sums from the left: the last bit decides where a level is truncated.
-    left, right, dx, inside_x = _neighbours(a * x + b * y + c, width)
-    upper, lower, dy, inside_y = _neighbours(d * x + e * y + f, height)
-    upper, lower = upper * width, lower * width
-    corners = torch.stack((upper + left, lower + left, upper + right, lower + right), dim=1)
-    corners = _take(levels, corners, inside_x & inside_y, fill)
-    sides = _interpolate(corners[:, :, :2], corners[:, :, 2:], dx.unsqueeze(1))
-    return _truncate(_interpolate(sides[:, :, 0], sides[:, :, 1], dy))
+    column, dx, inside_x = _pixel_before(a * x + b * y + c, width)
+    row, dy, inside_y = _pixel_before(d * x + e * y + f, height)
+    rows = torch.cat((levels[..., :1, :], levels, levels[..., -1:, :]), dim=2)
+    upper = row.mul_(width + 2).add_(column)
+    index = torch.stack((upper, upper + (width + 2)), dim=1).long()
+    sides = _between(rows, index, dx.unsqueeze(1))
+    above, below = sides.unbind(2)
+    values = (below - above).mul_(dy.unsqueeze(1)).add_(above)
+    return _filled(values, inside_x & inside_y, fill)
 
 
-def shear_bilinear(levels: Tensor, matrix: Tensor, fill: Tensor, across: bool) -> Tensor:
-    """`warp_bilinear` with a `shear_matrix`, at half the cost: the axis at rest needs no interpolation."""
+def shear_bilinear(levels: Tensor, factor: Tensor, fill: Tensor) -> Tensor:
+    """`warp_bilinear` with a `shear_matrix` (across), factors [n]: half of it, as the axis at rest moves nothing."""
     height, width = levels.shape[-2:]
-    x, y = _centres(levels)
-    factor = matrix[:, 1 if across else 3].view(-1, 1, 1)
-    if across:
-        before, after, share, inside = _neighbours(x + factor * y, width)
-        ends = torch.stack((before, after), dim=1).add_((y - 0.5).int() * width)
-    else:
-        before, after, share, inside = _neighbours(factor * x + y, height)
-        ends = torch.stack((before, after), dim=1).mul_(width).add_((x - 0.5).int())
-    start, end = _take(levels, ends, inside, fill).unbind(2)
-    return _truncate(_interpolate(start, end, share))
+    x, y = _centres(width, levels), _centres(height, levels).unsqueeze(1)
+    column, share, inside = _pixel_before(x + factor.view(-1, 1, 1) * y, width)
+    row = torch.arange(height, device=levels.device, dtype=torch.int32).unsqueeze(1)
+    index = column.add_(row * (width + 2)).long()
+    return _filled(_between(levels, index, share), inside, fill)
 
 
 def cut_out(levels: Tensor, boxes: Tensor, fill: Tensor) -> Tensor:
@@ -101,41 +99,54 @@ def cut_out(levels: Tensor, boxes: Tensor, fill: Tensor) -> Tensor:
     return torch.where(hidden.unsqueeze(1), fill.view(3, 1, 1), levels)
 
 
-def _centres(levels: Tensor) -> tuple[Tensor, Tensor]:
-    """x [W] and y [H, 1] of the pixels' centres, float64."""
-    height, width = levels.shape[-2:]
-    x = torch.arange(width, device=levels.device, dtype=torch.float64) + 0.5
-    return x, torch.arange(height, device=levels.device, dtype=torch.float64).unsqueeze(1) + 0.5
+def _centres(size: int, like: Tensor) -> Tensor:
+    """Of the pixels along an axis, float64 [size]."""
+    return torch.arange(size, device=like.device, dtype=torch.float64) + 0.5
 
 
-def _neighbours(position: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The pixels before and after a position, int32, held in the image; how far it is on the way; if it is inside."""
+def _pixel_before(position: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The pixel before a position, counted from 1 in an image with a border of one pixel, int32 of 0 to `size`; how
+    far it is from there to the next one; whether the position is in the image."""
     inside = (position >= 0) & (position < size)
-    position = position - 0.5
+    position = position.sub_(0.5)
     before = position.floor()
-    share = position - before
-    before = before.int()
-    return before.clamp(0, size - 1), (before + 1).clamp_(0, size - 1), share, inside
+    return before.int().add_(1).clamp_(0, size), position.sub_(before), inside
 
 
-def _take(levels: Tensor, index: Tensor, inside: Tensor, fill: Tensor) -> Tensor:
-    """Pixels by their places in the image, several for one: places [n, k, H, W] -> levels [n, 3, k, H, W]."""
-    pixels, outside = levels.flatten(2), levels[0, 0].numel()
-    source = torch.cat((pixels, fill.view(1, 3, 1).expand(len(levels), -1, -1)), dim=2)
-    index = torch.where(inside.unsqueeze(1), index, outside).long()
-    taken = source.gather(2, index.flatten(1).unsqueeze(1).expand(-1, 3, -1))
+def _between(levels: Tensor, index: Tensor, share: Tensor) -> Tensor:
+    """Between pixels and their right neighbours, float64: start + (end - start) share, rounded as PIL does.
+
+    Args:
+        levels: [n, 3, h, W]; left and right of them lies a border that repeats them.
+        index: places with that border, int64 [n, ..., H, W].
+        share: of the way, [n, ..., H, W].
+    """
+    wide = torch.cat((levels[..., :1], levels, levels[..., -1:]), dim=3).flatten(2)
+    start, end = _take(wide, index).double(), _take(wide, index + 1).double()
+    return end.sub_(start).mul_(share.unsqueeze(1)).add_(start)
+
+
+def _bordered(levels: Tensor, fill: Tensor) -> Tensor:
+    """With a border of one pixel that stands for all that lies outside."""
+    height, width = levels.shape[-2:]
+    bordered = fill.view(3, 1, 1).expand(len(levels), -1, height + 2, width + 2).contiguous()
+    bordered[..., 1:-1, 1:-1] = levels
+    return bordered.flatten(2)
+
+
+def _place(row: Tensor, column: Tensor, height: int, width: int) -> Tensor:
+    """Where a pixel is in an image with a border of one; all that lies outside is on the border."""
+    return (row.clamp_(-1, height) + 1) * (width + 2) + (column.clamp_(-1, width) + 1)
+
+
+def _take(pixels: Tensor, index: Tensor) -> Tensor:
+    """Pixels by their places in the image, the same in every channel: [n, 3, P], int64 [n, ...] -> [n, 3, ...]."""
+    taken = pixels.gather(2, index.flatten(1).unsqueeze(1).expand(-1, 3, -1))
     return taken.unflatten(2, index.shape[1:])
 
 
-def _interpolate(start: Tensor, end: Tensor, share: Tensor) -> Tensor:
-    """start + (end - start) share in double precision, rounded after each operation as PIL does.
-
-    Levels [n, 3, ..., H, W] of any type, the share [n, ..., H, W].
-    """
-    start = start.double()
-    return (end.double().sub_(start)).mul_(share.unsqueeze(1)).add_(start)
-
-
-def _truncate(values: Tensor) -> Tensor:
-    # By way of int32: the direct conversion is several times slower on the CPU.
-    return values.int().to(torch.uint8)
+def _filled(values: Tensor, inside: Tensor, fill: Tensor) -> Tensor:
+    """Truncated to levels, and the fill where a position is not in the image."""
+    # By way of int32, and by products instead of `where`: on the CPU several times faster.
+    inside = inside.unsqueeze(1)
+    return values.int().to(torch.uint8).mul_(inside).add_(fill.view(3, 1, 1) * ~inside)

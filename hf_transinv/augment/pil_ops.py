@@ -5,9 +5,9 @@ pass over its images, and all point operations share one table lookup (`pil_phot
 (`pil_geometric`). Images are float in [0, 1] outside and 8-bit levels inside; the results are PIL's to the level.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -55,14 +55,8 @@ _MATRICES = {
     Operation.SHEAR_X: lambda factor, *_: pil_geometric.shear_matrix(factor, across=True),
     Operation.SHEAR_Y: lambda factor, *_: pil_geometric.shear_matrix(factor, across=False),
     Operation.ROTATE: pil_geometric.rotation_matrix,
-    Operation.TRANSLATE_X: lambda shift, *_: pil_geometric.translation_matrix(shift, across=True),
-    Operation.TRANSLATE_Y: lambda shift, *_: pil_geometric.translation_matrix(shift, across=False),
 }
-_BILINEAR = {
-    Operation.SHEAR_X: partial(pil_geometric.shear_bilinear, across=True),
-    Operation.SHEAR_Y: partial(pil_geometric.shear_bilinear, across=False),
-    Operation.ROTATE: pil_geometric.warp_bilinear,
-}
+_TRANSLATIONS = (Operation.TRANSLATE_X, Operation.TRANSLATE_Y)
 _BLOCK_PIXELS = 2**16
 
 
@@ -129,39 +123,56 @@ def apply_operations(levels: Tensor, operation: Tensor, parameter: Tensor, canva
 def _apply_sorted(levels: Tensor, rows: dict[Operation, slice], parameter: Tensor, canvas: Canvas) -> None:
     """Apply one operation an image, in place, to images sorted by operation; `rows` holds those that occur."""
     on_device = parameter.to(levels.device)
-    tables = [(own, _TABLES[name](levels[own], on_device[own])) for name, own in rows.items() if name in _TABLES]
-    if tables:
-        span = slice(tables[0][0].start, tables[-1][0].stop)
-        levels[span] = pil_photometric.lookup(levels[span], torch.cat([table for _, table in tables]))
+    tabled = {name: own for name, own in rows.items() if name in _TABLES}
+    if tabled:
+        tables = [_TABLES[name](levels[own], on_device[own]) for name, own in tabled.items()]
+        span = _span(tabled)
+        levels[span] = pil_photometric.lookup(levels[span], torch.cat(tables))
     for name, own in rows.items():
         if name in _BLENDS:
             levels[own] = _BLENDS[name](levels[own], on_device[own])
-    warped = {name: own for name, own in rows.items() if name in _MATRICES}
-    if warped:
-        _warp_sorted(levels, warped, parameter, canvas)
-
-
-def _warp_sorted(levels: Tensor, rows: dict[Operation, slice], parameter: Tensor, canvas: Canvas) -> None:
-    """The geometric part: one gather for all of them, but for what bilinear interpolation needs beyond it."""
     fill = canvas.fill_on(levels.device)
-    matrices = []
-    for name, own in rows.items():
-        matrix = _MATRICES[name](parameter[own], *levels.shape[-2:])
-        if canvas.interpolation == "nearest" or name in (Operation.TRANSLATE_X, Operation.TRANSLATE_Y):
-            matrices.append((own, matrix))
-            continue
-        warp = _BILINEAR[name]
-        matrix = matrix.to(levels.device)
-        for block in _blocks(own, levels):
-            levels[block] = warp(levels[block], matrix[block.start - own.start : block.stop - own.start], fill)
-    if matrices:
-        span = slice(matrices[0][0].start, matrices[-1][0].stop)
-        matrix = torch.cat([matrix for _, matrix in matrices]).to(levels.device)
-        levels[span] = pil_geometric.warp_nearest(levels[span], matrix, fill)
+    warped = {name: own for name, own in rows.items() if name in _MATRICES}
+    if canvas.interpolation == "bilinear":
+        if Operation.ROTATE in warped:
+            own = warped.pop(Operation.ROTATE)
+            matrix = pil_geometric.rotation_matrix(parameter[own], *levels.shape[-2:]).to(levels.device)
+            _in_pieces(pil_geometric.warp_bilinear, levels[own], matrix, fill)
+        _shear_bilinear(levels, warped, on_device, fill)
+    elif warped:
+        matrices = [_MATRICES[name](parameter[own], *levels.shape[-2:]) for name, own in warped.items()]
+        span = _span(warped)
+        levels[span] = pil_geometric.warp_nearest(levels[span], torch.cat(matrices).to(levels.device), fill)
+    moved = {name: own for name, own in rows.items() if name in _TRANSLATIONS}
+    if moved:
+        shift = torch.zeros(len(levels), 2, dtype=torch.int64)
+        for name, own in moved.items():
+            shift[own, _TRANSLATIONS.index(name)] = parameter[own].long()
+        span = _span(moved)
+        across, down = shift[span].to(levels.device).unbind(1)
+        levels[span] = pil_geometric.translate(levels[span], across, down, fill)
 
 
-def _blocks(rows: slice, levels: Tensor) -> list[slice]:
-    """Rows in one piece; on the CPU in pieces whose doubles stay near its cache, which large images fill alone."""
-    count = rows.stop - rows.start
-    size = max(1, _BLOCK_PIXELS // levels[0, 0].numel()) if levels.device.type == "cpu" else count
-    return [slice(start, min(start + size, rows.stop)) for start in range(rows.start, rows.stop, size)]
+def _shear_bilinear(levels: Tensor, rows: dict[Operation, slice], factor: Tensor, fill: Tensor) -> None:
+    """SHEAR_Y is SHEAR_X with the axes exchanged, so that square images of both go together."""
+    parts = [(levels[own].mT if name == Operation.SHEAR_Y else levels[own], factor[own]) for name, own in rows.items()]
+    together = levels.shape[-2] == levels.shape[-1]
+    for group in [parts] if together and parts else [[part] for part in parts]:
+        views, factors = zip(*group, strict=True)
+        turned = torch.cat(views)
+        _in_pieces(pil_geometric.shear_bilinear, turned, torch.cat(factors), fill)
+        for view, sheared in zip(views, turned.split([len(view) for view in views]), strict=True):
+            view.copy_(sheared)
+
+
+def _in_pieces(warp: Callable[..., Tensor], levels: Tensor, parameter: Tensor, fill: Tensor) -> None:
+    """In place; on the CPU in pieces whose doubles stay near its cache, which large images fill alone."""
+    size = max(1, _BLOCK_PIXELS // levels[0, 0].numel()) if levels.device.type == "cpu" else len(levels)
+    for some, own in zip(levels.split(size), parameter.split(size), strict=True):
+        some.copy_(warp(some, own, fill))
+
+
+def _span(rows: dict[Operation, slice]) -> slice:
+    """From the first row to the last, of operations that stand together."""
+    spans = list(rows.values())
+    return slice(spans[0].start, spans[-1].stop)
