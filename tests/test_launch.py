@@ -17,7 +17,7 @@ from hf_transinv.launch import start_accelerator
 
 start_accelerator(OutputConfig())
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(16):
+for _ in range(32):
     torch.ones(2**24)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
@@ -33,6 +33,6 @@ def page_faults(folder, **variables):
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library keeps memory as it likes")
 def test_freed_memory_is_kept_for_the_next_turn(tmp_path):
-    assert page_faults(tmp_path) < 4 * PAGES
+    assert page_faults(tmp_path) < 8 * PAGES
     # The user's word counts.
-    assert page_faults(tmp_path, MALLOC_MMAP_THRESHOLD_="131072") > 15 * PAGES
+    assert page_faults(tmp_path, MALLOC_MMAP_THRESHOLD_="131072") > 31 * PAGES
