@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from hf_transinv.data.batches import check_same_feed, epoch_order, share_of_batch
 from hf_transinv.data.columns import check_label
-from hf_transinv.data.rows import RowDecoder, none_decoded
+from hf_transinv.data.rows import RowDecoder, decoding_threads, none_decoded
 from hf_transinv.data.sources import Source
 from hf_transinv.errors import InputError
 
@@ -223,15 +223,16 @@ def _checked_labels(source: Source) -> list[int]:
 
 def _decode_chunks(source: Source, decode_chunk: Callable[[int, list], None], show_progress: bool) -> None:
     """Calls decode_chunk(first row, cells) for all rows from several threads; raises the first error in row order."""
-    chunks = source.rows.select_columns("image").with_format("arrow").iter(_CHUNK)
+    images = source.rows.select_columns("image").with_format("arrow")
+    threads = decoding_threads(images[:_CHUNK]["image"].to_pylist(), most=_THREADS)
     description = f"decoding {source.name} {source.split}"
     with (
-        ThreadPoolExecutor(_THREADS) as pool,
+        ThreadPoolExecutor(threads) as pool,
         tqdm(total=source.num_rows, desc=description, unit="img", disable=not show_progress, leave=False) as bar,
     ):
         futures = [
             pool.submit(lambda number, table: decode_chunk(number * _CHUNK, table["image"].to_pylist()), *chunk)
-            for chunk in enumerate(chunks)
+            for chunk in enumerate(images.iter(_CHUNK))
         ]
         try:
             for future in futures:

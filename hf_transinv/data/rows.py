@@ -10,6 +10,8 @@ from hf_transinv.data.decoding import BadImageError, decode_image, fit
 from hf_transinv.data.sources import Source
 from hf_transinv.errors import InputError
 
+_SMALL = 4096  # bytes of an encoded image: CIFAR's PNG have half of it
+
 
 @dataclass(frozen=True)
 class RowDecoder:
@@ -89,6 +91,13 @@ class RowDecoder:
                 "Give --image_size to bring all images to one size."
             )
         return image
+
+
+def decoding_threads(cells: Iterable[dict[str, Any] | None], most: int) -> int:
+    """How many threads decode such images fastest: `most` of them, or one, as small images are decoded sooner than
+    threads hand the interpreter to each other. Those of which only the path is known are not called small."""
+    sizes = [len(cell["bytes"]) for cell in cells if cell and cell["bytes"]]
+    return 1 if sizes and sum(sizes) < _SMALL * len(sizes) else most
 
 
 def none_decoded(source: Source) -> InputError:

@@ -10,6 +10,7 @@ import torch
 from scipy.stats import binom, chi2
 
 from hf_transinv.data.resident import ResidentFeed, ResidentSplit
+from hf_transinv.data.rows import decoding_threads
 from hf_transinv.data.sources import open_source
 from hf_transinv.errors import InputError
 from tests.data.conftest import encode, numbered_pixels
@@ -229,3 +230,16 @@ def test_another_seed_or_batch_size_cannot_resume() -> None:
 def test_batches_that_cannot_be_are_refused(batch_size: int, world: int, said: str) -> None:
     with pytest.raises(InputError, match=said):
         ResidentFeed(_numbered_split(23), batch_size, seed=0, world=world)
+
+
+@pytest.mark.parametrize(
+    "cells, threads",
+    [
+        ([{"bytes": b"x" * 2000, "path": None}, {"bytes": b"x" * 6000, "path": None}, None], 1),
+        ([{"bytes": b"x" * 2000, "path": None}, {"bytes": b"x" * 9000, "path": None}], 4),
+        ([{"bytes": None, "path": "a.png"}], 4),
+        ([None], 4),
+    ],
+)
+def test_one_thread_decodes_small_images(cells: list, threads: int) -> None:
+    assert decoding_threads(cells, most=4) == threads
