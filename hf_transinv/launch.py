@@ -19,9 +19,9 @@ from accelerate.utils import DistributedType, broadcast_object_list
 
 from hf_transinv.augment.corruptions import CORRUPTIONS
 from hf_transinv.config import OutputConfig
+from hf_transinv.divergence import TrainingDiverged
 from hf_transinv.errors import InputError
 from hf_transinv.signals import ProcessLost, noticing_lost_processes
-from hf_transinv.trainer import TrainingDiverged
 
 # What may differ when a run is resumed: where it reports to, not what it computes.
 _FREE_ON_RESUME = {

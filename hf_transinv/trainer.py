@@ -10,7 +10,6 @@ and each micro-batch's part. So 2 micro-batches of 4 are one batch of 8, and two
 import contextlib
 import math
 import time
-from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,13 +23,13 @@ from tqdm.auto import tqdm
 from hf_transinv.config import TrainConfig
 from hf_transinv.data.batches import Feed
 from hf_transinv.data.crops import CropDraws, OrdinaryAugmentation, to_float
+from hf_transinv.divergence import Terms, TrainingDiverged
 from hf_transinv.errors import InputError
-from hf_transinv.models.teacher import EMATeacher, fault_of
 from hf_transinv.objectives.base import AUGMENTATION, Batch, Objective
 from hf_transinv.optimizers import build_optimizer, network_schedule
 from hf_transinv.placement import Placement, optimizer_shards, whole, without_sync
 from hf_transinv.record import Metrics, flat_numbers
-from hf_transinv.run_state import checkpoints, discard, last_good, load_state, save_state, tidy
+from hf_transinv.run_state import checkpoints, discard, load_state, save_state, tidy
 from hf_transinv.signals import StopRequest
 from hf_transinv.turns import only_training
 
@@ -38,14 +37,6 @@ if TYPE_CHECKING:
     from hf_transinv.hub import BackgroundPush
 
 logger = get_logger(__name__)
-
-
-class TrainingDiverged(RuntimeError):
-    """A loss is not finite, and no checkpoint holds what came of it.
-
-    On the CPU it is seen before an optimizer steps on it; on other devices at the next line of metrics, since looking
-    at the loss of each turn would mean waiting for it.
-    """
 
 
 class Trainer:
@@ -101,12 +92,10 @@ class Trainer:
             for network in networks.union(objective.teachers):
                 network.compile()
         self.generator = torch.Generator().manual_seed(config.seed)
-        self.step = self.turn = self.images_seen = self._saved_step = self._looked_at_step = 0
+        self.terms = Terms(accelerator, objective, folder / "checkpoints")
+        self.step = self.turn = self.images_seen = self._saved_step = 0
         self.seconds = 0.0
         self.stopped = False
-        # Elsewhere a look at a loss would wait for the device.
-        self._looks_at_once = accelerator.device.type == "cpu"
-        self._terms: dict[str, list[Tensor]] = defaultdict(list)
         self._warned: set[str] = set()
         self.warnings: list[str] = []
 
@@ -118,7 +107,6 @@ class Trainer:
         feed = self._feed_of(players)
         images, labels = (tensor.to(self.accelerator.device, non_blocking=True) for tensor in feed.next_batch())
         shape = (feed.batch_size, *images.shape[1:])
-        self._images = images
         crops = [self.ordinary.draw(shape[0], shape[2:], self.generator) for _ in range(self.objective.variants)]
         for player in players:
             draws = self.objective.draw(player, shape, self.generator)
@@ -147,10 +135,7 @@ class Trainer:
                     accelerator.backward(losses["total"])
                 for name, value in losses.items():
                     sums[name] = sums.get(name, 0) + value.detach()
-        for name, value in sums.items():
-            self._terms[f"{player}/{name}"].append(value)
-        if self._looks_at_once:
-            self._check_finite({f"{player}/{name}": value.item() for name, value in sums.items()}, self.step)
+        self.terms.add(player, sums, images, self.step)
         self._make_step(player)
 
     def _make_step(self, player: str) -> None:
@@ -235,8 +220,8 @@ class Trainer:
         except TrainingDiverged:
             raise
         except RuntimeError:
-            self._check_terms()  # p that is not a number cannot be drawn from: what came before was at fault
-            self._check_weights()
+            # p that is not a number cannot be drawn from: what came before was at fault.
+            self.terms.check_own(self.step)
             raise
 
     def _after_student_turn(self, bar: tqdm) -> None:
@@ -248,14 +233,9 @@ class Trainer:
 
     def _log(self, bar: tqdm) -> None:
         """One line of metrics; also the place where a device is waited for and losses are checked."""
-        if not self._terms:
+        values = self.terms.take_means(self.step)
+        if not values:
             return
-        names = sorted(self._terms)
-        means = torch.stack([torch.stack(self._terms[name]).mean() for name in names])
-        values = dict(zip(names, self.accelerator.reduce(means, "mean").tolist(), strict=True))
-        self._terms.clear()
-        self._check_finite(values, self._looked_at_step)
-        self._looked_at_step = self.step
         now, (then, seen) = time.perf_counter(), self._mark
         self.seconds += now - then
         self._mark = (now, self.images_seen)
@@ -280,33 +260,6 @@ class Trainer:
                 self.warnings.append(f"step {self.step}: {sentence}")
                 logger.warning(self.warnings[-1])
 
-    def _check_finite(self, values: Mapping[str, float], since: int) -> None:
-        for name in sorted(values, key=lambda term: term.endswith("/total")):
-            if not math.isfinite(values[name]):
-                where = name.replace("/", " turn, term ")
-                when = f"at step {self.step}" if since == self.step else f"between steps {since} and {self.step}"
-                raise TrainingDiverged(f"{where} is {values[name]} {when}; {self._advice()}")
-
-    def _check_weights(self) -> None:
-        for name, module in self.objective.players.items():
-            numbers = (x for x in module.state_dict().values() if x.is_floating_point())
-            if not all(x.isfinite().all() for x in numbers):
-                raise TrainingDiverged(f"weights of {name} are not finite at step {self.step}; {self._advice()}")
-
-    def _check_terms(self) -> None:
-        """Look at what waits for the next line of metrics, on this process alone."""
-        means = {name: torch.stack(values).mean().item() for name, values in sorted(self._terms.items())}
-        self._check_finite(means, self._looked_at_step)
-
-    def _advice(self) -> str:
-        good = last_good(self.folder / "checkpoints")
-        last = f"the last good checkpoint is {good}" if good else "there is no checkpoint yet"
-        # An average follows the student: it is not to blame.
-        asked = [teacher for teacher in self.objective.teachers if not isinstance(teacher, EMATeacher)]
-        with self.accelerator.autocast():
-            fault = next(filter(None, (fault_of(teacher, to_float(self._images)) for teacher in asked)), None)
-        return f"{fault}; {last}" if fault else f"{last}. Try a smaller learning_rate or max_grad_norm"
-
     # Stop and resume
 
     def save(self) -> None:
@@ -316,7 +269,7 @@ class Trainer:
             TrainingDiverged: weights are not finite (a gradient overflowed): the loss will show it in the next turn.
             InputError: it cannot be written.
         """
-        self._check_weights()
+        self.terms.check_weights(self.step)
         own = {"torch": torch.get_rng_state()}
         if self.accelerator.device.type == "cuda":
             own["cuda"] = torch.cuda.get_rng_state()
@@ -373,7 +326,8 @@ class Trainer:
                 f"{self.accelerator.num_processes}: launch as many"
             )
         self.step, self.turn, self.images_seen = (int(training[name]) for name in ("step", "turn", "images_seen"))
-        self._saved_step, self.seconds = self.step, float(training["seconds"])
+        self._saved_step = self.terms.looked_at_step = self.step
+        self.seconds = float(training["seconds"])
         self.generator.set_state(training["generator"])
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(optimizer_shards(training["optimizers"][name], optimizer))
