@@ -122,7 +122,7 @@ def _between(levels: Tensor, index: Tensor, share: Tensor) -> Tensor:
         share: of the way, [n, ..., H, W].
     """
     wide = torch.cat((levels[..., :1], levels, levels[..., -1:]), dim=3).flatten(2)
-    start, end = _take(wide, index).double(), _take(wide, index + 1).double()
+    start, end = _take(wide, index).double(), _take(wide[..., 1:], index).double()
     return end.sub_(start).mul_(share.unsqueeze(1)).add_(start)
 
 
@@ -147,6 +147,6 @@ def _take(pixels: Tensor, index: Tensor) -> Tensor:
 
 def _filled(values: Tensor, inside: Tensor, fill: Tensor) -> Tensor:
     """Truncated to levels, and the fill where a position is not in the image."""
-    # By way of int32, and by products instead of `where`: on the CPU several times faster.
-    inside = inside.unsqueeze(1)
-    return values.int().to(torch.uint8).mul_(inside).add_(fill.view(3, 1, 1) * ~inside)
+    # By way of int32, and modulo 256 instead of `where`: on the CPU several times faster.
+    fill = fill.view(3, 1, 1)
+    return values.int().to(torch.uint8).sub_(fill).mul_(inside.unsqueeze(1)).add_(fill)
