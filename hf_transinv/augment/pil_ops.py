@@ -1,8 +1,9 @@
 """The image operations of AutoAugment and its successors, as PIL defines them, for a whole batch at once.
 
 Each image has an operation of its own and one parameter. Images are sorted by operation, so that an operation is one
-pass over its images, and all point operations share one table lookup (`pil_photometric`), all warps one gather
-(`pil_geometric`). Images are float in [0, 1] outside and 8-bit levels inside; the results are PIL's to the level.
+pass over its images; all operations that are tables share one lookup (`pil_photometric`), all nearest-neighbour warps
+one gather (`pil_geometric`). Images are float in [0, 1] outside and 8-bit levels inside; the results are PIL's to the
+level.
 """
 
 from collections.abc import Callable
@@ -38,16 +39,16 @@ class Operation(IntEnum):
 
 
 _TABLES = {
-    Operation.INVERT: pil_photometric.tabulate_invert,
-    Operation.POSTERIZE: pil_photometric.tabulate_posterize,
-    Operation.SOLARIZE: pil_photometric.tabulate_solarize,
     Operation.SOLARIZE_ADD: pil_photometric.tabulate_solarize_add,
     Operation.BRIGHTNESS: pil_photometric.tabulate_brightness,
     Operation.CONTRAST: pil_photometric.tabulate_contrast,
     Operation.AUTOCONTRAST: pil_photometric.tabulate_autocontrast,
     Operation.EQUALIZE: pil_photometric.tabulate_equalize,
 }
-_BLENDS = {
+_DIRECT = {
+    Operation.INVERT: pil_photometric.invert,
+    Operation.POSTERIZE: pil_photometric.posterize,
+    Operation.SOLARIZE: pil_photometric.solarize,
     Operation.COLOR: pil_photometric.enhance_color,
     Operation.SHARPNESS: pil_photometric.enhance_sharpness,
 }
@@ -129,8 +130,8 @@ def _apply_sorted(levels: Tensor, rows: dict[Operation, slice], parameter: Tenso
         span = _span(tabled)
         levels[span] = pil_photometric.lookup(levels[span], torch.cat(tables))
     for name, own in rows.items():
-        if name in _BLENDS:
-            levels[own] = _BLENDS[name](levels[own], on_device[own])
+        if name in _DIRECT:
+            levels[own] = _DIRECT[name](levels[own], on_device[own])
     fill = canvas.fill_on(levels.device)
     warped = {name: own for name, own in rows.items() if name in _MATRICES}
     if canvas.interpolation == "bilinear":

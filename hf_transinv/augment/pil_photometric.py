@@ -1,8 +1,8 @@
 """The photometric operations of PIL (`ImageOps`, `ImageEnhance`) on 8-bit levels, batched, one parameter an image.
 
-All but two are point operations: each level of an image's channel becomes another, whatever its neighbours. Such an
-operation is a table of 256 levels, [n, 3, 256], so several of them share one lookup. The two others, saturation and
-sharpness, blend the image with its grey or its smoothed version:
+Most are point operations: each level of an image's channel becomes another, whatever its neighbours. Three of them are
+bitwise; the others are tables of 256 levels, [n, 3, 256], and share one lookup. Saturation and sharpness blend the
+image with its grey or its smoothed version:
 
     blend(a, b, factor) = clamp(a + factor (b - a)), truncated,    factor 0: a, factor 1: b, beyond: extrapolated
 
@@ -58,23 +58,6 @@ def _every_channel(table: Tensor) -> Tensor:
     return table.to(torch.uint8).unsqueeze(1).expand(-1, 3, -1)
 
 
-def tabulate_invert(levels: Tensor, _: Tensor) -> Tensor:
-    """255 - v."""
-    return _every_channel((255 - _ramp(levels)).expand(len(levels), -1))
-
-
-def tabulate_posterize(levels: Tensor, bits: Tensor) -> Tensor:
-    """Keep the highest `bits` (0 to 8); 0 is black, as PIL had it before it refused it."""
-    dropped = 8 - bits.long().unsqueeze(1)
-    return _every_channel(_ramp(levels) >> dropped << dropped)
-
-
-def tabulate_solarize(levels: Tensor, threshold: Tensor) -> Tensor:
-    """Invert what is at `threshold` (0 to 256) or above."""
-    ramp = _ramp(levels)
-    return _every_channel(torch.where(ramp < threshold.unsqueeze(1), ramp, 255 - ramp))
-
-
 def tabulate_solarize_add(levels: Tensor, addition: Tensor) -> Tensor:
     """Brighten what is below 128 by a whole number of levels, saturating."""
     ramp = _ramp(levels)
@@ -116,6 +99,23 @@ def tabulate_equalize(levels: Tensor, _: Tensor) -> Tensor:
     # Whole numbers divided in double precision: several times faster than as such, and as exact.
     table = below.double().div_(step.clamp_min(1)).floor_().clamp_max_(255)
     return _whole(torch.where(step == 0, _ramp(levels).double(), table))
+
+
+def invert(levels: Tensor, _: Tensor) -> Tensor:
+    """255 - v."""
+    return ~levels
+
+
+def posterize(levels: Tensor, bits: Tensor) -> Tensor:
+    """Keep the highest `bits` (0 to 8); 0 is black, as PIL had it before it refused it."""
+    return levels & (0xFF00 >> bits.long()).to(torch.uint8).view(-1, 1, 1, 1)
+
+
+def solarize(levels: Tensor, threshold: Tensor) -> Tensor:
+    """Invert what is at `threshold` (0 to 256) or above."""
+    # The sign of the difference, as a mask: comparisons are several times slower on the CPU.
+    below = (levels.short() - threshold.ceil().short().view(-1, 1, 1, 1)) >> 15
+    return levels ^ ~below.to(torch.uint8)
 
 
 def enhance_color(levels: Tensor, factor: Tensor) -> Tensor:
