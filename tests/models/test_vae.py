@@ -195,9 +195,10 @@ def test_without_diffusers_the_error_says_what_to_install(monkeypatch):
 class TestDiffusers:
     @pytest.fixture
     def network(self):
-        diffusers = pytest.importorskip("diffusers")
+        from diffusers import AutoencoderKL  # seconds to import, and optional
+
         torch.manual_seed(0)
-        return diffusers.AutoencoderKL(
+        return AutoencoderKL(
             block_out_channels=(8, 8),
             down_block_types=("DownEncoderBlock2D",) * 2,
             up_block_types=("UpDecoderBlock2D",) * 2,
