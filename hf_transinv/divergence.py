@@ -51,10 +51,11 @@ class Terms:
             TrainingDiverged: one is not finite, on the CPU.
         """
         self._images = images
-        for name, value in terms.items():
-            self.values[f"{player}/{name}"].append(value)
+        named = {f"{player}/{name}": value for name, value in terms.items()}
+        for name, value in named.items():
+            self.values[name].append(value)
         if self.looks_at_once:
-            self._check({f"{player}/{name}": value.item() for name, value in terms.items()}, step, step)
+            self._check({name: value.item() for name, value in named.items()}, step, step)
 
     def take_means(self, step: int) -> dict[str, float]:
         """Means of what was added since they were last taken, over all processes; waits for the device.

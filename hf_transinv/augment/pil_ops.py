@@ -139,7 +139,8 @@ def _apply_sorted(levels: Tensor, rows: dict[Operation, slice], parameter: Tenso
             own = warped.pop(Operation.ROTATE)
             matrix = pil_geometric.rotation_matrix(parameter[own], *levels.shape[-2:]).to(levels.device)
             _in_pieces(pil_geometric.warp_bilinear, levels[own], matrix, fill)
-        _shear_bilinear(levels, warped, on_device, fill)
+        if warped:
+            _shear_bilinear(levels, warped, on_device, fill)
     elif warped:
         matrices = [_MATRICES[name](parameter[own], *levels.shape[-2:]) for name, own in warped.items()]
         span = _span(warped)
@@ -157,8 +158,8 @@ def _apply_sorted(levels: Tensor, rows: dict[Operation, slice], parameter: Tenso
 def _shear_bilinear(levels: Tensor, rows: dict[Operation, slice], factor: Tensor, fill: Tensor) -> None:
     """SHEAR_Y is SHEAR_X with the axes exchanged, so that square images of both go together."""
     parts = [(levels[own].mT if name == Operation.SHEAR_Y else levels[own], factor[own]) for name, own in rows.items()]
-    together = levels.shape[-2] == levels.shape[-1]
-    for group in [parts] if together and parts else [[part] for part in parts]:
+    is_square = levels.shape[-2] == levels.shape[-1]
+    for group in [parts] if is_square else [[part] for part in parts]:
         views, factors = zip(*group, strict=True)
         turned = torch.cat(views)
         _in_pieces(pil_geometric.shear_bilinear, turned, torch.cat(factors), fill)

@@ -22,8 +22,6 @@ MOST_WITHOUT_WEIGHTS = 8_000_000_000
 # What may be counted beyond what is stored: weights that two layers share, buffers that became parameters.
 _SHARED, _MORE = 2, 10_000_000
 _EACH = 3000  # of a parameter, however small: a network of a billion layers ends as well
-
-
 _LARGEST_SIZE = 100_000
 """Of a width, a depth, an image side, a number of classes; ImageNet-21k has 21,841 classes."""
 
