@@ -50,6 +50,7 @@ class Feed(Protocol):
 
     batch_size: int
     num_skipped: int
+    skipped: tuple[str, ...]
 
     def wait(self) -> None:
         """Waits until `next_batch` has one at hand; raises what it would raise."""

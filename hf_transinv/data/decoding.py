@@ -14,19 +14,58 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError, features
 from torch import Tensor
 
 from hf_transinv.errors import InputError
 from hf_transinv.hub_errors import READ_FAILURES, client_says
 
 # Not all that Pillow knows: it hands PostScript, a programming language, to an interpreter.
-_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "ICO", "TGA", "SGI", "PCX")
+_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "ICO", "TGA", "SGI", "PCX", "AVIF")
+# How files begin that are no image to us, or one of a kind that is not decoded here: (offset, bytes, what to say).
+_OTHER_KINDS = (
+    *((8, brand, "AVIF, which this Pillow cannot decode: pip install -U pillow") for brand in (b"avif", b"avis")),
+    *(
+        (8, brand, "HEIC, which is not supported: convert it to JPEG")
+        for brand in (b"heic", b"heix", b"mif1", b"hevc")
+    ),
+    (0, b"\xff\x0a", "JPEG XL, which is not supported: convert it to PNG"),
+    (0, b"\x00\x00\x00\x0cJXL ", "JPEG XL, which is not supported: convert it to PNG"),
+    (0, b"8BPS", "Photoshop's PSD, which is not supported: convert it to PNG"),
+    (0, b"%!PS", "PostScript, which is not supported: convert it to PNG"),
+    (0, b"%PDF", "a PDF, no image"),
+    *(
+        (0, start, "a web page, no image: its download failed")
+        for start in (b"<!DOCTYPE html", b"<!doctype html", b"<html")
+    ),
+    *((0, start, "SVG or XML, which is not supported: convert it to PNG") for start in (b"<svg", b"<?xml")),
+    (0, b"version https://git-lfs", "a pointer of Git LFS, no image: git lfs pull"),
+    (0, b"PK\x03\x04", "a zip archive, no image"),
+)
 _LONGEST = 8  # sides to one: what `fit` resizes of a strip; beyond that the centre alone is looked at
 
 
 class BadImageError(InputError):
-    """An image that cannot be decoded; the only error that ``--on_bad_image skip`` passes over."""
+    """An image that cannot be decoded; the only error that ``--on_bad_image skip`` passes over.
+
+    Args:
+        where: what the image is called.
+        reason: what is wrong with it.
+
+    Attributes:
+        found: where and what, without advice.
+    """
+
+    def __init__(self, where: str, reason: str) -> None:
+        self.found = f"{where}: {reason}"
+        super().__init__(f"{self.found}. Repair it, leave out the row, or pass --on_bad_image skip.")
+
+
+@cache
+def image_suffixes() -> frozenset[str]:
+    """Suffixes, in lower case, of the files that `decode_image` decodes with the Pillow that is installed."""
+    formats = set(_FORMATS) - (set() if features.check("avif") else {"AVIF"})
+    return frozenset(suffix for suffix, kind in Image.registered_extensions().items() if kind in formats)
 
 
 def decode_image(data: bytes | str | Path, where: str) -> Tensor:
@@ -46,9 +85,7 @@ def decode_image(data: bytes | str | Path, where: str) -> Tensor:
     try:
         encoded = data if isinstance(data, bytes) else _read(str(data), where)
     except OSError as error:
-        raise BadImageError(
-            f"{where}: the image cannot be read ({error}). Repair it, leave out the row, or pass --on_bad_image skip."
-        ) from error
+        raise BadImageError(where, f"the image cannot be read ({error})") from error
     image = _decode_plain(encoded)
     return _decode_any(encoded, where) if image is None else image
 
@@ -120,12 +157,18 @@ def _decode_any(encoded: bytes, where: str) -> Tensor:
     try:
         pixels = _pixels(Image.open(io.BytesIO(encoded), formats=_FORMATS))
     except Exception as error:  # Pillow's readers raise nearly any type on broken bytes
-        said = "no kind of image that is known" if isinstance(error, UnidentifiedImageError) else error
-        raise BadImageError(
-            f"{where}: the image cannot be decoded ({said}). Expected a whole image file with 8- or 16-bit pixels. "
-            "Repair it, leave out the row, or pass --on_bad_image skip."
-        ) from error
+        said = _kind(encoded) if isinstance(error, UnidentifiedImageError) else error
+        reason = f"the image cannot be decoded ({said}); expected a whole image file with 8- or 16-bit pixels"
+        raise BadImageError(where, reason) from error
     return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def _kind(encoded: bytes) -> str:
+    """What bytes are that Pillow does not know."""
+    if not encoded:
+        return "the file is empty"
+    found = (said for offset, start, said in _OTHER_KINDS if encoded.startswith(start, offset))
+    return next(found, "no kind of image that is known")
 
 
 def _pixels(image: Image.Image) -> np.ndarray:

@@ -1,27 +1,26 @@
-"""Data on the local disk that ``datasets`` does not open as one would expect: image folders and loose parquet files.
+"""Folders of images: the first folder below a split is the class, as torchvision's ImageFolder has it.
 
-An image folder is ``ROOT/class/image.png``, or with splits ``ROOT/split/class/image.png``. ``datasets`` guesses its
-splits from every part of the path, and so puts the test images of a class called *train* into the training split
-(CIFAR-100 has such a class). Here the first level is the split and the second the class, whatever they are called.
+    ROOT/class/.../image.png            one split, called train
+    ROOT/split/class/.../image.png      splits are the folders that are named like one (Train, val, seg_test, ...)
+
+``datasets`` guesses splits from every part of a path, and so puts the test images of a class called *train* into the
+training split (CIFAR-100 has such a class). Here the place in the path decides.
 """
 
 import os
-import re
-from collections.abc import Iterable
-from glob import glob
+from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hf_transinv.data.split_names import in_order, split_kind
+from hf_transinv.data.walk import File, Walk
 from hf_transinv.errors import InputError
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-IMAGE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"))
-SPLIT_NAMES = ("train", "training", "test", "testing", "validation", "valid", "val", "dev", "eval")
-
-# What makes a folder one for `datasets`: rows in files, or a table beside the images.
-_TABLE_SUFFIXES = frozenset((".parquet", ".arrow", ".csv", ".tsv", ".json", ".jsonl", ".tar", ".zip"))
+_SHOWN = 3  # paths or folders in a message
 
 
 def local_path(name: str) -> Path:
@@ -29,105 +28,120 @@ def local_path(name: str) -> Path:
     return Path(os.path.expanduser(name))
 
 
-def is_image_folder(folder: Path) -> bool:
-    """Tells whether a folder holds images in folders, and no table that says more about them."""
-    has_images = False
-    for path in _files(folder, levels=3):
-        if path.suffix.lower() in _TABLE_SUFFIXES:
-            return False
-        has_images = has_images or path.suffix.lower() in IMAGE_SUFFIXES
-    return has_images
-
-
-def open_loose_images(folder: Path) -> "dict[str, Dataset] | None":
-    """Opens pictures that lie directly in a folder, without classes: one split ``train`` with the column ``image``.
-
-    Returns:
-        None when there are folders in it: then it is an image folder.
-    """
-    from datasets import Dataset, Features, Image
-
-    if _subfolders(folder):
-        return None
-    paths = sorted(path for path in _files(folder, levels=1) if path.suffix.lower() in IMAGE_SUFFIXES)
-    return {"train": Dataset.from_dict({"image": [str(path) for path in paths]}, Features({"image": Image()}))}
-
-
-def open_image_folder(folder: Path) -> "dict[str, Dataset]":
-    """Opens an image folder.
-
-    Returns:
-        The splits (one called ``train`` when the folder has none), columns ``image`` and ``label``; the classes are
-        the names of their folders in sorted order, the same for all splits.
-
-    Raises:
-        InputError: some image lies outside a class folder.
-    """
-    from datasets import ClassLabel, Dataset, Features, Image
-
-    children = _subfolders(folder)
-    has_splits = all(_subfolders(child) for child in children)
-    split_folders = {child.name: child for child in children} if has_splits else {"train": folder}
-    classes = sorted({child.name for split_folder in split_folders.values() for child in _subfolders(split_folder)})
-    features = Features({"image": Image(), "label": ClassLabel(names=classes)})
-    splits = {}
-    for split, split_folder in split_folders.items():
-        found = _labelled_images(split_folder, classes)
-        num_images = sum(path.suffix.lower() in IMAGE_SUFFIXES for path in split_folder.rglob("*"))
-        if num_images != len(found):
-            raise InputError(
-                f"{split_folder} holds {num_images} images, {len(found)} of them directly in a class folder. "
-                "Expected ROOT/class/image or ROOT/split/class/image, all to the same depth."
-            )
-        columns = {"image": [str(path) for path, _ in found], "label": [label for _, label in found]}
-        splits[split] = Dataset.from_dict(columns, features)
-    return splits
-
-
-def parquet_splits(pattern: str) -> dict[str, list[str]]:
-    """Sorts parquet files into splits by their names: ``test-00000.parquet`` and ``test/0.parquet`` are ``test``.
+class ImageFolder:
+    """The splits and classes of a folder of images.
 
     Args:
-        pattern: a file or a glob.
+        walk: of the folder.
+        asked: splits that the user named: folders of these names are splits, however they are called.
 
-    Returns:
-        The files by split; those with no split in their names are ``train``.
+    Attributes:
+        splits: the images of each split by class, all splits with the same classes in sorted order; empty when the
+            images do not lie in class folders.
+        told: what was not read, and what is worth a second look.
 
     Raises:
-        InputError: there is no such file.
+        InputError: some image lies outside a class folder, beside others that do not.
     """
-    paths = sorted(glob(str(local_path(pattern)), recursive=True))
-    if not paths:
-        raise InputError(f"No parquet file matches {pattern!r}. Correct --dataset.")
-    splits: dict[str, list[str]] = {}
-    for path in paths:
-        splits.setdefault(_split_in(path), []).append(path)
-    return splits
 
+    def __init__(self, walk: Walk, asked: Collection[str] = ()) -> None:
+        self.walk = walk
+        self.told: list[str] = []
+        self.splits: dict[str, dict[str, list[File]]] = {}
+        split_folders = self._split_folders(asked)
+        depth = 1 if split_folders else 0
+        tops = self._top_folders()
+        if not tops or (not split_folders and all(map(split_kind, tops))):
+            return  # ROOT/image.png, or ROOT/train/image.png: no classes
+        by_split: dict[str, list[File]] = {split: [] for split in in_order(split_folders or {"train"})}
+        for file in walk.images:
+            split = "train" if not split_folders else file.folders[0] if file.folders else ""
+            if split in by_split:
+                by_split[split].append(file)
+        classes = self._classes(split_folders, depth)
+        for split, files in by_split.items():
+            outside = [file for file in files if len(file.folders) <= depth]
+            if outside:
+                raise InputError(
+                    f"{outside[0].path} lies outside a class folder, as do {len(outside)} of the {len(files)} images "
+                    f"of split {split!r}. Expected ROOT/class/image or ROOT/split/class/image; move or remove it."
+                )
+            self.splits[split] = {name: [] for name in classes}
+            for file in files:
+                self.splits[split][file.folders[depth]].append(file)
+        self._say_what_is_odd(split_folders, depth)
 
-def _split_in(path: str) -> str:
-    for word in re.split(r"[^a-z]+", Path(path).stem.lower()):
-        if word in SPLIT_NAMES:
-            return word
-    folder = Path(path).parent.name
-    return folder if folder in SPLIT_NAMES else "train"
+    @property
+    def read(self) -> list[File]:
+        """The images of all splits."""
+        return [file for split in self.splits.values() for files in split.values() for file in files]
 
+    @property
+    def classes(self) -> list[str]:
+        """The same for every split."""
+        return list(next(iter(self.splits.values()), {}))
 
-def _labelled_images(folder: Path, classes: list[str]) -> list[tuple[Path, int]]:
-    images = []
-    for label, name in enumerate(classes):
-        paths = (folder / name).glob("*")
-        images += [(path, label) for path in sorted(paths) if path.suffix.lower() in IMAGE_SUFFIXES]
-    return images
+    def open(self) -> "dict[str, Dataset]":
+        """Every split with the columns ``image`` and ``label``."""
+        from datasets import ClassLabel, Dataset, Features, Image
 
+        features = Features({"image": Image(decode=False), "label": ClassLabel(names=self.classes)})
+        opened = {}
+        for split, by_class in self.splits.items():
+            labelled = [(file, label) for label, files in enumerate(by_class.values()) for file in files]
+            columns = {"image": [file.path for file, _ in labelled], "label": [label for _, label in labelled]}
+            opened[split] = Dataset.from_dict(columns, features)
+        return opened
 
-def _subfolders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    def levels(self) -> str:
+        """The folders as they lie, for a message: "train/ > 2 folders (cat, dog) > 30 images"."""
+        shapes: Counter[tuple[str, ...]] = Counter(file.folders for file in self.walk.images)
+        shown = [f"{'/'.join(folders) or '.'}/ ({count} images)" for folders, count in sorted(shapes.items())[:_SHOWN]]
+        return ", ".join(shown) + (f", ... ({len(shapes)} folders with images)" if len(shapes) > _SHOWN else "")
 
+    def _top_folders(self) -> list[str]:
+        return [file.folders[0] for file in self.walk.images if file.folders]
 
-def _files(folder: Path, levels: int) -> Iterable[Path]:
-    for path in folder.iterdir():
-        if path.is_dir() and levels > 1:
-            yield from _files(path, levels - 1)
-        elif path.is_file():
-            yield path
+    def _split_folders(self, asked: Collection[str]) -> set[str]:
+        """Folders at the top that are splits: named like one, or asked for, and with images in class folders."""
+        nested = {file.folders[0] for file in self.walk.images if len(file.folders) > 1}
+        return {name for name in nested if split_kind(name) or name in asked}
+
+    def _classes(self, split_folders: set[str], depth: int) -> list[str]:
+        """The class folders, sorted: those with images, and empty ones; not those with other files alone."""
+        inside = [folder for folder in self.walk.folders if not split_folders or folder[0] in split_folders]
+        candidates = {folder[depth] for folder in inside if len(folder) > depth}
+        files = [file for file in self.walk.files if len(file.folders) > depth]
+        files = [file for file in files if not split_folders or file.folders[0] in split_folders]
+        with_files = {file.folders[depth] for file in files}
+        pictures = {*self.walk.images, *self.walk.unreadable_images()}
+        with_pictures = {file.folders[depth] for file in files if file in pictures}
+        for folder in sorted(with_files - with_pictures):
+            self.told.append(f"{folder}/ holds no images and is no class")
+        classes = sorted(candidates - (with_files - with_pictures))
+        is_nested = any(len(file.folders) > depth + 1 for file in files)
+        if len(classes) == 1 and is_nested:
+            place = os.path.join(self.walk.root, *([] if split_folders else classes))
+            advice = "" if split_folders else f" If these are its splits or classes, give that folder: {place}."
+            raise InputError(
+                f"All images of {self.walk.root} lie in one class folder, {classes[0]!r}, which has folders of its "
+                f"own: {self.levels()}. Expected ROOT/class/image or ROOT/split/class/image.{advice}"
+            )
+        return classes
+
+    def _say_what_is_odd(self, split_folders: set[str], depth: int) -> None:
+        beside = Counter(folder for folder in self._top_folders() if split_folders and folder not in self.splits)
+        for folder, count in sorted(beside.items()):
+            if split_kind(folder):
+                self.told.append(f"{folder}/ is no split to use: its {count} images lie in no class folders")
+            else:
+                self.told.append(f"{folder}/ beside the splits is not read: {count} images")
+        at_root = sum(not file.folders for file in self.walk.images) if split_folders else 0
+        if at_root:
+            self.told.append(f"{at_root} images beside the splits are not read")
+        deeper = [file for file in self.read if len(file.folders) > depth + 1]
+        if deeper:
+            self.told.append(
+                f"{len(deeper)} images lie deeper than their class folder, such as {deeper[0]}: the class is the "
+                f"first folder {'below the split' if depth else 'of the path'} ({deeper[0].folders[depth]!r})"
+            )

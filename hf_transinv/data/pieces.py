@@ -4,22 +4,24 @@ A piece is a row group of a parquet file, on this machine or on the Hub, or a fe
 the disk. Of parquet, only the two columns that are used are fetched.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+
+from hf_transinv.data.classes import MISSING
 
 if TYPE_CHECKING:
     import io
 
-    from datasets import Dataset, Features
-    from pyarrow import Table
+    from datasets import Dataset
+    from pyarrow import Array, ChunkedArray, Table
     from pyarrow.parquet import FileMetaData
 
 _ROWS_OF_A_TABLE = 4  # small, for the rows of a table are often sorted by class; single rows read at half the speed
-_FOOTERS_AT_ONCE = 16
+_READERS = 16
 _BLOCK = 2**16  # bytes that a read from the Hub may fetch beyond what was asked; holds the footer of most files
 
 
@@ -62,43 +64,93 @@ class _RowGroup:
 
 
 class ParquetPieces:
-    """Pieces of parquet files; their footers are read at once, a row group by one request when its turn comes.
+    """Pieces of parquet files: a row group is read by one request when its turn comes.
 
     Args:
-        files: local paths, or addresses ``hf://...``.
+        footers: of the files, by their local paths or addresses ``hf://...``.
         columns: what the columns ``image`` and ``label`` are called in the files.
-        features: of the columns ``image`` and ``label``.
-
-    Raises:
-        OSError, ValueError, HTTPError: a file cannot be read.
+        numbers_of: a file's own labels -> class numbers, int64; the column ``label`` is made by it.
     """
 
-    def __init__(self, files: Sequence[str], columns: tuple[str, str], features: "Features") -> None:
-        self._columns, self._schema = list(columns), features.arrow_schema
-        # The first one in this thread: what it learns of the files around it is handed on to the other threads.
-        footers = [_footer(path) for path in files[:1]]
-        with ThreadPoolExecutor(_FOOTERS_AT_ONCE) as pool:
-            footers += pool.map(_footer, files[1:])
+    def __init__(
+        self,
+        footers: "Mapping[str, FileMetaData]",
+        columns: tuple[str, str],
+        numbers_of: "Callable[[str, ChunkedArray], np.ndarray]",
+    ) -> None:
+        self._columns, self._numbers_of = list(columns), numbers_of
         self._groups = [
             _RowGroup(file, footer, index)
-            for file, footer in zip(files, footers, strict=True)
+            for file, footer in footers.items()
             for index in range(footer.num_row_groups)
         ]
         self.lengths = np.array([group.footer.row_group(group.index).num_rows for group in self._groups], np.int64)
 
     def read(self, piece: int) -> "Table":
+        from datasets import Features, Image
         from datasets.table import table_cast
-        from pyarrow.parquet import ParquetFile
 
         group = self._groups[piece]
+        table = self._read(group, self._columns)
+        schema = Features({"image": Image(decode=False)}).arrow_schema
+        images = table_cast(table.select(self._columns[:1]).rename_columns(["image"]), schema)
+        return images.append_column("label", as_labels(self._numbers_of(group.file, table[self._columns[1]])))
+
+    def read_labels(self) -> "dict[str, ChunkedArray]":
+        """The labels of every file, as they are stored."""
+        import pyarrow as pa
+
+        columns: dict[str, list[ChunkedArray]] = {}
+        with ThreadPoolExecutor(_READERS) as pool:
+            label = self._columns[1:]
+            tables = pool.map(lambda group: self._read(group, label)[label[0]], self._groups)
+            for group, column in zip(self._groups, tables, strict=True):
+                columns.setdefault(group.file, []).append(column)
+        return {
+            file: pa.chunked_array([chunk for column in parts for chunk in column.chunks], parts[0].type)
+            for file, parts in columns.items()
+        }
+
+    def _read(self, group: _RowGroup, columns: list[str]) -> "Table":
+        from pyarrow.parquet import ParquetFile
+
         with _open(group.file) as file:
             # `pre_buffer` makes one request of neighbouring columns.
             parquet = ParquetFile(file, metadata=group.footer, pre_buffer=True)
-            table = parquet.read_row_group(group.index, columns=self._columns, use_threads=False)
-        return table_cast(table.select(self._columns).rename_columns(["image", "label"]), self._schema)
+            return parquet.read_row_group(group.index, columns=columns, use_threads=False)
 
 
-def _footer(path: str) -> "FileMetaData":
+class PieceRows:
+    """All rows of pieces in their order, ``{"image", "label"}`` each; may be iterated again and again."""
+
+    column_names = ("image", "label")
+
+    def __init__(self, pieces: Pieces) -> None:
+        self._pieces = pieces
+
+    def __iter__(self) -> "Iterator[dict[str, Any]]":
+        for piece in range(len(self._pieces.lengths)):
+            table = self._pieces.read(piece)
+            for row in range(len(table)):
+                yield {name: table.column(name)[row].as_py() for name in self.column_names}
+
+
+def as_labels(numbers: np.ndarray) -> "Array":
+    """Class numbers as an Arrow array, null where there is none."""
+    import pyarrow as pa
+
+    return pa.array(numbers, pa.int64(), mask=numbers == MISSING)
+
+
+def footer_of(path: str) -> "FileMetaData":
+    """What stands at the end of a parquet file: its schema, its row groups.
+
+    Args:
+        path: local, or an address ``hf://...``.
+
+    Raises:
+        OSError, ValueError, HTTPError: it cannot be read.
+    """
     from pyarrow.parquet import read_metadata
 
     with _open(path) as file:

@@ -4,19 +4,21 @@ For small images this is much the fastest way: CIFAR's 50,000 images are 154 MB,
 device.
 """
 
+import hashlib
 import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from hf_transinv.data.batches import check_same_feed, epoch_order, share_of_batch
-from hf_transinv.data.columns import check_label
+from hf_transinv.data.classes import check_label
 from hf_transinv.data.rows import RowDecoder, decoding_threads, none_decoded
 from hf_transinv.data.sources import Source
 from hf_transinv.errors import InputError
@@ -34,13 +36,16 @@ class ResidentSplit:
         images: uint8 [N, 3, H, W], H = W.
         labels: int64 [N], on the same device.
         label_names: the classes, in the order of their numbers.
-        num_skipped: rows left out because their image could not be decoded.
+        skipped: images left out because they could not be decoded: where they are and what is wrong.
+        digests: of every image's pixels, uint64 [N], by which the same image is known in two splits; None when they
+            were not made.
     """
 
     images: Tensor
     labels: Tensor
     label_names: list[str]
-    num_skipped: int = 0
+    skipped: tuple[str, ...] = ()
+    digests: np.ndarray | None = field(default=None, compare=False)
 
     @classmethod
     def load(
@@ -79,23 +84,34 @@ class ResidentSplit:
                 f"{decoder.side} pixels, more than there is. Lower image_size, or read them as a stream (--streaming)."
             ) from error
         good = torch.ones(len(labels), dtype=torch.bool)
+        digests = np.zeros(len(labels), np.uint64)
 
         def decode_chunk(start: int, cells: list[dict[str, Any] | None]) -> None:
             for row, cell in enumerate(cells, start):
-                image = decoder(cell, source.where(row))
+                image = decoder(cell, source.where(row, cell))
                 good[row] = image is not None
                 if image is not None:
                     images[row] = image
+                    digests[row] = _digest(images[row])
 
         _decode_chunks(source, decode_chunk, show_progress)
         if not good.any():
             raise none_decoded(source)
         if not good.all():
-            images, labels = images[good], labels[good]
-        return cls(images.to(device), labels.to(device), source.label_names, int((~good).sum()))
+            images, labels, digests = images[good], labels[good], digests[good.numpy()]
+        skipped = tuple(sorted(decoder.skipped.values()))
+        return cls(images.to(device), labels.to(device), source.label_names, skipped, digests)
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def num_skipped(self) -> int:
+        return len(self.skipped)
+
+    def class_counts(self) -> list[int]:
+        """Images of each class."""
+        return torch.bincount(self.labels, minlength=len(self.label_names)).tolist()
 
     def take(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Gathers rows.
@@ -180,6 +196,10 @@ class ResidentFeed:
         return self.split.num_skipped
 
     @property
+    def skipped(self) -> tuple[str, ...]:
+        return self.split.skipped
+
+    @property
     def image_size(self) -> int:
         return self.split.images.shape[-1]
 
@@ -216,9 +236,16 @@ class ResidentFeed:
         self.epoch, self.position = epoch, position
 
 
+def _digest(image: Tensor) -> int:
+    return int.from_bytes(hashlib.blake2b(image.numpy(), digest_size=8).digest())
+
+
 def _checked_labels(source: Source) -> list[int]:
     labels = source.rows.select_columns("label").with_format("arrow")[:]["label"].to_pylist()
-    return [check_label(label, source.label_names, source.where(row)) for row, label in enumerate(labels)]
+    for row, label in enumerate(labels):
+        if label is None or not 0 <= label < len(source.label_names):
+            check_label(label, source.label_names, source.where(row, source.rows[row]["image"]))
+    return labels
 
 
 def _decode_chunks(source: Source, decode_chunk: Callable[[int, list], None], show_progress: bool) -> None:

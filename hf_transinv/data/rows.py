@@ -1,7 +1,9 @@
 """A row's image, decoded and of the size that all images of the split have."""
 
+import hashlib
+import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from torch import Tensor
@@ -21,11 +23,13 @@ class RowDecoder:
         side: of every image it returns, in pixels.
         keeps_size: images must have that size already; else they are brought to it.
         skips_bad: an image that cannot be decoded becomes None instead of an error.
+        skipped: those that did, each once: where they are and what is wrong.
     """
 
     side: int
     keeps_size: bool
     skips_bad: bool
+    skipped: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def open(
@@ -54,24 +58,29 @@ class RowDecoder:
                 raise InputError(f"image_size is {image_size}. Give the side of the images in pixels.")
             return cls(image_size, keeps_size=False, skips_bad=skips_bad)
         for row, cell in enumerate(cells):
-            image = _decode(cell, source.where(row), skips_bad)
-            if image is None:
-                continue
+            where = source.where(row, cell)
+            try:
+                image = decode_image(encoded_image(cell, where), where)
+            except BadImageError:
+                if skips_bad:
+                    continue
+                raise
             height, width = image.shape[-2:]
             if height != width:
                 raise InputError(
-                    f"{source.where(row)}: the image is {width} pixels wide and {height} high, not a square. "
+                    f"{where}: the image is {width} pixels wide and {height} high, not a square. "
                     "Give --image_size to bring all images to one size."
                 )
             return cls(height, keeps_size=True, skips_bad=skips_bad)
         raise none_decoded(source)
 
-    def __call__(self, cell: dict[str, Any] | None, where: str) -> Tensor | None:
+    def __call__(self, cell: dict[str, Any] | None, where: str, *, comes_again: bool = False) -> Tensor | None:
         """Decodes one image.
 
         Args:
             cell: {'bytes', 'path'}, undecoded.
             where: what to call the row in an error.
+            comes_again: the same image will come under other names: it is noted once when it is skipped.
 
         Returns:
             uint8 [3, side, side], or None for a bad image that is to be skipped.
@@ -79,8 +88,14 @@ class RowDecoder:
         Raises:
             InputError: the image cannot be decoded, or has another size than it must have.
         """
-        image = _decode(cell, where, self.skips_bad)
-        if image is None:
+        try:
+            image = decode_image(encoded_image(cell, where), where)
+        except BadImageError as error:
+            if not self.skips_bad:
+                raise
+            path, data = (cell["path"], cell["bytes"]) if cell else (None, None)
+            key = (path or hashlib.blake2b(data or b"").hexdigest()) if comes_again else where
+            self.skipped.setdefault(key, error.found)
             return None
         if not self.keeps_size:
             return fit(image, self.side)
@@ -104,13 +119,21 @@ def none_decoded(source: Source) -> InputError:
     return InputError(f"{source.name}, split {source.split!r}: not one image can be decoded. Repair the data.")
 
 
-def _decode(cell: dict[str, Any] | None, where: str, skips_bad: bool) -> Tensor | None:
-    encoded = None if cell is None else cell["bytes"] or cell["path"]
-    try:
-        if not encoded:
-            raise BadImageError(f"{where}: there is no image. Leave out the row, or pass --on_bad_image skip.")
-        return decode_image(encoded, where)
-    except BadImageError:
-        if skips_bad:
-            return None
-        raise
+def encoded_image(cell: dict[str, Any] | None, where: str) -> bytes | str:
+    """The bytes of a cell, or the path or address where they lie.
+
+    Raises:
+        BadImageError: there is neither, or a path that does not say from where it counts.
+    """
+    data, path = (None, None) if cell is None else (cell["bytes"], cell["path"])
+    if data is not None:
+        return data
+    if not path:
+        raise BadImageError(where, "there is no image")
+    if "://" not in path and not os.path.isabs(path):
+        raise BadImageError(
+            where,
+            f"the table holds a path and no image, and {path!r} does not say from which folder it counts (save the "
+            "table with its images in it: datasets.table.embed_table_storage, or push_to_hub)",
+        )
+    return path

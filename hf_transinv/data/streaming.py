@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from hf_transinv.data.batches import check_same_feed, share_of_batch
-from hf_transinv.data.columns import check_label
+from hf_transinv.data.classes import check_label
 from hf_transinv.data.lanes import Lanes, PieceLanes, StreamLane
 from hf_transinv.data.rows import RowDecoder, decoding_threads
 from hf_transinv.data.sources import Source, cannot_be_read_on
@@ -110,6 +110,11 @@ class StreamingFeed:
         self.position = 0
         self._reader: _Reader | None = None
         self._waiting: _Batch | None = None
+
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        """The images that this process has left out, each once: where they are and what is wrong."""
+        return tuple(sorted(self._decoder.skipped.values()))
 
     @property
     def batches_per_epoch(self) -> int | None:
@@ -219,7 +224,7 @@ class StreamingFeed:
         """Returns image and label, or None for a bad image that is to be skipped."""
         cell = row["image"]
         where = self._where(cell, epoch, number)
-        image = self._decoder(cell, where)
+        image = self._decoder(cell, where, comes_again=True)
         return None if image is None else (image, check_label(row["label"], self.label_names, where))
 
     def _next_good(self, rows: dict[int, Any], bad: int, epoch: int, first: int) -> tuple[Tensor, int]:
@@ -234,8 +239,7 @@ class StreamingFeed:
         raise InputError(f"{where}: no image of its part of the batch, {width} rows, can be decoded. Repair the data.")
 
     def _where(self, cell: dict[str, Any] | None, epoch: int, number: int) -> str:
-        path = "" if cell is None or not cell["path"] else f" ({cell['path']})"
-        return f"Row {number}{path} of {self.source.name}, split {self.source.split!r}, as shuffled in epoch {epoch}"
+        return f"{self.source.where(number, cell)}, as shuffled in epoch {epoch}"
 
 
 class _Reader:

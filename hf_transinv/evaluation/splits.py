@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hf_transinv.data.columns import check_label
+from hf_transinv.data.classes import check_label
 from hf_transinv.data.decoding import decode_image
 from hf_transinv.data.resident import ResidentSplit
 from hf_transinv.data.rows import RowDecoder
@@ -158,7 +158,7 @@ class SourceSplit:
     def _decode(self, rows: list[dict[str, Any]], first: int) -> tuple[Tensor, list[int]]:
         images, labels = [], []
         for number, row in enumerate(rows, first):
-            where = self.source.where(number)
+            where = self.source.where(number, row["image"])
             images.append(self._decoder(row["image"], where))
             labels.append(self.renumber[check_label(row["label"], self.source.label_names, where)])
         return torch.stack(images), labels

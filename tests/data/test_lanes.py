@@ -16,7 +16,7 @@ from torchvision.io import encode_png
 
 from hf_transinv.data.batches import epoch_order, permutation
 from hf_transinv.data.lanes import PieceLanes
-from hf_transinv.data.pieces import ParquetPieces, Pieces, TablePieces
+from hf_transinv.data.pieces import ParquetPieces, Pieces, TablePieces, footer_of
 from hf_transinv.data.sources import open_source
 from hf_transinv.data.streaming import StreamingFeed
 
@@ -40,7 +40,8 @@ def write_shards(folder: Path, sizes: tuple[int, ...], row_group: int, encoded: 
 
 @pytest.fixture
 def pieces(tmp_path: Path) -> ParquetPieces:
-    return ParquetPieces(write_shards(tmp_path, _SHARDS, row_group=7), ("image", "label"), _FEATURES)
+    footers = {path: footer_of(path) for path in write_shards(tmp_path, _SHARDS, row_group=7)}
+    return ParquetPieces(footers, ("image", "label"), lambda path, labels: labels.to_numpy())
 
 
 @pytest.fixture

@@ -19,8 +19,13 @@ _NUM_ROWS = 23
 @pytest.fixture(params=["pieces", "from its beginning"])
 def source(request: pytest.FixtureRequest, numbered_parquet: Callable) -> Source:
     """23 rows in 12 row groups; or the same as a stream of which no more is known."""
-    opened = open_source(numbered_parquet(_NUM_ROWS, row_group=2), streaming=True)
-    return opened if request.param == "pieces" else replace(opened, pieces=None)
+    path = numbered_parquet(_NUM_ROWS, row_group=2)
+    opened = open_source(path, streaming=True)
+    return opened if request.param == "pieces" else _from_its_beginning(opened, path)
+
+
+def _from_its_beginning(opened: Source, path: str) -> Source:
+    return replace(opened, rows=open_source(path).rows.to_iterable_dataset(), pieces=None)
 
 
 @pytest.fixture
@@ -55,8 +60,10 @@ def test_images_are_decoded_exactly(source: Source, open_feed: Callable) -> None
         assert torch.equal(image.permute(1, 2, 0), expected)
 
 
-def test_the_order_of_a_stream_is_that_of_datasets_shuffle(source: Source, open_feed: Callable) -> None:
-    feed = open_feed(replace(source, pieces=None), 5, seed=3)
+def test_the_order_of_a_stream_is_that_of_datasets_shuffle(numbered_parquet: Callable, open_feed: Callable) -> None:
+    path = numbered_parquet(_NUM_ROWS, row_group=2)
+    source = _from_its_beginning(open_source(path, streaming=True), path)
+    feed = open_feed(source, 5, seed=3)
     shuffled = source.rows.shuffle(seed=3, buffer_size=8, max_buffer_input_shards=1)
     for epoch in range(2):
         shuffled.set_epoch(epoch)
@@ -155,11 +162,12 @@ def test_different_sizes_need_an_image_size(write_parquet: Callable, open_feed: 
     assert open_feed(source, 2, 0, image_size=5).next_batch()[0].shape == (2, 3, 5, 5)
 
 
-def test_batches_that_cannot_be_are_refused(source: Source, open_feed: Callable) -> None:
+def test_batches_that_cannot_be_are_refused(source: Source, numbered_parquet: Callable, open_feed: Callable) -> None:
+    unknown = replace(_from_its_beginning(source, numbered_parquet(_NUM_ROWS)), num_rows=None)
     with pytest.raises(InputError, match="larger than the data"):
         open_feed(source, _NUM_ROWS + 1, 0)
     with pytest.raises(InputError, match="larger than the data"):
-        open_feed(replace(source, num_rows=None, pieces=None), _NUM_ROWS + 1, 0).next_batch()
+        open_feed(unknown, _NUM_ROWS + 1, 0).next_batch()
     with pytest.raises(InputError, match="shared"):
         open_feed(source, 5, 0, 0, 2)
 
