@@ -17,18 +17,20 @@ class DataConfig:
     """The pictures.
 
     Attributes:
-        dataset: Hub id, folder in Hub shape, parquet file, image folder, or the embedded digits/source or
-            digits/target.
+        dataset: Hub id, folder of images, table of image paths (.csv, .tsv, .jsonl, .parquet), parquet file, folder
+            in Hub shape or saved by `datasets`, or the embedded digits/source or digits/target.
         dataset_config: configuration of a Hub dataset that has several.
         dataset_revision: branch, tag or commit of a Hub dataset.
         train_split: split to train on; slices such as train[:90%] work unless streaming.
         eval_split: split to evaluate on; default: test or validation, whichever the dataset has.
+        validation_share: share of every class, in (0, 1), of the training split that is held out and evaluated on, for
+            a dataset without a split for that; the same images whatever the seed. 0: none.
         image_column: column with the pictures; default: the one column of that type.
         label_column: column with the labels; default: the one column of that type.
         streaming: read the training split as a stream instead of keeping it on the device.
         shuffle_buffer: rows in the shuffle buffer of a stream.
         image_size: side to which pictures are resized and cropped; default: their own, when they all agree.
-        on_bad_image: what to do with a broken picture: raise, or skip it and count.
+        on_bad_image: what to do with a broken picture: raise, or skip it and list it in skipped_images.txt.
         label_noise: share of the training labels, in [0, 1), replaced by labels drawn uniformly from all classes: the
             same ones in every run, whatever its seed; not for streams.
         crop: ordinary augmentation: pad (shift by an eighth), resized (a random resized crop) or none.
@@ -40,6 +42,7 @@ class DataConfig:
     dataset_revision: str | None = None
     train_split: str = "train"
     eval_split: str | None = None
+    validation_share: float = 0.0
     image_column: str | None = None
     label_column: str | None = None
     streaming: bool = False
@@ -56,6 +59,7 @@ class DataConfig:
         _at_least("shuffle_buffer", self.shuffle_buffer, 1)
         if self.image_size is not None:
             _at_least("image_size", self.image_size, 8)
+        check_validation_share(self.validation_share, self.eval_split, self.streaming)
         if not 0 <= self.label_noise < 1:
             raise InputError(f"label_noise must be in [0, 1), given {self.label_noise}")
         if self.label_noise and self.streaming:
@@ -230,6 +234,22 @@ class OutputConfig:
             _at_least("push_every", self.push_every, 1)
         if self.push_to_hub is None and (self.private or self.hub_revision or self.push_every):
             raise InputError("private, hub_revision and push_every are for push_to_hub USER/NAME: give that as well")
+
+
+def check_validation_share(share: float, eval_split: str | None, streaming: bool) -> None:
+    """Raises InputError for a share that cannot be held out."""
+    if not 0 <= share < 1:
+        raise InputError(f"validation_share must be in [0, 1), given {share}")
+    if share and eval_split is not None:
+        raise InputError(
+            f"give validation_share {share} (a part of the training split is evaluated on) or eval_split "
+            f"{eval_split}, not both"
+        )
+    if share and streaming:
+        raise InputError(
+            f"validation_share {share} needs to know every label beforehand, which a stream does not: leave out "
+            "streaming, or give a split as eval_split"
+        )
 
 
 def _one_of(name: str, value: str, known: Sequence[str]) -> None:

@@ -22,6 +22,7 @@ from hf_transinv.card_sections import last_part, short_name, trained_on
 from hf_transinv.checkpoint import export_classifier, save_augmentation, save_weights
 from hf_transinv.data.crops import to_float
 from hf_transinv.data.embedded import EMBEDDED_NAMES
+from hf_transinv.data.run_data import Data
 from hf_transinv.errors import InputError
 from hf_transinv.evaluation import corruption_markdown
 from hf_transinv.figures import plot_augmentations, plot_examples, plot_history
@@ -31,7 +32,7 @@ from hf_transinv.models.teacher import EMATeacher, Teacher
 from hf_transinv.objectives.adversarial import AdversarialAugmentation
 from hf_transinv.objectives.base import AUGMENTATION, Objective
 from hf_transinv.record import RunRecord, read_metrics
-from hf_transinv.run import Data, Session
+from hf_transinv.run import Session
 
 _MAGNITUDE_DRAWS = 4096  # the 5 % quantile of a uniform variable is then known to 0.3 % of its range
 _MOST_LABELS = 20

@@ -1,21 +1,20 @@
 """What the recipes share: one run from its configuration to a trained and evaluated student in its output folder."""
 
 import logging
+import math
 import re
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import gather_object, set_seed
 
 from hf_transinv.config import DataConfig, OutputConfig, StudentConfig, TrainConfig
 from hf_transinv.data.batches import Feed
 from hf_transinv.data.crops import OrdinaryAugmentation, to_float
-from hf_transinv.data.resident import ResidentFeed, ResidentSplit
-from hf_transinv.data.sources import Source, default_eval_split, open_source, split_names
-from hf_transinv.data.streaming import StreamingFeed
+from hf_transinv.data.run_data import open_data
 from hf_transinv.errors import InputError
 from hf_transinv.evaluation import evaluate
 from hf_transinv.evaluation.conditions import check_augmentations
@@ -29,86 +28,17 @@ from hf_transinv.launch import (
     start_accelerator,
 )
 from hf_transinv.models.classifier import Classifier, open_classifier
-from hf_transinv.models.teacher import check_answers
+from hf_transinv.models.description import describe
+from hf_transinv.models.teacher import EMATeacher, check_answers
 from hf_transinv.objectives.base import Objective
 from hf_transinv.record import RunRecord
 from hf_transinv.run_state import checkpoints
 from hf_transinv.trainer import Trainer
+from hf_transinv.whole import write_whole
 
 logger = logging.getLogger(__name__)
 
 _ASKED = 32  # images that each teacher has to answer before training starts
-
-
-@dataclass
-class Data:
-    """What a run trains and is evaluated on.
-
-    Attributes:
-        train: the training split, resident, or opened as a stream; with the labels it came with.
-        evaluation: the evaluation split, resident.
-        config: where they come from, and the noise of the training labels.
-        eval_split: the evaluation split, by name.
-    """
-
-    train: ResidentSplit | Source
-    evaluation: ResidentSplit
-    config: DataConfig
-    eval_split: str
-
-    @property
-    def label_names(self) -> list[str]:
-        """The classes."""
-        return self.train.label_names
-
-    @property
-    def num_rows(self) -> int | None:
-        """Training images, when known."""
-        return self.train.num_rows if isinstance(self.train, Source) else len(self.train)
-
-    def feed(self, batch_size: int, seed: int, accelerator: Accelerator) -> Feed:
-        """Endless shuffled batches of the training split, its label noise applied, this process's part."""
-        place = {"rank": accelerator.process_index, "world": accelerator.num_processes}
-        if not isinstance(self.train, Source):
-            return ResidentFeed(self.train.with_label_noise(self.config.label_noise), batch_size, seed, **place)
-        return StreamingFeed(
-            self.train,
-            batch_size,
-            seed,
-            buffer_size=self.config.shuffle_buffer,
-            image_size=self.config.image_size,
-            on_bad_image=self.config.on_bad_image,
-            **place,
-        )
-
-
-def open_data(config: DataConfig, accelerator: Accelerator) -> Data:
-    """Open, decode and check both splits; resident ones lie on the accelerator's device."""
-    if config.dataset is None:
-        raise InputError("no dataset given: --dataset with a Hub id, a folder, a parquet file, or digits/target")
-    common = {
-        "config": config.dataset_config,
-        "revision": config.dataset_revision,
-        "image_column": config.image_column,
-        "label_column": config.label_column,
-    }
-    eval_split = config.eval_split or default_eval_split(
-        split_names(config.dataset, config.dataset_config, config.dataset_revision)
-    )
-    source = open_source(config.dataset, split=config.train_split, streaming=config.streaming, **common)
-    held = open_source(config.dataset, split=eval_split, label_names=source.label_names, **common)
-    options = {
-        "image_size": config.image_size,
-        "on_bad_image": config.on_bad_image,
-        "device": accelerator.device,
-        "show_progress": accelerator.is_main_process,
-    }
-    evaluation = ResidentSplit.load(held, **options)
-    train = source if config.streaming else ResidentSplit.load(source, **options)
-    for split, name in ((evaluation, eval_split), (train, config.train_split)):
-        if isinstance(split, ResidentSplit) and split.num_skipped and accelerator.is_main_process:
-            logger.warning("split %r: %d images could not be decoded and are left out", name, split.num_skipped)
-    return Data(train, evaluation, config, eval_split)
 
 
 def new_student(config: StudentConfig, label_names: list[str], seed: int) -> Classifier:
@@ -156,6 +86,7 @@ class Session:
                 f"{train.gradient_accumulation_steps} micro-batches"
             )
         self.folder = agree(self.accelerator, lambda: output_folder(output, recipe))
+        self._skipped: set[str] = set()
         self.rows, self.main_row = agree(self.accelerator, lambda: self._earlier_rows(config)), None
         self.record = RunRecord(self.folder, recipe, config) if self.accelerator.is_main_process else None
         if self.record:
@@ -165,6 +96,39 @@ class Session:
                 "mixed_precision": self.accelerator.mixed_precision,
             }
         self.data = open_data(data, self.accelerator)
+        self.train = self._fitting(train)
+
+    def _fitting(self, train: TrainConfig) -> TrainConfig:
+        """The loop with a batch no larger than the data: default sizes are made for more.
+
+        Raises:
+            InputError: there are too few images for every process and micro-batch to have one.
+        """
+        rows, parts = self.data.num_rows, self.accelerator.num_processes * train.gradient_accumulation_steps
+        if rows is None or train.batch_size <= rows:
+            return train
+        if rows < parts:
+            raise InputError(
+                f"the training split has {rows} images for {parts} processes x micro-batches, which need one each: "
+                "launch fewer processes, or lower gradient_accumulation_steps"
+            )
+        step = math.lcm(parts, 2) if rows >= math.lcm(parts, 2) else parts  # some methods show an image twice
+        smaller = replace(train, batch_size=rows // step * step)
+        if self.record:
+            said = f"batch_size {train.batch_size} is more than the {rows} training images"
+            logger.warning("%s: %d is used", said, smaller.batch_size)
+        return smaller
+
+    def _describe(self, objective: Objective) -> None:
+        """What a run says at its start, on one screen: data, student, teachers, and how images reach each."""
+        if not self.record:
+            return
+        side, lines = self.data.image_size, list(self.data.described)
+        lines += [f"{player:11} {describe(student, side)}" for player, student in objective.students.items()]
+        for teacher in dict.fromkeys(objective.teachers):
+            own = "the student's average: " if isinstance(teacher, EMATeacher) else ""
+            lines.append(f"teacher     {own}{describe(teacher.classifier, side)}")
+        print("\n".join(("", *lines, "")), flush=True)
 
     def _earlier_rows(self, config: dict[str, Any]) -> dict[str, Any]:
         """What an earlier start of this run has finished."""
@@ -178,6 +142,7 @@ class Session:
         """Write run.json, open the tracker: only now, so that input that is refused leaves the folder as it was."""
         if self.record:
             self.record.update(rows=self.rows, main_row=self.main_row)
+            self._note_skipped(self.data.skipped)
         if self.output.report_to != "none":
             config = _flat_config(self.record.content["config"]) if self.record else None
             self.accelerator.project_configuration.logging_dir = str(self.folder)
@@ -218,6 +183,7 @@ class Session:
         if self.main_row is None:
             self.main_row = name
             self._take_folder()
+            self._describe(objective)
         if name in self.rows and trainer.step >= trainer.max_steps:
             trainer.finish()
             return self.rows[name]
@@ -232,6 +198,11 @@ class Session:
                 f"Go on with the same command and: --output_dir {self.folder} --resume_from latest"
             )
         trainer.finish()
+        skipped = [line for feed in feeds.values() for line in feed.skipped]
+        if self.accelerator.num_processes > 1:
+            skipped = gather_object(skipped)
+        if self.record:
+            self._note_skipped(skipped)
         told = {
             "steps": trainer.step,
             "images_seen": trainer.images_seen,
@@ -254,6 +225,12 @@ class Session:
         if self.record:
             self.record.update(rows=self.rows)
         return self.rows[name]
+
+    def _note_skipped(self, found: Sequence[str]) -> None:
+        """The list of images that were left out, where any were."""
+        self._skipped.update(found)
+        if self._skipped:
+            write_whole(self.folder / "skipped_images.txt", "".join(f"{line}\n" for line in sorted(self._skipped)))
 
     def _trainer(
         self, name: str, objective: Objective, crop: str, flip: bool, folder: Path, train: TrainConfig

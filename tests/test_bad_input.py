@@ -96,14 +96,16 @@ def pictures(count: int) -> list[bytes]:
     ("flags", "said"),
     [
         ("--dataset digits/sauce", "no embedded digits called 'digits/sauce'"),
-        ("--dataset ./nowhere", "no folder './nowhere'"),
+        ("--dataset ./nowhere", "no folder or file './nowhere'"),
         ("--dataset nobody/nothing", "'nobody/nothing' cannot be opened"),
-        ("--train_split training", "cannot give split 'training'.*train, test"),
+        ("--train_split extra", "cannot give split 'extra'.*train, test"),
         ("--train_split train[:0]", "is empty"),
-        ("--eval_split testing", "cannot give split 'testing'"),
+        ("--eval_split holdout", "cannot give split 'holdout'"),
+        ("--eval_split test --validation_share 0.1", "validation_share 0.1.*or eval_split test.*not both"),
+        ("--validation_share 1", r"validation_share must be in \[0, 1\)"),
         ("--image_column picture", "picture"),
         ("--label_column class", "class"),
-        ("--batch_size 101", r"larger than the data \(100 images\)"),
+        ("--batch_size 200 --gradient_accumulation_steps 200", "has 100 images for 200 processes x micro-batches"),
         ("--student wrn10_1_cifer", "wrn10_1_cifar"),
         ("--student nobody/nothing", "nobody/nothing"),
         ("--teachers ema wrn10_1_cifer", "wrn10_1_cifar"),
@@ -170,9 +172,11 @@ def test_fewer_than_two_classes(refused):
 def test_a_label_beyond_the_names(refused):
     data = write_data(pictures(20), [0, 1] * 10)
     labels = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
-    rows = {"image": [{"bytes": x, "path": None} for x in pictures(20)], "label": [0, 1] * 9 + [-1, 0]}
-    datasets.Dataset.from_dict(rows, labels).to_parquet(f"{data}/train-00000-of-00001.parquet")
-    assert "Row 18" in refused(*LEAST, "--dataset", f"{data}/*.parquet")
+    for split, last in (("train", -1), ("test", 0)):
+        rows = {"image": [{"bytes": x, "path": None} for x in pictures(20)], "label": [0, 1] * 9 + [last, 0]}
+        datasets.Dataset.from_dict(rows, labels).to_parquet(f"{data}/{split}-00000-of-00001.parquet")
+    said = refused(*LEAST, "--dataset", f"{data}/*.parquet")
+    assert "Row 18" in said and "the label is -1" in said
 
 
 @pytest.mark.parametrize("reading", [[], ["--streaming"]])

@@ -81,9 +81,9 @@ def test_imagenet_c_gives_what_corrupting_gives(tmp_path, kinds):
     assert read == evaluate(make_classifier(), by_class(split), **OPTIONS)
 
 
-def test_class_folders_are_taken_by_name_or_else_in_sorted_order(tmp_path):
+def test_class_folders_are_taken_by_name_or_in_the_order_of_their_wordnet_ids(tmp_path):
     split = make_split(NUM_IMAGES)
-    ids = [f"n0{label}" for label in range(7)]
+    ids = [f"n0000000{label}" for label in range(7)]
     sorted_order = write_imagenet_c(tmp_path / "ids", split, ids)
     made = evaluate(make_classifier(), by_class(split), **OPTIONS)["corruptions"]
     read = evaluate(make_classifier(), by_class(split), corrupted_folder=sorted_order, **OPTIONS)

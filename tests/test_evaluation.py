@@ -295,17 +295,20 @@ def test_permuted_names_are_mapped_and_said(caplog):
     order = [6, 3, 0, 2, 1, 4, 5]  # column c answers for class order[c]
     layer.weight.data, layer.bias.data = own.weight.data[order], own.bias.data[order]
     with caplog.at_level(logging.INFO):
-        result = evaluate(named(permuted, [NAMES[c].upper() for c in order]), split, show_progress=False)
+        result = evaluate(named(permuted, [NAMES[c] for c in order]), split, show_progress=False)
     assert result["clean"] == pytest.approx(expected["clean"], rel=1e-6)
     assert "mapped by name" in caplog.text
 
 
-def test_other_names_in_the_same_number_are_trusted_with_a_warning(caplog):
+@pytest.mark.parametrize("names", [list("abcdexy"), list("ABCDEFG"), ["b", "a", *"cdexy"], ["a ", *"bcdefg"]])
+def test_other_names_in_the_same_number_are_refused_or_trusted_when_asked(names, caplog):
     split = replace(make_split(), label_names=list("abcdefg"))
     expected = evaluate(make_classifier(), split, show_progress=False)
-    assert not caplog.records
-    assert evaluate(named(make_classifier(), list("abcdexy")), split, show_progress=False) == expected
-    assert "7 classes each, 5 of them with the same name; the order is trusted" in caplog.text
+    assert "the model does not say what its 7 classes are called: their order is trusted" in caplog.text
+    model = named(make_classifier(), names)
+    with pytest.raises(InputError, match=r"of the data's 7 classes are not called like.*--trust_label_order"):
+        evaluate(model, split, show_progress=False)
+    assert evaluate(model, split, show_progress=False, trust_label_order=True) == expected
 
 
 def test_another_number_of_classes_is_refused_with_the_way_out():
@@ -321,7 +324,7 @@ def test_another_number_of_classes_is_refused_with_the_way_out():
 
 def test_matched_classes_are_evaluated_among_themselves():
     """Three of seven columns: the same as a head of those three."""
-    split = replace(make_split(num_classes=3), label_names=["hen", "Tinca_tinca", "Great white shark"])
+    split = replace(make_split(num_classes=3), label_names=["hen", "Tinca tinca", "great_white-shark"])
     small = make_classifier(3)
     large = make_classifier(7)
     small.network.load_state_dict(

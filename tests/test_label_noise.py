@@ -15,8 +15,9 @@ from hf_transinv.card import render_card
 from hf_transinv.comparison_config import read_comparison
 from hf_transinv.config import DataConfig
 from hf_transinv.data.batches import Feed
+from hf_transinv.data.run_data import Data, open_data
 from hf_transinv.errors import InputError
-from hf_transinv.run import Data, Session, open_data
+from hf_transinv.run import Session
 from tests.launching import REPOSITORY
 from tests.test_card import record, text_of
 

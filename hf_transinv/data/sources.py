@@ -54,6 +54,7 @@ class Source:
         columns: what the columns of images and labels are called in the dataset.
         class_counts: images of each class, int64 [C]; None when a stream does not say.
         are_numbered: whether the dataset itself numbers its classes (a ClassLabel).
+        bases: the splits that ``split`` takes its rows from.
     """
 
     rows: "Dataset | IterableDataset | PieceRows"
@@ -66,6 +67,7 @@ class Source:
     columns: tuple[str, str] = ("image", "label")
     class_counts: np.ndarray | None = field(default=None, compare=False)
     are_numbered: bool = True
+    bases: tuple[str, ...] = ()
 
     def where(self, row: int, cell: dict[str, Any] | None = None) -> str:
         """Names a row for an error, by its file where there is one."""
@@ -129,7 +131,8 @@ class OpenDataset:
             raise InputError(f"{name} is empty. Choose a split that has rows.")
         features = opened.features(parts[0][0])
         columns = image_column_of(features, image_column, name), label_column_of(features, label_column, name)
-        common = {"name": opened.name, "split": split, "columns": columns}
+        bases = tuple(dict.fromkeys(base for base, _, _ in parts))
+        common: dict[str, Any] = {"name": opened.name, "split": split, "columns": columns, "bases": bases}
         if streaming and isinstance(opened, FilesOpened):
             return _of_files(opened, split, name, classes, common)
         rows, found = _labelled(opened, parts, columns, classes, name)
@@ -435,4 +438,4 @@ def _of_stream(
         )
     rows = rows.cast_column(columns[0], Image(decode=False)).select_columns(list(columns))
     rows = _renamed(rows, dict(zip(columns, ("image", "label"), strict=True)))
-    return Source(rows, names, num_rows, opened.name, split, True, columns=columns)
+    return Source(rows, names, num_rows, opened.name, split, True, columns=columns, bases=(split,))

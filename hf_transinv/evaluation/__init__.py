@@ -54,6 +54,7 @@ def evaluate(
     corrupted_folder: str | Path | None = None,
     frost_folder: str | None = None,
     match_labels: bool = False,
+    trust_label_order: bool = False,
     show_progress: bool = True,
 ) -> dict:
     """Scores on a split: clean, and top-1 (percent) under each corruption at each severity and each augmentation.
@@ -72,6 +73,7 @@ def evaluate(
         corrupted_folder: reads the corrupted images, with labels of their own, in place of corrupting the split's.
         frost_folder: the authors' pictures of frost; None: see hf_transinv.augment.corruptions.
         match_labels: map the split's classes to the classifier's of the same names and evaluate among those alone.
+        trust_label_order: class k of the split is column k of the classifier, whatever they are called.
         show_progress: whether the main process draws a bar.
 
     Returns:
@@ -90,7 +92,7 @@ def evaluate(
     check_augmentations(augmentations)
     split = TensorSplit(split) if isinstance(split, ResidentSplit) else split
     model: Classifier = accelerator.unwrap_model(classifier) if accelerator else classifier
-    columns = class_columns(model.label_names, model.num_classes, split.label_names, match_labels)
+    columns = class_columns(model.label_names, model.num_classes, split.label_names, match_labels, trust_label_order)
     folder: Opened = {}
     if corrupted_folder is not None and conditions:
         folder = open_corrupted_folder(corrupted_folder, conditions, split.label_names)

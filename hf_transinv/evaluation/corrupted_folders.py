@@ -6,18 +6,25 @@ ImageNet-C   NAME/SEVERITY/CLASS/*.JPEG, or below the kinds: noise/NAME/SEVERITY
              (zenodo.org/records/2235448: 50,000 images each, 224 pixels)
 """
 
+import logging
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from hf_transinv.augment.corruptions.severities import SEVERITIES
+from hf_transinv.data.classes import nearest_name
 from hf_transinv.data.folders import local_path
 from hf_transinv.data.sources import open_source
 from hf_transinv.errors import InputError
 from hf_transinv.evaluation.conditions import Condition
 from hf_transinv.evaluation.splits import ArraySplit, SourceSplit, Split
+
+logger = logging.getLogger(__name__)
+
+_WORDNET_ID = re.compile(r"n\d{8}")
 
 Opened = dict[Condition, Callable[[], Split]]
 
@@ -120,14 +127,17 @@ def _image_opener(folder: Path, condition: Condition, label_names: list[str]) ->
 def _renumber(classes: list[str], label_names: list[str], folder: Path) -> list[int]:
     """Class folders in sorted order -> numbers of the dataset's classes."""
     number = {name: index for index, name in enumerate(label_names)}
-    if all(name in number for name in classes):
+    unknown = [name for name in classes if name not in number]
+    if not unknown:
         return [number[name] for name in classes]
     # ImageNet's classes are numbered in the order of their WordNet ids, which the folders are called.
-    if len(classes) == len(label_names):
+    if len(classes) == len(label_names) and all(map(_WORDNET_ID.fullmatch, classes)):
+        logger.warning("%s: class folders are WordNet ids, taken in their order as the classes of the dataset", folder)
         return list(range(len(classes)))
-    unknown = [name for name in classes if name not in number]
+    near = nearest_name(unknown[0], label_names)
     raise InputError(
         f"{folder} has {len(classes)} class folders, {len(unknown)} of which are not called like one of the dataset's "
-        f"{len(label_names)} classes ({', '.join(unknown[:3])}, ...); expected folders with the classes' names, or as "
-        "many folders as classes."
+        f"{len(label_names)} classes ({', '.join(unknown[:3])}{', ...' if len(unknown) > 3 else ''}"
+        f"{f'; the nearest to {unknown[0]!r} is {near!r}' if near else ''}); expected folders with the exact names of "
+        "the classes, or one for each with its WordNet id."
     )

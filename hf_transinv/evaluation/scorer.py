@@ -73,7 +73,7 @@ class Scorer:
         for batch in split.batches(self.batch_size, self.rank, self.world):
             side = batch.images.shape[-1]
             scores = self._score_batch(batch, conditions, are_corrupted)
-            blocks.append((batch.number * self.batch_size, scores))
+            blocks.append((batch.number, scores))
         gathered, side = self._gather(blocks, len(conditions), side)
         return dict(zip(conditions, gathered, strict=True)), side
 
@@ -110,17 +110,26 @@ class Scorer:
         return Answer(logits if self.columns is None else logits[:, self.columns], features)
 
     def _gather(self, blocks: list[tuple[int, Tensor]], num_conditions: int, side: int) -> tuple[Tensor, int]:
-        """Every process's (first image, scores [conditions, B, 7]) -> scores [conditions, N, 7]; and the side."""
-        num_images = blocks[-1][0] + blocks[-1][1].shape[1] if blocks else 0
+        """Every process's (number of the batch, scores [conditions, B, 7]) -> scores [conditions, N, 7]; the side."""
+        num_batches = blocks[-1][0] + 1 if blocks else 0
         if self.world > 1:
-            known = torch.tensor([[num_images, side]], device=self.device)
-            num_images, side = self.accelerator.gather(known).amax(dim=0).tolist()
-        if num_images == 0:
+            known = torch.tensor([[num_batches, side]], device=self.device)
+            num_batches, side = self.accelerator.gather(known).amax(dim=0).tolist()
+        sizes = torch.zeros(num_batches, dtype=torch.int64)  # not all the same: images may have been left out
+        for number, block in blocks:
+            sizes[number] = block.shape[1]
+        sizes = self._sum(sizes)
+        if not sizes.sum():
             raise InputError("The split to evaluate on is empty: give one with at least one image.")
-        scores = torch.zeros(num_conditions, num_images, len(COLUMNS))
-        for first, block in blocks:
-            scores[:, first : first + block.shape[1]] = block
-        if self.world > 1:
-            # What belongs to other processes is zero here, so that adding is exact.
-            scores = self.accelerator.reduce(scores.to(self.device), reduction="sum").cpu()
-        return scores, side
+        ends = sizes.cumsum(0)
+        scores = torch.zeros(num_conditions, int(ends[-1]), len(COLUMNS))
+        for number, block in blocks:
+            end = int(ends[number])
+            scores[:, end - block.shape[1] : end] = block
+        return self._sum(scores), side
+
+    def _sum(self, own: Tensor) -> Tensor:
+        """What all processes have together; what belongs to others is zero here, so that adding is exact."""
+        if self.world == 1:
+            return own
+        return self.accelerator.reduce(own.to(self.device), reduction="sum").cpu()

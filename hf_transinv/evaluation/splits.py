@@ -9,14 +9,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import count, islice
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from hf_transinv.data.classes import check_label
-from hf_transinv.data.decoding import decode_image
 from hf_transinv.data.resident import ResidentSplit
 from hf_transinv.data.rows import RowDecoder
 from hf_transinv.errors import InputError
@@ -111,6 +110,7 @@ class SourceSplit:
         source: opened with or without streaming.
         image_size: side in pixels to which all images are brought (shorter side resized, centre cut out); None keeps
             them as they are, if all are squares of the size of the first one.
+        on_bad_image: whether an image that cannot be decoded is an error, or left out and listed in `skipped`.
         renumber: its classes' numbers in `label_names`, when the source numbers them otherwise.
         label_names: the classes that `renumber` leads to; default: the source's.
 
@@ -122,15 +122,21 @@ class SourceSplit:
         self,
         source: "Source",
         image_size: int | None = None,
+        on_bad_image: Literal["raise", "skip"] = "raise",
         renumber: Sequence[int] | None = None,
         label_names: Sequence[str] | None = None,
     ) -> None:
         with closing(iter(source.rows)) as rows:
-            self._decoder = RowDecoder.open(source, (row["image"] for row in rows), image_size, "raise")
+            self._decoder = RowDecoder.open(source, (row["image"] for row in rows), image_size, on_bad_image)
         self.source = source
         self.renumber = range(len(source.label_names)) if renumber is None else renumber
         self.label_names = list(source.label_names if label_names is None else label_names)
         self.num_images = source.num_rows
+
+    @property
+    def skipped(self) -> list[str]:
+        """The images that this process has left out: where they are and what is wrong."""
+        return sorted(self._decoder.skipped.values())
 
     def batches(self, batch_size: int, rank: int, world: int) -> Iterator[Batch]:
         """See Split.
@@ -145,8 +151,9 @@ class SourceSplit:
                 if batch and number % world != rank:
                     continue
                 started = (number, self._start(pool, batch, number * batch_size)) if batch else None
-                if ahead is not None:
-                    yield self._finish(*ahead)
+                finished = None if ahead is None else self._finish(*ahead)
+                if finished is not None:
+                    yield finished
                 if not batch:
                     return
                 ahead = started
@@ -159,25 +166,15 @@ class SourceSplit:
         images, labels = [], []
         for number, row in enumerate(rows, first):
             where = self.source.where(number, row["image"])
-            images.append(self._decoder(row["image"], where))
-            labels.append(self.renumber[check_label(row["label"], self.source.label_names, where)])
-        return torch.stack(images), labels
+            image = self._decoder(row["image"], where)
+            if image is not None:
+                images.append(image)
+                labels.append(self.renumber[check_label(row["label"], self.source.label_names, where)])
+        return torch.stack(images) if images else torch.empty(0, 3, 0, 0, dtype=torch.uint8), labels
 
-    def _finish(self, number: int, parts: list[Future]) -> Batch:
-        images, labels = zip(*(part.result() for part in parts), strict=True)
-        return Batch(number, torch.cat(images), torch.tensor([label for part in labels for label in part]))
-
-
-def first_image_size(source: "Source") -> tuple[int, int]:
-    """Height and width, in pixels, of the image of a source's first row.
-
-    Raises:
-        InputError: there is none, or it cannot be decoded.
-    """
-    with closing(iter(source.rows)) as rows:
-        cell = next((row["image"] for row in rows), None)
-    encoded = None if cell is None else cell["bytes"] or cell["path"]
-    if not encoded:
-        raise InputError(f"{source.where(0)} has no image. Give a split whose rows have one.")
-    height, width = decode_image(encoded, source.where(0)).shape[-2:]
-    return height, width
+    def _finish(self, number: int, parts: list[Future]) -> Batch | None:
+        """The batch; None when not one of its images can be decoded."""
+        decoded = [part.result() for part in parts]
+        images = [images for images, _ in decoded if len(images)]
+        labels = [label for _, labels in decoded for label in labels]
+        return Batch(number, torch.cat(images), torch.tensor(labels)) if images else None

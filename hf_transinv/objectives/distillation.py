@@ -30,7 +30,7 @@ from hf_transinv.augment.policies.strong import StrongAugment
 from hf_transinv.draws import Together
 from hf_transinv.errors import InputError
 from hf_transinv.models.classifier import Classifier
-from hf_transinv.models.labels import class_columns, label_key
+from hf_transinv.models.labels import class_columns
 from hf_transinv.models.teacher import EMATeacher, Teacher
 from hf_transinv.objectives.base import Batch, Objective
 from hf_transinv.objectives.divergences import cross_entropy, top_k_kl
@@ -44,7 +44,7 @@ class DistillationConfig:
 
     Attributes:
         distill_lambda: lambda, weight of the teachers beside the labels.
-        distill_top_k: K, how many of a teacher's classes count; 0: all.
+        distill_top_k: K, how many of a teacher's classes count; 0, or more than there are: all.
         distill_temperature: T, softens both answers.
         distill_renormalise: make the probabilities of the K classes sum to one.
         distill_t_squared: multiply by T^2, so that the gradient has the same size at any T.
@@ -78,7 +78,7 @@ class Distillation(Objective):
         label_smoothing: of the cross-entropy, in [0, 1).
 
     Raises:
-        InputError: no teacher, one that does not know the student's classes, or K is more than there are.
+        InputError: no teacher, or one that does not know the student's classes.
     """
 
     name = "distillation"
@@ -96,8 +96,10 @@ class Distillation(Objective):
         if not len(teachers):
             raise InputError("distillation needs at least one teacher; without one it is supervised training")
         if config.distill_top_k > student.num_classes:
-            raise InputError(
-                f"distill_top_k {config.distill_top_k} is more than the {student.num_classes} classes; 0 takes all"
+            logger.warning(
+                "distill_top_k %d is more than the %d classes there are: all of them count",
+                config.distill_top_k,
+                student.num_classes,
             )
         self.players = {"student": student}
         self.teachers = teachers
@@ -132,7 +134,7 @@ class Distillation(Objective):
 
     def _divergence(self, target: Tensor, logits: Tensor) -> Tensor:
         config, temperature = self.config, self.config.distill_temperature
-        top_k = config.distill_top_k or logits.shape[1]
+        top_k = min(config.distill_top_k or logits.shape[1], logits.shape[1])
         divergence = top_k_kl(target, logits, top_k, temperature, config.distill_renormalise)
         return temperature**2 * divergence if config.distill_t_squared else divergence
 
@@ -164,7 +166,7 @@ def shared_columns(teacher: Teacher, student: Classifier) -> Tensor | None:
             raise InputError(f"{counts}, and the names of the classes are not known. {advice}")
         logger.warning("%s, and names are not known on both sides; the order of the classes is trusted", counts)
         return None
-    if [label_key(name) for name in theirs] == [label_key(name) for name in ours]:
+    if theirs == ours:
         return None
     try:
         return class_columns(theirs, teacher.num_classes, ours, match_labels=True)

@@ -140,7 +140,7 @@ def test_an_average_among_the_teachers_follows():
 
 class TestClasses:
     def test_the_same_names(self):
-        assert shared_columns(teacher_of(["Apple", "BEAR", "chair", "dolphin", "elm"]), student_of()) is None
+        assert shared_columns(teacher_of(NAMES), student_of()) is None
 
     def test_another_order_is_mapped(self):
         order = [3, 0, 4, 1, 2]
@@ -166,7 +166,8 @@ class TestClasses:
         assert found == pytest.approx(slow_distillation(answer, student, 2, 3.0, False, False))
 
     def test_other_names_are_refused(self):
-        for names, counts in ((["apple", "bear", "chair", "dolphin", "fir"], 5), ([*NAMES[:4], "fir", "goat"], 6)):
+        others = (["apple", "bear", "chair", "dolphin", "fir"], [*NAMES[:4], "fir", "goat"], ["Apple", *NAMES[1:]])
+        for names, counts in zip(others, (5, 6, 5), strict=True):
             with pytest.raises(
                 InputError, match=rf"'wise' has {counts} classes, the student 5, and not each.*by name"
             ):
@@ -204,5 +205,12 @@ def test_config_errors(fields, said):
 def test_errors():
     with pytest.raises(InputError, match="at least one teacher"):
         Distillation(student_of(), nn.ModuleList(), DistillationConfig())
-    with pytest.raises(InputError, match="distill_top_k 6 is more than the 5 classes"):
-        objective_of(distill_top_k=6)
+
+
+def test_more_classes_than_there_are_is_all_of_them(caplog):
+    batch = batch_of(6)
+    found = [
+        losses_of(one, batch, draws_of(one, batch)) for one in map(lambda k: objective_of(distill_top_k=k), (6, 0))
+    ]
+    assert "distill_top_k 6 is more than the 5 classes there are: all of them count" in caplog.text
+    assert found[0]["total"] == found[1]["total"]

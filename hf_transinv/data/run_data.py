@@ -1,0 +1,219 @@
+"""What a run trains and is evaluated on: both splits opened, decoded, checked against each other, and described."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from accelerate import Accelerator
+
+from hf_transinv.config import DataConfig
+from hf_transinv.data.batches import Feed
+from hf_transinv.data.columns import listed
+from hf_transinv.data.hold_out import HoldOut
+from hf_transinv.data.resident import ResidentFeed, ResidentSplit
+from hf_transinv.data.sources import OpenDataset, Source, default_eval_split, open_dataset, warnings_of
+from hf_transinv.data.streaming import StreamingFeed
+from hf_transinv.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+_MOST_NAMES = 10  # classes named in one line
+
+
+@dataclass
+class Data:
+    """What a run trains and is evaluated on.
+
+    Attributes:
+        train: the training split, resident, or opened as a stream; with the labels it came with.
+        evaluation: the evaluation split, resident.
+        config: where they come from, and the noise of the training labels.
+        eval_split: the evaluation split, by name.
+        described: a line for each thing that was read, or was not.
+    """
+
+    train: ResidentSplit | Source
+    evaluation: ResidentSplit
+    config: DataConfig
+    eval_split: str
+    described: list[str] = field(default_factory=list)
+
+    @property
+    def label_names(self) -> list[str]:
+        """The classes."""
+        return self.train.label_names
+
+    @property
+    def num_rows(self) -> int | None:
+        """Training images, when known."""
+        return self.train.num_rows if isinstance(self.train, Source) else len(self.train)
+
+    @property
+    def image_size(self) -> int:
+        """Side of the images as they are held, in pixels."""
+        return self.evaluation.images.shape[-1]
+
+    @property
+    def skipped(self) -> list[str]:
+        """The images that were left out of the resident splits: where they are and what is wrong."""
+        splits = [split for split in (self.train, self.evaluation) if isinstance(split, ResidentSplit)]
+        return [found for split in splits for found in split.skipped]
+
+    def feed(self, batch_size: int, seed: int, accelerator: Accelerator) -> Feed:
+        """Endless shuffled batches of the training split, its label noise applied, this process's part."""
+        place = {"rank": accelerator.process_index, "world": accelerator.num_processes}
+        if not isinstance(self.train, Source):
+            return ResidentFeed(self.train.with_label_noise(self.config.label_noise), batch_size, seed, **place)
+        return StreamingFeed(
+            self.train,
+            batch_size,
+            seed,
+            buffer_size=self.config.shuffle_buffer,
+            image_size=self.config.image_size,
+            on_bad_image=self.config.on_bad_image,
+            **place,
+        )
+
+
+def open_data(config: DataConfig, accelerator: Accelerator) -> Data:
+    """Open, decode and check both splits; resident ones lie on the accelerator's device.
+
+    Raises:
+        InputError: a split cannot be opened, a class has no training image, or an image cannot be decoded.
+    """
+    if config.dataset is None:
+        raise InputError(
+            "no dataset given: --dataset with a Hub id, a folder of images, a table of image paths, a parquet file, "
+            "or digits/target"
+        )
+    opened, source, held = open_both_splits(config)
+    options = {
+        "image_size": config.image_size,
+        "on_bad_image": config.on_bad_image,
+        "device": accelerator.device,
+        "show_progress": accelerator.is_main_process,
+    }
+    evaluation = ResidentSplit.load(held, **options)
+    train = source if config.streaming else ResidentSplit.load(source, **options)
+    counts = source.class_counts if isinstance(train, Source) else train.class_counts()
+    check_class_counts(counts, source, image_is_bad=isinstance(train, ResidentSplit) and bool(train.num_skipped))
+    sizes = (
+        source.num_rows if isinstance(train, Source) else len(train),
+        len(evaluation),
+        evaluation.images.shape[-1],
+    )
+    data = Data(train, evaluation, config, held.split, describe_splits(config, opened, source, held, sizes))
+    if accelerator.is_main_process:
+        warnings = [*opened.opened.warnings, *warnings_of(source)]
+        warnings += compared_classes(counts, evaluation.class_counts(), source, held)
+        warnings += shared_images(train, evaluation, source, held)
+        for split, loaded in ((held, evaluation), (source, train)):
+            if isinstance(loaded, ResidentSplit) and loaded.num_skipped:
+                skipped = f"{loaded.num_skipped} images could not be decoded and are left out"
+                warnings.append(f"split {split.split!r}: {skipped}, the first: {loaded.skipped[0]}")
+        for warning in warnings:
+            logger.warning(warning)
+    return data
+
+
+def open_both_splits(config: DataConfig) -> tuple[OpenDataset, Source, Source]:
+    """The dataset, its training split and its evaluation split, not yet decoded; both with the same classes."""
+    columns = {"image_column": config.image_column, "label_column": config.label_column}
+    asked = [config.train_split, config.eval_split]
+    opened = open_dataset(
+        config.dataset, config=config.dataset_config, revision=config.dataset_revision, asked=asked, **columns
+    )
+    share = config.validation_share
+    rest = HoldOut(share, "train") if share else None
+    # Before anything of the training split is read: it may be large, and there may be nothing to evaluate on.
+    eval_split = config.train_split if share else config.eval_split or default_eval_split(opened.split_names)
+    source = opened.source(config.train_split, streaming=config.streaming, hold_out=rest, **columns)
+    same = dict(zip(columns, source.columns, strict=True))
+    held_out = HoldOut(share, "held_out") if share else None
+    return opened, source, opened.source(eval_split, classes=source.classes, hold_out=held_out, **same)
+
+
+def check_class_counts(counts: Sequence[int] | np.ndarray | None, source: Source, image_is_bad: bool = False) -> None:
+    """Raises InputError when a class has no image to train on: the head would have an output that is never right.
+
+    Args:
+        counts: images of each class; None when a stream does not say.
+        source: the training split.
+        image_is_bad: whether images were left out because they could not be decoded.
+    """
+    empty = (
+        [] if counts is None else [name for name, count in zip(source.label_names, counts, strict=True) if not count]
+    )
+    if empty:
+        why = " that can be decoded" if image_is_bad else ""
+        raise InputError(
+            f"{source.name}, split {source.split!r}, has no image{why} of {len(empty)} of its "
+            f"{len(source.label_names)} classes: {listed(empty, _MOST_NAMES)}. Add images or remove the class. (A "
+            "slice of rows that are sorted by class loses whole classes: --validation_share 0.1 holds out the same "
+            "share of each.)"
+        )
+
+
+def compared_classes(
+    train: Sequence[int] | np.ndarray | None, evaluation: Sequence[int], source: Source, held: Source
+) -> list[str]:
+    """Warnings: classes that the evaluation split has no image of, and is silent about."""
+    names = source.label_names
+    missing = [name for name, count in zip(names, evaluation, strict=True) if not count]
+    warnings = []
+    if missing:
+        warnings.append(
+            f"split {held.split!r} has no image of {len(missing)} of the {len(names)} classes, and says nothing about "
+            f"them: {listed(missing, _MOST_NAMES)}"
+        )
+    if train is None:
+        warnings.append("whether every class has a training image is not known: a stream does not say it beforehand")
+    return warnings
+
+
+def shared_images(train: ResidentSplit | Source, evaluation: ResidentSplit, source: Source, held: Source) -> list[str]:
+    """A warning when images of the evaluation split are training images too, pixel for pixel."""
+    if isinstance(train, Source) or train.digests is None or evaluation.digests is None:
+        return []
+    shared = int(np.isin(evaluation.digests, train.digests).sum())
+    if not shared:
+        return []
+    return [
+        f"{shared} of the {len(evaluation)} images of split {held.split!r} are also in split {source.split!r}, pixel "
+        "for pixel: what is measured on them is remembered, not learned"
+    ]
+
+
+def describe_splits(
+    config: DataConfig, opened: OpenDataset, source: Source, held: Source, sizes: tuple[int | None, int, int]
+) -> list[str]:
+    """What was read, a line each.
+
+    Args:
+        config: of the data.
+        opened: the dataset.
+        source: the training split.
+        held: the evaluation split.
+        sizes: images of the training split (None when a stream does not say) and of the other, side in pixels.
+    """
+    rows, eval_rows, side = sizes
+    image, label = source.columns
+    unused = [name for name in opened.split_names if name not in {*source.bases, *held.bases}]
+    return [
+        f"dataset     {source.name}: {opened.opened.kind}",
+        f"train       split {source.split}: {'unknown' if rows is None else f'{rows:,}'} images"
+        + (", as a stream" if source.streaming else ""),
+        f"evaluation  split {held.split}: {eval_rows:,} images",
+        *([f"not used    split {', '.join(unused)}"] if unused else []),
+        f"images      column {image}: "
+        + (f"shorter side resized to {side} px, centre cut out" if config.image_size else f"{side} px, as they are"),
+        f"label       column {label}: {named_classes(source.label_names)}",
+        *(f"note        {line}" for line in opened.opened.told),
+    ]
+
+
+def named_classes(names: Sequence[str]) -> str:
+    """How many classes there are, and what they are called: "3 classes a, b, c"."""
+    more = ", ..." if len(names) > _MOST_NAMES else ""
+    return f"{len(names)} classes {', '.join(names[:_MOST_NAMES])}{more}"
