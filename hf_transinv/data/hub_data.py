@@ -5,7 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from hf_transinv.data.classes import Classes, check_number_of_classes
+from hf_transinv.data.columns import image_column_of, is_class_label, label_column_of, listed
 from hf_transinv.data.folders import local_path
+from hf_transinv.data.labelling import renamed
 from hf_transinv.data.opened import FilesOpened, Opened
 from hf_transinv.data.parquet_files import ParquetFiles
 from hf_transinv.errors import InputError
@@ -53,6 +56,47 @@ class RowsOnly:
         rows = rows.decode(False) if rows.features else rows
         splits = rows.info.splits or {}
         return rows, splits[split].num_examples or None if split in splits else None
+
+    def labelled_stream(
+        self, split: str, image_column: str | None, label_column: str | None, wanted: Classes | None
+    ) -> "tuple[IterableDataset, list[str], int | None, tuple[str, str]]":
+        """A stream with the columns ``image`` and ``label``, whose own types have to say the classes.
+
+        Args:
+            split: a whole split.
+            image_column: as the user named it, if so.
+            label_column: the same.
+            wanted: the classes that these have to be, in their order; None: any.
+
+        Returns:
+            The rows, the classes, the number of rows (None when it is not said), and what the columns were called.
+
+        Raises:
+            InputError: no image or label column, no names of the classes, other classes than those wanted.
+        """
+        from datasets import Image
+
+        name = f"{self.name}, split {split!r},"
+        rows, num_rows = self.stream(split)
+        if num_rows == 0:
+            raise InputError(f"{name} is empty. Choose a split that has rows.")
+        features = rows.features or {}
+        columns = image_column_of(features, image_column, name), label_column_of(features, label_column, name)
+        feature = features[columns[1]]
+        if not is_class_label(feature):
+            raise InputError(
+                f"The labels of {name} have no names (type {feature.dtype}), so streaming cannot know the classes "
+                "before it has read all rows. Leave out --streaming, or store the column as a datasets.ClassLabel."
+            )
+        check_number_of_classes(feature.names, name)
+        if wanted is not None and list(feature.names) != wanted.names:
+            raise InputError(
+                f"The classes of {name} are {listed(feature.names)}, but {listed(wanted.names)} were expected, and "
+                "a stream cannot be numbered anew. Leave out --streaming, or choose splits with the same classes in "
+                "the same order."
+            )
+        rows = rows.cast_column(columns[0], Image(decode=False)).select_columns(list(columns))
+        return renamed(rows, dict(zip(columns, ("image", "label"), strict=True))), feature.names, num_rows, columns
 
     def _load(self, split: str) -> "Dataset":
         from datasets import load_dataset

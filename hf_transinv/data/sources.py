@@ -12,29 +12,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hf_transinv.data.classes import (
-    MISSING,
-    Classes,
-    apply_renumbering,
-    check_number_of_classes,
-    classes_of,
-    look_alikes,
-    renumbering,
-    union,
-)
-from hf_transinv.data.columns import image_column_of, is_class_label, label_column_of, listed
+from hf_transinv.data.classes import Classes, look_alikes
+from hf_transinv.data.columns import image_column_of, label_column_of
 from hf_transinv.data.hold_out import HoldOut
 from hf_transinv.data.hub_data import RowsOnly, cannot_be_opened, open_hub
+from hf_transinv.data.labelling import class_counts, labelled_pieces, labelled_rows, numbers_in, renamed
 from hf_transinv.data.local import open_local
 from hf_transinv.data.opened import FilesOpened, Opened
-from hf_transinv.data.pieces import ParquetPieces, PieceRows, Pieces, TablePieces, as_labels
+from hf_transinv.data.pieces import PieceRows, Pieces, TablePieces
 from hf_transinv.data.split_names import default_eval_split, find_split, spec_parts
 from hf_transinv.errors import InputError
 from hf_transinv.hub_errors import READ_FAILURES, client_says
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
-    from pyarrow import ChunkedArray
 
 __all__ = ["Source", "default_eval_split", "open_dataset", "open_source", "open_unlabelled", "split_names"]
 
@@ -125,7 +116,8 @@ class OpenDataset:
             )
         name = f"{opened.name}, split {split!r},"
         if isinstance(opened, RowsOnly) and streaming:
-            return _of_stream(opened, split, name, image_column, label_column, classes)
+            rows, names, num_rows, columns = opened.labelled_stream(split, image_column, label_column, classes)
+            return Source(rows, names, num_rows, opened.name, split, True, columns=columns, bases=(split,))
         parts = self._parts(split)
         if not sum(stop - start for _, start, stop in parts):
             raise InputError(f"{name} is empty. Choose a split that has rows.")
@@ -134,9 +126,14 @@ class OpenDataset:
         bases = tuple(dict.fromkeys(base for base, _, _ in parts))
         common: dict[str, Any] = {"name": opened.name, "split": split, "columns": columns, "bases": bases}
         if streaming and isinstance(opened, FilesOpened):
-            return _of_files(opened, split, name, classes, common)
-        rows, found = _labelled(opened, parts, columns, classes, name)
-        numbers = _numbers(rows)
+            with _reading(opened.name):
+                pieces, found, counts = labelled_pieces(opened.files, split, columns, classes, name)
+            common |= {"class_counts": counts, "are_numbered": found.are_numbered}
+            num_rows = int(pieces.lengths.sum())
+            return Source(PieceRows(pieces), found.names, num_rows, streaming=True, pieces=pieces, **common)
+        with _reading(opened.name):
+            rows, found = labelled_rows(opened, parts, columns, classes, name)
+        numbers = numbers_in(rows)
         if hold_out is not None:
             kept = hold_out.rows(numbers)
             rows, numbers = rows.select(kept), numbers[kept]
@@ -146,7 +143,7 @@ class OpenDataset:
             )
             if not len(numbers):
                 raise InputError(f"{name} has one image in each class, and none to hold out. Add images.")
-        common |= {"class_counts": _counts(numbers, len(found.names)), "are_numbered": found.are_numbered}
+        common |= {"class_counts": class_counts(numbers, len(found.names)), "are_numbered": found.are_numbered}
         if streaming:
             stream = TablePieces(rows)
             return Source(PieceRows(stream), found.names, len(rows), streaming=True, pieces=stream, **common)
@@ -180,7 +177,7 @@ class OpenDataset:
         found = []
         for base, start, stop in parts:
             tables = [
-                _renamed(table.cast_column(column, Image(decode=False)), {column: "image"})
+                renamed(table.cast_column(column, Image(decode=False)), {column: "image"})
                 for table in self._tables(base, [column])
             ]
             found.append(concatenate_datasets(tables).select(range(start, stop)))
@@ -310,132 +307,3 @@ def _reading(dataset: str) -> Iterator[None]:
         raise
     except (*READ_FAILURES, DatasetsError) as error:
         raise cannot_be_opened(dataset, None, error) from error
-
-
-def _labelled(
-    opened: Opened, parts: list[tuple[str, int, int]], columns: tuple[str, str], wanted: Classes | None, name: str
-) -> "tuple[Dataset, Classes]":
-    """The rows of all parts, their labels numbered as in `wanted`, or as all of them together call their classes."""
-    from datasets import concatenate_datasets
-
-    by_split: dict[str, list[tuple[Dataset, Classes, np.ndarray]]] = {}
-    for base in dict.fromkeys(base for base, _, _ in parts):
-        with _reading(opened.name):
-            tables = opened.tables(base, columns)
-        for table in tables:
-            labels = table.with_format("arrow")[:][columns[1]]
-            by_split.setdefault(base, []).append((table, *classes_of(labels, table.features[columns[1]], name)))
-    classes = wanted or union([found for tables in by_split.values() for _, found, _ in tables])
-    check_number_of_classes(classes.names, name)
-    whole = {
-        base: concatenate_datasets([_numbered(*table, columns, classes, name) for table in tables])
-        for base, tables in by_split.items()
-    }
-    return concatenate_datasets([whole[base].select(range(start, stop)) for base, start, stop in parts]), classes
-
-
-def _numbered(
-    table: "Dataset", classes: Classes, numbers: np.ndarray, columns: tuple[str, str], wanted: Classes, name: str
-) -> "Dataset":
-    """A table with the columns ``image`` and ``label``, whose labels are numbers of the wanted classes."""
-    from datasets import ClassLabel, Image
-
-    image, label = columns
-    renumbered = renumbering(classes, wanted, np.unique(numbers), name)
-    feature = ClassLabel(names=wanted.names)
-    # Cast first: a table that is renamed and then cast gives rows at a tenth of the speed.
-    rows = table.cast_column(image, Image(decode=False))
-    if is_class_label(table.features[label]) and renumbered is None:
-        return _renamed(rows, {image: "image", label: "label"}).select_columns(["image", "label"])
-    rows = _renamed(rows.remove_columns(label), {image: "image"})
-    return rows.add_column("label", as_labels(apply_renumbering(numbers, renumbered)), feature=feature)
-
-
-def _renamed(rows: "Dataset", names: dict[str, str]) -> "Dataset":
-    changed = {old: new for old, new in names.items() if old != new}
-    return rows.rename_columns(changed) if changed else rows
-
-
-def _numbers(rows: "Dataset") -> np.ndarray:
-    import pyarrow.compute as pc
-
-    return pc.fill_null(rows.select_columns("label").with_format("arrow")[:]["label"], MISSING).to_numpy()
-
-
-def _counts(numbers: np.ndarray, num_classes: int) -> np.ndarray:
-    return np.bincount(numbers[(numbers >= 0) & (numbers < num_classes)], minlength=num_classes)
-
-
-def _of_files(opened: FilesOpened, split: str, name: str, wanted: Classes | None, common: dict[str, Any]) -> Source:
-    """A stream of parquet files. Their labels are read first where nothing else says the classes, or they are here."""
-    files, label = opened.files, common["columns"][1]
-    paths = [path for group in files.groups(split, common["columns"]) for path in group]
-    features = {path: files.features_of(path)[label] for path in paths}
-
-    def found_in(path: str, labels: "ChunkedArray") -> tuple[Classes, np.ndarray]:
-        return classes_of(labels, features[path], name)
-
-    def numbers_of(path: str, labels: "ChunkedArray") -> np.ndarray:
-        found, numbers = found_in(path, labels)
-        return apply_renumbering(numbers, renumbering(found, classes, np.unique(numbers), name))
-
-    footers = {path: files.footers[path] for path in files.files[split]}
-    pieces = ParquetPieces(footers, common["columns"], numbers_of)
-    counts = None
-    are_named = all(is_class_label(feature) for feature in features.values())
-    if are_named and any("://" in path for path in paths):  # a Hub's labels would cost a request for every piece
-        classes = wanted or union([Classes(list(feature.names), True) for feature in features.values()])
-    else:
-        with _reading(opened.name):
-            labels = pieces.read_labels()
-        classes = wanted or union([found_in(path, column)[0] for path, column in _joined(labels, features).items()])
-        numbers = [numbers_of(path, column) for path, column in labels.items()]
-        counts = _counts(np.concatenate(numbers), len(classes.names))
-    check_number_of_classes(classes.names, name)
-    common |= {"class_counts": counts, "are_numbered": classes.are_numbered}
-    return Source(PieceRows(pieces), classes.names, int(pieces.lengths.sum()), streaming=True, pieces=pieces, **common)
-
-
-def _joined(labels: "dict[str, ChunkedArray]", features: dict[str, Any]) -> "dict[str, ChunkedArray]":
-    """Labels of files that hold values of one type as one column: their classes are sorted together."""
-    import pyarrow as pa
-
-    joined: dict[str, tuple[str, list[Any]]] = {}
-    for path, column in labels.items():
-        joined.setdefault(repr(features[path]), (path, []))[1].extend(column.chunks)
-    return {path: pa.chunked_array(chunks) for path, chunks in joined.values()}
-
-
-def _of_stream(
-    opened: RowsOnly,
-    split: str,
-    name: str,
-    image_column: str | None,
-    label_column: str | None,
-    wanted: Classes | None,
-) -> Source:
-    """A stream that can only be read from its beginning; its own types have to say the classes."""
-    from datasets import Image
-
-    rows, num_rows = opened.stream(split)
-    if num_rows == 0:
-        raise InputError(f"{name} is empty. Choose a split that has rows.")
-    features = rows.features or {}
-    columns = image_column_of(features, image_column, name), label_column_of(features, label_column, name)
-    feature = features[columns[1]]
-    if not is_class_label(feature):
-        raise InputError(
-            f"The labels of {name} have no names (type {feature.dtype}), so streaming cannot know the classes before "
-            "it has read all rows. Leave out --streaming, or store the column as a datasets.ClassLabel."
-        )
-    names = list(feature.names)
-    check_number_of_classes(names, name)
-    if wanted is not None and names != wanted.names:
-        raise InputError(
-            f"The classes of {name} are {listed(names)}, but {listed(wanted.names)} were expected, and a stream "
-            "cannot be numbered anew. Leave out --streaming, or choose splits that have the same classes in the same "
-            "order."
-        )
-    rows = rows.cast_column(columns[0], Image(decode=False)).select_columns(list(columns))
-    rows = _renamed(rows, dict(zip(columns, ("image", "label"), strict=True)))
-    return Source(rows, names, num_rows, opened.name, split, True, columns=columns, bases=(split,))

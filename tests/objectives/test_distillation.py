@@ -209,8 +209,7 @@ def test_errors():
 
 def test_more_classes_than_there_are_is_all_of_them(caplog):
     batch = batch_of(6)
-    found = [
-        losses_of(one, batch, draws_of(one, batch)) for one in map(lambda k: objective_of(distill_top_k=k), (6, 0))
-    ]
+    objectives = (objective_of(distill_top_k=6), objective_of(distill_top_k=0))
+    found = [losses_of(objective, batch, draws_of(objective, batch)) for objective in objectives]
     assert "distill_top_k 6 is more than the 5 classes there are: all of them count" in caplog.text
     assert found[0]["total"] == found[1]["total"]
