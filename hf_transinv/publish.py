@@ -22,6 +22,7 @@ from hf_transinv.card_sections import last_part, short_name, trained_on
 from hf_transinv.checkpoint import export_classifier, save_augmentation, save_weights
 from hf_transinv.data.crops import to_float
 from hf_transinv.data.embedded import EMBEDDED_NAMES
+from hf_transinv.data.folders import local_path
 from hf_transinv.data.run_data import Data
 from hf_transinv.errors import InputError
 from hf_transinv.evaluation import corruption_markdown
@@ -63,6 +64,7 @@ def publish(session: Session, objective: Objective) -> str:
             **describe_method(objective),
             student=describe_student(student) | _origin(config),
             dataset=describe_data(session.data),
+            image_size=session.data.image_size,
             teachers=[describe_teacher(teacher) for teacher in objective.teachers],
             magnitudes=describe_magnitudes(panel, config["seed"]) if isinstance(panel, AugmentationPanel) else [],
             figures=_figures(session.folder),
@@ -131,7 +133,7 @@ def describe_teacher(teacher: Teacher) -> dict[str, Any]:
         return described | {"ema_decay": teacher.decay}
     if described["hub_id"]:
         return described
-    corruption = _corruption_of(Path(teacher.name))
+    corruption = _corruption_of(local_path(teacher.name))
     return described | {"name": last_part(teacher.name)} | ({"trained_on": corruption} if corruption else {})
 
 
@@ -150,10 +152,10 @@ def _corruption_of(folder: Path) -> list[str]:
 def describe_data(data: Data) -> dict[str, Any]:
     """Which data set, where it comes from and how many images it has; a local one by its last part."""
     name = data.config.dataset
-    is_local = name.startswith(".") or not _HUB_ID.fullmatch(name) or Path(name).exists()
+    is_local = name.startswith(".") or not _HUB_ID.fullmatch(name) or local_path(name).exists()
     kind = "embedded" if name in EMBEDDED_NAMES else "local" if is_local else "hub"
     return {
-        "name": last_part(str(Path(name).absolute())) if kind == "local" else name,
+        "name": last_part(str(local_path(name).absolute())) if kind == "local" else name,
         "kind": kind,
         "train_rows": data.num_rows,
         "eval_rows": len(data.evaluation),

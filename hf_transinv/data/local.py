@@ -13,7 +13,7 @@ from hf_transinv.data.embedded import EMBEDDED_NAMES, open_embedded
 from hf_transinv.data.folders import ImageFolder, local_path
 from hf_transinv.data.opened import FilesOpened, Opened, TablesOpened
 from hf_transinv.data.parquet_files import ParquetFiles, files_of, sorted_into_splits
-from hf_transinv.data.split_names import split_kind, split_word
+from hf_transinv.data.split_names import in_order, split_kind, split_word
 from hf_transinv.data.tables import PathTable, open_path_table
 from hf_transinv.data.walk import PARQUET_SUFFIX, TABLE_SUFFIXES, File, Walk, walk
 from hf_transinv.errors import InputError
@@ -169,6 +169,7 @@ def _open_tables(
         by_split = table.by_split(split) if len(flat) == 1 else {split: None}
         splits |= {name: table.open(rows) for name, rows in by_split.items()}
         told += table.told
+    splits = {split: splits[split] for split in in_order(splits)}
     result = TablesOpened(splits, dataset, "table of image paths", told)
     if found is None:
         return result

@@ -9,6 +9,7 @@ from accelerate import Accelerator
 
 from hf_transinv.config import DataConfig
 from hf_transinv.data.batches import Feed
+from hf_transinv.data.classes import look_alikes
 from hf_transinv.data.columns import listed
 from hf_transinv.data.hold_out import HoldOut
 from hf_transinv.data.resident import ResidentFeed, ResidentSplit
@@ -147,9 +148,11 @@ def check_class_counts(counts: Sequence[int] | np.ndarray | None, source: Source
     )
     if empty:
         why = " that can be decoded" if image_is_bad else ""
+        like = next((pair for pair in look_alikes(source.label_names) if set(pair) & set(empty)), None)
+        hint = f" {like[0]!r} and {like[1]!r} look alike: give them one name." if like else ""
         raise InputError(
             f"{source.name}, split {source.split!r}, has no image{why} of {len(empty)} of its "
-            f"{len(source.label_names)} classes: {listed(empty, _MOST_NAMES)}. Add images or remove the class. (A "
+            f"{len(source.label_names)} classes: {listed(empty, _MOST_NAMES)}. Add images or remove the class.{hint} (A "
             "slice of rows that are sorted by class loses whole classes: --validation_share 0.1 holds out the same "
             "share of each.)"
         )

@@ -5,8 +5,10 @@ nothing: a pickle runs code when it is loaded.
 """
 
 import difflib
+import logging
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ from hf_transinv.errors import InputError
 from hf_transinv.models.download import download, files_on_hub
 from hf_transinv.models.size_limit import check_sizes
 from hf_transinv.record import read_json
+
+_logger = logging.getLogger(__name__)
 
 _PICKLE_SUFFIXES = (".bin", ".pth", ".pt", ".ckpt", ".pkl", ".tar")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -70,13 +74,15 @@ def locate(name: str, *, revision: str | None, architecture: str | None, with_we
             raise InputError(
                 f"{name!r} names the architecture {prefix!r} and {architecture!r} was given too; give one."
             )
-        return _in_folder(name, Path(rest), with_weights, prefix)
-    folder = Path(rest if prefix == "local-dir" else name)
+        return _in_folder(name, _local(rest), with_weights, prefix)
+    folder = _local(rest if prefix == "local-dir" else name)
     # os.path: a name too long for a path is no folder, where pathlib raises.
     if prefix == "local-dir" or (os.path.isdir(folder) and (architecture or not timm.is_model(name))):
         return _in_folder(name, folder, with_weights, architecture)
     _refuse_architecture(name, architecture)
     if timm.is_model(name.partition(".")[0]):
+        if os.path.isdir(folder):
+            _logger.warning("%s: timm's architecture is taken, not the folder of that name here: ./%s", name, name)
         return Location(name, architecture=_known_architecture(name))
     if _is_hub_id(name):
         return _on_hub(name, name, revision, with_weights)
@@ -85,6 +91,11 @@ def locate(name: str, *, revision: str | None, architecture: str | None, with_we
     if "/" in name or "\\" in name:
         raise InputError(f"No folder {name!r}, and it is not a Hub id (user/repo) either. Check the path.")
     raise InputError(f"Unknown model {name!r}. {_suggestions(name)}")
+
+
+def _local(name: str) -> Path:
+    """A name as a path from the root of the disk, "~" replaced: libraries look for relative ones elsewhere, too."""
+    return Path(os.path.abspath(os.path.expanduser(name)))
 
 
 def _refuse_architecture(name: str, architecture: str | None) -> None:
@@ -116,7 +127,7 @@ def _in_folder(name: str, folder: Path, with_weights: bool, architecture: str | 
     if not os.path.isdir(folder):
         raise InputError(f"No folder {str(folder)!r} (model {name!r}). Check the path.")
     if with_weights:
-        _require_safetensors(name, sorted(path.name for path in folder.iterdir()))
+        _require_safetensors(name, sorted(path.name for path in folder.iterdir()), _models_below(folder))
         _check_shards(name, folder)
     config_file = folder / "config.json"
     if not config_file.is_file():
@@ -201,10 +212,29 @@ def _check_shards(name: str, folder: Path) -> None:
         )
 
 
-def _require_safetensors(name: str, files: list[str]) -> None:
-    """Raises InputError unless `files` (names) hold safetensors weights; says what to do about a pickle."""
+def _models_below(folder: Path) -> list[Path]:
+    """Folders in a folder that hold a model, the newest first: the checkpoints of a training, say."""
+    found = [path.parent for path in folder.glob("*/config.json") if any(path.parent.glob("model*.safetensors"))]
+    return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
+
+
+def _require_safetensors(name: str, files: list[str], below: Sequence[Path] = ()) -> None:
+    """Raises InputError unless `files` (names) hold safetensors weights; says what to do about others.
+
+    Args:
+        name: of the model, for errors.
+        files: in its folder.
+        below: folders in it that hold models.
+    """
     if {"model.safetensors", "model.safetensors.index.json"} & set(files):
         return
+    if below:
+        raise InputError(f"{name!r} holds no weights itself, but models in its folders: give one, such as {below[0]}.")
+    if "adapter_model.safetensors" in files:
+        raise InputError(
+            f"{name!r} is an adapter (LoRA) without the model that it belongs to. Merge the two (peft: "
+            "merge_and_unload) and save the model."
+        )
     others = [file for file in files if file.endswith(".safetensors")]
     if others:
         raise InputError(f"{name!r} holds {', '.join(others)}; expected model.safetensors. Rename it.")
