@@ -1,10 +1,12 @@
 """A Classifier: pixels in [0, 1] of any size -> logits, whoever made the network, and the one door that opens one.
 
-A network of timm or transformers expects images of its own size, normalised in its own way; a Classifier carries those
-facts (mean, std, input size, interpolation, label names) with the network, so that nobody re-normalises between
-models. Everything before the network is differentiable, so gradients reach the pixels.
+A network of timm or transformers expects images of its own size, normalised in its own way, perhaps as BGR; a
+Classifier carries those facts (mean, std, channel order, input size, interpolation, label names) with the network, so
+that nobody re-normalises between models. Everything before the network is differentiable, so gradients reach the
+pixels.
 """
 
+import logging
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -15,12 +17,17 @@ from torch import Tensor, nn
 
 from hf_transinv.errors import InputError
 from hf_transinv.models.location import locate
+from hf_transinv.models.published import Published
 from hf_transinv.models.timm_networks import open_timm
 from hf_transinv.models.transformers_networks import open_transformers
+
+_logger = logging.getLogger(__name__)
 
 # ITU-R BT.601, the weights of PIL's convert("L").
 _LUMINANCE = (0.299, 0.587, 0.114)
 _LARGEST_SIDE = 8192
+_MODES = {"bilinear": "bilinear", "bicubic": "bicubic", "nearest": "nearest-exact"}  # Pillow's name: PyTorch's
+_NEAREST_TO = {"lanczos": "bicubic", "hamming": "bilinear", "box": "bilinear"}  # filters that PyTorch does not have
 
 
 class Classifier(nn.Module):
@@ -33,14 +40,16 @@ class Classifier(nn.Module):
             is fed the luminance.
         std: per channel, of pixels in [0, 1].
         input_size: (h, w) that the network sees, in pixels.
-        interpolation: "bilinear" or "bicubic", for images of another size.
+        channel_order: "rgb" or "bgr", in which the network reads its channels; mean and std are in that order.
+        interpolation: "bilinear", "bicubic" or "nearest", for images of another size.
         label_names: one name a class, or None when nobody knows them.
         source: the name by which the network was opened.
-        image_processor: the transformers image processor to be saved with the network.
+        image_processor: of transformers, for a network of transformers; None: the network is timm's.
+        published: the checkpoint's own preprocessing, where it is known.
 
     Raises:
-        InputError: the number of channels is not 1 or 3, sides, mean or std are no pixels, or the label names do not
-            fit the classes.
+        InputError: the number of channels is not 1 or 3, sides, mean or std are no pixels, the channel order or the
+            interpolation is not known, or the label names do not fit the classes.
     """
 
     def __init__(
@@ -51,10 +60,12 @@ class Classifier(nn.Module):
         mean: Sequence[float],
         std: Sequence[float],
         input_size: tuple[int, int],
+        channel_order: str = "rgb",
         interpolation: str = "bilinear",
         label_names: Sequence[str] | None = None,
         source: str = "",
         image_processor: Any = None,
+        published: Published | None = None,
     ) -> None:
         super().__init__()
         if len(mean) not in (1, 3) or len(std) != len(mean):
@@ -69,8 +80,13 @@ class Classifier(nn.Module):
                 f"std {tuple(std)}; expected two sides from 1 to {_LARGEST_SIDE}, finite numbers, std above 0. "
                 "Correct its config.json."
             )
-        if interpolation not in ("bilinear", "bicubic"):
-            raise InputError(f"Interpolation {interpolation!r} is not known; give 'bilinear' or 'bicubic'.")
+        if interpolation not in _MODES:
+            raise InputError(f"Interpolation {interpolation!r} is not known; give one of {', '.join(_MODES)}.")
+        if channel_order not in ("rgb", "bgr") or (channel_order == "bgr" and len(mean) == 1):
+            raise InputError(
+                f"Channel order {channel_order!r} is not known for {len(mean)} channels; give 'rgb' or, for a network "
+                "of 3 channels that reads blue first, 'bgr'."
+            )
         if label_names is not None and len(label_names) != num_classes:
             raise InputError(
                 f"Model {source!r} has {num_classes} classes and was given {len(label_names)} label names; give one "
@@ -79,10 +95,12 @@ class Classifier(nn.Module):
         self.network = network
         self.num_classes = num_classes
         self.input_size = tuple(input_size)
+        self.channel_order = channel_order
         self.interpolation = interpolation
         self.label_names = None if label_names is None else [str(name) for name in label_names]
         self.source = source
         self.image_processor = image_processor
+        self.published = published
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(-1, 1, 1), persistent=False)
 
@@ -102,11 +120,34 @@ class Classifier(nn.Module):
                 f"A Classifier got images of type {images.dtype} and shape {tuple(images.shape)}; expected float "
                 "images [B, 3, h, w] in [0, 1]. Divide uint8 images by 255."
             )
-        images = images.to(torch.promote_types(images.dtype, torch.float32))
-        images = resize(images, self.input_size, self.interpolation)
+        images = self.resized(images.to(torch.promote_types(images.dtype, torch.float32)))
         if len(self.mean) == 1:
             images = (images * images.new_tensor(_LUMINANCE).view(3, 1, 1)).sum(1, keepdim=True)
+        elif self.channel_order == "bgr":
+            images = images.flip(1)
         return (images - self.mean) / self.std
+
+    def resized(self, images: Tensor) -> Tensor:
+        """Images [B, 3, h, w] in [0, 1] -> [B, 3, *input_size], RGB, as the first step of `prepare`."""
+        return resize(images, self.input_size, self.interpolation)
+
+    def take_published(self) -> Published:
+        """The checkpoint's own preprocessing; from now on the network sees pictures of its size as they are.
+
+        Raises:
+            InputError: it is not known, or cannot be used here.
+        """
+        if self.published is None:
+            raise InputError(
+                f"How {self.source!r} was published to be evaluated is not known; use --protocol uniform."
+            )
+        if self.published.obstacle is not None:
+            raise InputError(
+                f"The preprocessing of {self.source!r} ({self.published.description}) {self.published.obstacle}. "
+                "Use --protocol uniform."
+            )
+        self.input_size = self.published.size
+        return self.published
 
     def relabel(self, label_names: Sequence[str]) -> "Classifier":
         """Give the network these classes, in place. A timm network gets a new head; one of transformers, whose heads
@@ -129,13 +170,16 @@ class Classifier(nn.Module):
 def resize(images: Tensor, size: tuple[int, int], interpolation: str) -> Tensor:
     """Images [B, C, h, w] -> [B, C, *size]; antialiased when either side shrinks, unchanged when the size is right.
 
-    Bicubic interpolation overshoots; its result is brought back to [0, 1], as Pillow does for 8-bit images.
+    "nearest" takes the pixel whose centre is nearest, as Pillow does. Bicubic interpolation overshoots; its result is
+    brought back to [0, 1], as Pillow does for 8-bit images.
     """
     height, width = images.shape[-2:]
     if (height, width) == tuple(size):
         return images
+    if interpolation == "nearest":
+        return F.interpolate(images, size=size, mode=_MODES[interpolation])
     shrinks = size[0] < height or size[1] < width
-    resized = F.interpolate(images, size=size, mode=interpolation, align_corners=False, antialias=shrinks)
+    resized = F.interpolate(images, size=size, mode=_MODES[interpolation], align_corners=False, antialias=shrinks)
     return resized.clamp(0, 1) if interpolation == "bicubic" else resized
 
 
@@ -170,4 +214,20 @@ def open_classifier(
     arguments = open_network(location, num_classes, pretrained)
     if label_names is not None:
         arguments["label_names"] = label_names
+    arguments["interpolation"] = _own_filter(arguments["interpolation"], name)
     return Classifier(**arguments, source=name).train()
+
+
+def _own_filter(said: str, name: str) -> str:
+    """The filter for images of another size: the checkpoint's, or the nearest one that PyTorch has, and a word on it.
+
+    Raises:
+        InputError: nobody knows that filter.
+    """
+    if said in _MODES:
+        return said
+    if said not in _NEAREST_TO:
+        known = ", ".join([*_MODES, *_NEAREST_TO])
+        raise InputError(f"Model {name!r} resizes by {said!r}, which is no filter that is known: {known}.")
+    _logger.warning("%s resizes by %s; here images of another size are resized by %s", name, said, _NEAREST_TO[said])
+    return _NEAREST_TO[said]

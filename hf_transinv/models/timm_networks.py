@@ -7,23 +7,27 @@ anything non-strictly as soon as the number of classes differs, and say so in it
 import contextlib
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
 from huggingface_hub.errors import EntryNotFoundError
+from PIL import Image
 from safetensors import safe_open
-from timm.data import resolve_model_data_config
-from torch import nn
+from timm.data import create_transform, resolve_model_data_config
+from torch import Tensor, nn
 
 from hf_transinv.errors import InputError
 from hf_transinv.hub_errors import client_says
 from hf_transinv.models.location import Location
+from hf_transinv.models.published import Published
 from hf_transinv.models.size_limit import no_larger_than, stored_elements
 
 _logger = logging.getLogger(__name__)
 
+_LONGEST_SIDE = 16_384  # before the crop
 # Last layers of well-known checkpoints, besides the one the architecture itself names.
 _HEADS = ("linear", "fc", "head", "head.fc", "classifier")
 
@@ -144,9 +148,11 @@ def is_placeholder(names: Sequence[str]) -> bool:
 def _preprocessing(network: nn.Module, built_for: int | Sequence[int] | None) -> dict[str, Any]:
     data = resolve_model_data_config(network)
     channels, *size = data["input_size"]
+    tested = resolve_model_data_config(network, use_test_size=True)
     if built_for is not None:
         # A flexible ViT built for other images than its architecture's keeps recommending the architecture's size.
         size = (built_for, built_for) if isinstance(built_for, int) else built_for
+        tested = {**data, "input_size": (channels, *size)}
     statistics = {}
     for key in ("mean", "std"):
         values = tuple(map(float, data[key]))
@@ -155,5 +161,33 @@ def _preprocessing(network: nn.Module, built_for: int | Sequence[int] | None) ->
     return {
         **statistics,
         "input_size": tuple(map(int, size)),
-        "interpolation": "bicubic" if data["interpolation"] in ("bicubic", "lanczos") else "bilinear",
+        "interpolation": data["interpolation"],
+        "published": _published(tested),
     }
+
+
+def _published(data: dict[str, Any]) -> Published:
+    """timm's own validation: the size, crop and filter of its tests, up to the normalisation."""
+    channels, height, width = map(int, data["input_size"])
+    words = f"{height}x{width}, crop_pct {data['crop_pct']}, crop_mode {data['crop_mode']}, {data['interpolation']}"
+    if not max(height, width) / float(data["crop_pct"]) <= _LONGEST_SIDE:
+        raise InputError(
+            f"pretrained_cfg asks for pictures of {words}; expected at most {_LONGEST_SIDE} pixels. Correct it."
+        )
+    if data["interpolation"] == "random":
+        return Published(words, (height, width), _TimmTransform(None, channels), "draws its filter at random")
+    transform = create_transform(**data, is_training=False, normalize=False)
+    return Published(f"timm's {words}", (height, width), _TimmTransform(transform, channels))
+
+
+@dataclass(frozen=True)
+class _TimmTransform:
+    """timm's transform on one picture: uint8 [3, h, w] -> uint8 [3, H, W]; grey is given three times."""
+
+    transform: Any
+    channels: int
+
+    def __call__(self, image: Tensor) -> Tensor:
+        picture = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
+        pixels = self.transform(picture if self.channels == 3 else picture.convert("L"))
+        return pixels.expand(3, -1, -1)

@@ -9,6 +9,7 @@ from torch import nn
 
 from hf_transinv.errors import InputError
 from hf_transinv.models.location import Location
+from hf_transinv.models.processors import read_processor
 from hf_transinv.models.size_limit import check_sizes, no_larger_than, stored_elements
 from hf_transinv.models.timm_networks import is_placeholder
 
@@ -41,7 +42,8 @@ def open_transformers(location: Location, num_classes: int | None, pretrained: b
                 make = AutoModelForImageClassification.from_config
                 network = make(config, dtype=torch.float32, trust_remote_code=False)
         processor = _image_processor(location, folder)
-        preprocessing = _preprocessing(location.name, processor.to_dict(), config.to_dict().get("num_channels", 3))
+        fields = config.to_dict()
+        preprocessing = read_processor(location.name, processor, fields.get("num_channels", 3), _built_for(fields))
     except InputError:
         raise
     except Exception as error:  # a wrong value in a JSON surfaces anywhere in transformers, as nearly any type
@@ -116,26 +118,7 @@ def _image_processor(location: Location, folder: Path) -> Any:
         ) from error
 
 
-def _preprocessing(name: str, processor: dict[str, Any], channels: int) -> dict[str, Any]:
-    """What the processor does to 8-bit images, for images in [0, 1]: (255 x f - mean) / std, f its rescale factor."""
-    if processor.get("rescale_offset") or processor.get("include_top"):
-        raise InputError(
-            f"The image processor of {name!r} rescales twice or with an offset; such models are not supported."
-        )
-    scale = 255 * processor["rescale_factor"] if processor.get("do_rescale") else 255.0
-    normalises = processor.get("do_normalize")
-    mean = processor["image_mean"] if normalises else [0.0]
-    std = processor["image_std"] if normalises else [1.0]
-    size = processor.get("crop_size") if processor.get("do_center_crop") else processor.get("size")
-    height = size.get("height") or size.get("shortest_edge")
-    return {
-        "mean": _per_channel([value / scale for value in mean], channels),
-        "std": _per_channel([value / scale for value in std], channels),
-        "input_size": (int(height), int(size.get("width") or height)),
-        # Numbers of PIL's filters: 1 Lanczos, 3 bicubic.
-        "interpolation": "bicubic" if processor.get("resample") in (1, 3) else "bilinear",
-    }
-
-
-def _per_channel(values: list[float], channels: int) -> list[float]:
-    return list(values) if len(values) == channels else [sum(values) / len(values)] * channels
+def _built_for(config: dict[str, Any]) -> tuple[int, int] | None:
+    size = config.get("image_size")
+    size = (size, size) if isinstance(size, int) else size
+    return tuple(size) if isinstance(size, list | tuple) and len(size) == 2 else None

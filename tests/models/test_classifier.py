@@ -92,5 +92,5 @@ def test_refuses_contradictions():
         Classifier(flat_network(), **facts, label_names=["a", "b", "c"])
     with pytest.raises(InputError, match="4 channels"):
         Classifier(flat_network(), **{**facts, "mean": (0.5,) * 4, "std": (0.5,) * 4})
-    with pytest.raises(InputError, match="'nearest'"):
-        Classifier(flat_network(), **facts, interpolation="nearest")
+    with pytest.raises(InputError, match="'area'"):
+        Classifier(flat_network(), **facts, interpolation="area")

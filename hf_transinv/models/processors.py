@@ -1,0 +1,224 @@
+"""What an image processor of transformers does to a picture, found by asking it.
+
+There are some thirty classes with dialects of their own: crop_pct, rescale offsets, a second normalisation, channels
+in the order BGR, sides told as shortest_edge, height and width, max_height. Whatever its fields are called, a
+processor that this library can follow maps the 8-bit level of one channel to a number, the same way everywhere:
+
+    pixel_values[c] = a[c] * level[order[c]] + b[c] = (level[order[c]] / 255 - mean[c]) / std[c]
+
+so a[c], b[c] and order are read off pictures of one colour; further colours, and a picture of random pixels, must
+follow. What does not is refused.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from hf_transinv.errors import InputError
+from hf_transinv.models.published import Published
+
+_LONGEST_SIDE = 4096  # of what a processor may be asked to make before anybody has looked at it
+_SMALLEST_CROP = 0.05  # of crop_pct: pictures are resized to side / crop_pct
+_SQUARE, _LYING, _STANDING = (64, 64), (48, 61), (61, 47)
+_TOLERANCE = 0.02  # of a level: what float32 leaves of an 8-bit level after it was normalised
+_GEOMETRY = (
+    *("do_resize", "size", "resize_short", "size_divisor", "crop_pct", "do_thumbnail", "do_align_long_axis"),
+    *("do_center_crop", "crop_size", "do_pad", "pad_size"),
+)
+FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
+"""Pillow's numbers of its filters, which processors give as `resample`."""
+
+
+@dataclass(frozen=True)
+class _Levels:
+    """From what a processor hands to the network back to 8-bit pictures.
+
+    Attributes:
+        processor: of transformers.
+        slope: a of the equation, [C, 1, 1].
+        offset: b of the equation, [C, 1, 1].
+        is_reversed: the channels come out as BGR.
+    """
+
+    processor: Any
+    slope: Tensor
+    offset: Tensor
+    is_reversed: bool
+
+    def raw(self, image: Tensor) -> Tensor:
+        """uint8 [3, h, w] -> levels, float [C, H, W], RGB."""
+        levels = (_pixel_values(self.processor, image, len(self.slope)) - self.offset) / self.slope
+        return levels.flip(0) if self.is_reversed else levels
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """uint8 [3, h, w] -> uint8 [3, H, W]; grey is given three times.
+
+        Raises:
+            InputError: what comes out are no 8-bit levels.
+        """
+        levels = self.raw(image)
+        whole = levels.round()
+        if (levels - whole).abs().max() > _TOLERANCE or whole.min() < 0 or whole.max() > 255:
+            raise InputError(
+                f"{type(self.processor).__name__} does not hand 8-bit pictures to the network: it resizes in floating "
+                "point, or fills borders after it has normalised. Evaluate with --protocol uniform."
+            )
+        return whole.to(torch.uint8).expand(3, -1, -1)
+
+
+def read_processor(name: str, processor: Any, channels: int, built_for: tuple[int, int] | None) -> dict[str, Any]:
+    """What Classifier must know of an image processor: its arguments by name.
+
+    Args:
+        name: the model, for errors.
+        processor: of transformers.
+        channels: that the network takes: 3, or 1, for which pictures are made grey first.
+        built_for: (h, w) that the network's configuration names, for a processor that does not resize.
+
+    Raises:
+        InputError: the processor does something else than resizing, cropping, reordering the channels and an affine
+            map of each of them.
+    """
+    said = processor.to_dict()
+    _check_sides(name, said)
+    try:
+        levels, mean, std = _affine(processor, channels)
+        shapes = {
+            size: tuple(_pixel_values(processor, _noise(size), channels).shape[-2:])
+            for size in (_SQUARE, _LYING, _STANDING)
+        }
+    except _Unusual as error:
+        raise InputError(
+            f"The image processor of {name!r}, {type(processor).__name__}, {error}; expected one that resizes, crops "
+            "and normalises. Such models are not supported: choose another one."
+        ) from error
+    keeps = all(shape == size for size, shape in shapes.items())
+    if keeps and built_for is None:
+        raise InputError(
+            f"The image processor of {name!r} does not resize (do_resize is false), and its config.json names no "
+            "image_size: the size of its pictures is not known. Set do_resize and size in preprocessor_config.json."
+        )
+    is_fixed = len(set(shapes.values())) == 1
+    filter_name = FILTERS.get(said.get("resample"), "bilinear")
+    return {
+        "mean": _as_said(mean, said, "image_mean"),
+        "std": _as_said(std, said, "image_std"),
+        "channel_order": "bgr" if levels.is_reversed else "rgb",
+        "input_size": built_for if keeps else shapes[_SQUARE],
+        "interpolation": filter_name,
+        "published": Published(
+            _describe(processor, said, filter_name),
+            shapes[_SQUARE] if is_fixed else None,
+            levels,
+            _obstacle(levels, is_fixed),
+        ),
+    }
+
+
+class _Unusual(Exception):
+    """What a processor does that the equation does not say."""
+
+
+def _check_sides(name: str, said: Mapping[str, Any]) -> None:
+    """Raises InputError for sides, or shares of them, that would take all memory as soon as the processor is tried."""
+    for key in ("size", "crop_size", "pad_size", "resize_short", "size_divisor"):
+        value = said.get(key)
+        for side in value.values() if isinstance(value, Mapping) else [value]:
+            if isinstance(side, int | float) and not 1 <= side <= _LONGEST_SIDE:
+                raise InputError(
+                    f"The image processor of {name!r} has {key} {value!r}; expected sides from 1 to {_LONGEST_SIDE} "
+                    "pixels. Correct its preprocessor_config.json."
+                )
+    share = said.get("crop_pct")
+    if share is not None and not _SMALLEST_CROP <= share <= 1 / _SMALLEST_CROP:
+        raise InputError(
+            f"The image processor of {name!r} has crop_pct {share!r}; expected a share such as 0.875. Correct its "
+            "preprocessor_config.json."
+        )
+
+
+def _pixel_values(processor: Any, image: Tensor, channels: int) -> Tensor:
+    """uint8 [3, h, w] -> what the network is given, float32 [channels, H, W]."""
+    picture = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
+    given = processor(picture if channels == 3 else picture.convert("L"), return_tensors="pt")
+    pixels = given.get("pixel_values")
+    if set(given) != {"pixel_values"} or not isinstance(pixels, Tensor):
+        raise _Unusual(f"gives {', '.join(sorted(given))} to the network, not pixel_values alone")
+    if pixels.ndim != 4 or tuple(pixels.shape[:2]) != (1, channels):
+        raise _Unusual(f"makes {tuple(pixels.shape)} of one picture, where the network takes [1, {channels}, h, w]")
+    return pixels[0].float()
+
+
+def _noise(size: tuple[int, int]) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=generator)
+
+
+def _answer(processor: Any, colour: tuple[int, int, int], channels: int) -> Tensor:
+    """What becomes of a picture of one colour, in its middle: float64 [channels]."""
+    picture = torch.tensor(colour, dtype=torch.uint8).view(3, 1, 1).expand(3, *_SQUARE)
+    pixels = _pixel_values(processor, picture, channels)
+    return pixels[:, pixels.shape[1] // 2, pixels.shape[2] // 2].double()
+
+
+def _affine(processor: Any, channels: int) -> tuple[_Levels, Tensor, Tensor]:
+    """The equation's letters, and the mean and std that they mean, float64 [channels], in the network's order."""
+    black = _answer(processor, (0, 0, 0), channels)
+    if channels == 1:
+        answers = _answer(processor, (255, 255, 255), 1).view(1, 1)
+    else:
+        colours = ((255, 0, 0), (0, 255, 0), (0, 0, 255))
+        answers = torch.stack([_answer(processor, colour, 3) for colour in colours])
+    gains = (answers - black) / 255  # [channel of the picture, channel of the network]
+    is_reversed = channels == 3 and bool(gains.flip(0).diagonal().abs().sum() > gains.diagonal().abs().sum())
+    slope = (gains.flip(0) if is_reversed else gains).diagonal()
+    for colour in ((0, 0, 0), (96, 17, 201), (201, 96, 17), (255, 128, 3)):
+        colour = colour if channels == 3 else (colour[1],) * 3
+        given = torch.tensor(colour[::-1] if is_reversed else colour[:channels], dtype=torch.float64)
+        error = (_answer(processor, colour, channels) - (slope * given + black)).abs() / slope.abs().clamp(min=1e-12)
+        if not (slope > 0).all() or not error.max() < _TOLERANCE:
+            raise _Unusual("computes more of the colours than a scale and an offset for each channel")
+    levels = _Levels(processor, slope.float().view(-1, 1, 1), black.float().view(-1, 1, 1), is_reversed)
+    return levels, -black / (255 * slope), 1 / (255 * slope)
+
+
+def _as_said(found: Tensor, said: Mapping[str, Any], field: str) -> list[float]:
+    """The decimals that the processor's own field has, where they are what was found; else what was found."""
+    scale = 255 * said["rescale_factor"] if said.get("do_rescale") else 255.0
+    plain = 0.0 if field == "image_mean" else 1.0
+    written = said.get(field) if said.get("do_normalize") else [plain]
+    written = list(written) if isinstance(written, list | tuple) else [written]
+    written = [float(value) / scale for value in written] * (len(found) if len(written) == 1 else 1)
+    for candidate in (written, written[::-1]):
+        if len(candidate) == len(found) and torch.allclose(torch.tensor(candidate).double(), found, 1e-5, 1e-6):
+            return candidate
+    return [float(str(value)) for value in found.float().numpy()]
+
+
+def _obstacle(levels: _Levels, is_fixed: bool) -> str | None:
+    if not is_fixed:
+        return "gives pictures of different sizes, which make no batch"
+    try:
+        levels(_noise(_STANDING))
+    except InputError:
+        return "resizes in floating point, or fills borders after it has normalised: no 8-bit pictures come of it"
+    return None
+
+
+def _describe(processor: Any, said: Mapping[str, Any], filter_name: str) -> str:
+    fields = [f"{key} {_short(said[key])}" for key in _GEOMETRY if said.get(key) not in (None, False)]
+    return f"{type(processor).__name__}: {', '.join([*fields, filter_name])}"
+
+
+def _short(value: Any) -> str:
+    """{"height": 224, "width": 224} as 224x224, {"shortest_edge": 256} as shortest_edge 256."""
+    if not isinstance(value, Mapping):
+        return str(value)
+    sides = {key: side for key, side in value.items() if side is not None}
+    if set(sides) == {"height", "width"}:
+        return f"{sides['height']}x{sides['width']}"
+    return " ".join(f"{key} {side}" for key, side in sides.items())

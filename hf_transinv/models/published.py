@@ -1,0 +1,83 @@
+"""The preprocessing that a checkpoint was published with, and how it differs from this library's own.
+
+By default every model sees the same pictures: the shorter side resized, the centre cut out, `Classifier.prepare`. A
+checkpoint says more: a larger side before the crop (crop_pct), another filter, a squash, a border. Here that is not
+written anew: timm's transform or the image processor of transformers does it, and what it hands to the network is
+given back as an 8-bit picture, so that a corruption can be applied to what the network sees, as ImageNet-C does.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from hf_transinv.data.decoding import fit
+from hf_transinv.errors import InputError
+
+if TYPE_CHECKING:
+    from hf_transinv.models.classifier import Classifier
+
+_LEVELS = 1.5
+"""By how many of 255 levels two ways of resizing may differ and still be one: Pillow and torch round differently."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """A checkpoint's own way from a picture to what its network sees, without the normalisation.
+
+    Attributes:
+        description: resizing and cropping in words.
+        size: (h, w) of all pictures that come out; None when it depends on the picture.
+        apply: uint8 [3, h, w] of any size -> uint8 [3, *size], RGB.
+        obstacle: why it cannot be used here; None: it can.
+    """
+
+    description: str
+    size: tuple[int, int] | None
+    apply: Callable[[Tensor], Tensor]
+    obstacle: str | None = None
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """A decoded picture, uint8 [3, h, w] -> uint8 [3, *size].
+
+        Raises:
+            InputError: it cannot be used here, or the picture did not come out as 8-bit pixels of that size.
+        """
+        if self.obstacle is not None:
+            raise InputError(f"The checkpoint's own preprocessing ({self.description}) {self.obstacle}.")
+        pixels = self.apply(image)
+        if tuple(pixels.shape) != (3, *self.size):
+            raise InputError(
+                f"The checkpoint's own preprocessing ({self.description}) made {tuple(pixels.shape)} of a picture of "
+                f"{tuple(image.shape)}; expected {(3, *self.size)}. Evaluate with --protocol uniform."
+            )
+        return pixels
+
+
+def what_differs(classifier: "Classifier", side: int, keeps_size: bool) -> str | None:
+    """How the default preprocessing differs from the checkpoint's own; None: not by more than rounding.
+
+    Args:
+        classifier: as it was opened.
+        side: of the squares that the data's pictures become.
+        keeps_size: they are squares of that side already.
+    """
+    published = classifier.published
+    if published is None:
+        return None
+    done = f"pictures of {side} px as they are" if keeps_size else f"the shorter side to {side} px, centre crop {side}"
+    if (side, side) != classifier.input_size:
+        height, width = classifier.input_size
+        done += f", then {height}x{width} ({classifier.interpolation})"
+    told = f"measured with {done}; the checkpoint's own protocol is {published.description}"
+    if published.obstacle is not None:
+        return f"{told}, which cannot be used here: it {published.obstacle}."
+    shape = (side, side) if keeps_size else (2 * side, 4 * side)
+    picture = torch.randint(0, 256, (3, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    if published.size == classifier.input_size:
+        own = classifier.resized(fit(picture, side)[None] / 255)
+        if (own * 255 - published(picture)).abs().max() <= _LEVELS:
+            return None
+    return f"{told}: --protocol published."
