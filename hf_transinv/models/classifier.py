@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hf_transinv.errors import InputError
+from hf_transinv.models.batch_norm import correct_momentum
 from hf_transinv.models.location import locate
 from hf_transinv.models.published import Published
 from hf_transinv.models.timm_networks import open_timm
@@ -215,6 +216,7 @@ def open_classifier(
     if label_names is not None:
         arguments["label_names"] = label_names
     arguments["interpolation"] = _own_filter(arguments["interpolation"], name)
+    correct_momentum(arguments["network"], name)
     return Classifier(**arguments, source=name).train()
 
 
