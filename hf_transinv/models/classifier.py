@@ -108,7 +108,18 @@ class Classifier(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Images [B, 3, h, w], float in [0, 1], any size -> logits [B, num_classes]."""
         output = self.network(self.prepare(images))
-        return output if isinstance(output, Tensor) else output.logits
+        return output if isinstance(output, Tensor) else self._logits_of(output)
+
+    def _logits_of(self, output: Any) -> Tensor:
+        logits = output.get("logits")
+        if logits is None:  # transformers' PPLCNet calls them so
+            logits = output.get("last_hidden_state")
+        if logits is None or logits.shape[1:] != (self.num_classes,):
+            raise InputError(
+                f"Model {self.source!r} answers with {', '.join(output)}; expected logits of {self.num_classes} "
+                "classes. Choose an image classifier."
+            )
+        return logits
 
     def prepare(self, images: Tensor) -> Tensor:
         """Images [B, 3, h, w] in [0, 1] -> what the network sees: [B, C, *input_size], normalised, at least float32.

@@ -25,10 +25,12 @@ _LONGEST_SIDE = 4096  # of what a processor may be asked to make before anybody 
 _SMALLEST_CROP = 0.05  # of crop_pct: pictures are resized to side / crop_pct
 _SQUARE, _LYING, _STANDING = (64, 64), (48, 61), (61, 47)
 _TOLERANCE = 0.02  # of a level: what float32 leaves of an 8-bit level after it was normalised
-_GEOMETRY = (
-    *("do_resize", "size", "resize_short", "size_divisor", "crop_pct", "do_thumbnail", "do_align_long_axis"),
-    *("do_center_crop", "crop_size", "do_pad", "pad_size"),
-)
+_GEOMETRY = {
+    "do_resize": ("size", "resize_short", "size_divisor", "crop_pct", "do_thumbnail", "do_align_long_axis"),
+    "do_center_crop": ("crop_size",),
+    "do_pad": ("pad_size",),
+}
+"""Step: the fields that say how it is done."""
 FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 """Pillow's numbers of its filters, which processors give as `resample`."""
 
@@ -210,8 +212,12 @@ def _obstacle(levels: _Levels, is_fixed: bool) -> str | None:
 
 
 def _describe(processor: Any, said: Mapping[str, Any], filter_name: str) -> str:
-    fields = [f"{key} {_short(said[key])}" for key in _GEOMETRY if said.get(key) not in (None, False)]
-    return f"{type(processor).__name__}: {', '.join([*fields, filter_name])}"
+    steps = []
+    for step, fields in _GEOMETRY.items():
+        told = [f"{key} {_short(said[key])}" for key in fields if said.get(key) not in (None, False)]
+        if said.get(step):
+            steps += told or [step]
+    return f"{', '.join([*steps, filter_name])} ({type(processor).__name__})"
 
 
 def _short(value: Any) -> str:
