@@ -24,6 +24,7 @@ from hf_transinv.augment.learned import AugmentationConfig, AugmentationPanel
 from hf_transinv.augment.primitives import PrimitiveConfig
 from hf_transinv.errors import InputError
 from hf_transinv.models.classifier import Classifier
+from hf_transinv.models.exported import image_processor_for, timm_preprocessing
 from hf_transinv.models.size_limit import check_sizes, no_larger_than, stored_elements
 from hf_transinv.record import read_json, write_json
 from hf_transinv.run_state import plain_state
@@ -39,8 +40,10 @@ def export_classifier(
     card: str | None = None,
     tag: str = "transinv",
     extra: dict[str, Any] | None = None,
+    image_size: int | None = None,
 ) -> Path:
-    """Write `classifier` so that timm (or transformers) loads it with the same logits to the bit.
+    """Write `classifier` so that timm (or transformers) loads it with the same logits to the bit, and prepares
+    pictures as this library's evaluation does.
 
     Args:
         classifier: left as it is, whatever device or memory format it has.
@@ -48,9 +51,12 @@ def export_classifier(
         card: content of README.md.
         tag: the weights' name, as in timm's "resnet18.TAG".
         extra: JSON values for the `hf_transinv` block of config.json.
+        image_size: side of the pictures that it was evaluated with, in pixels, before the network resizes them; None:
+            the size that the network takes.
 
     Raises:
-        InputError: the folder holds something else than an export of ours.
+        InputError: the folder holds something else than an export of ours, or neither library has words for what
+            `classifier` does to pictures.
     """
     folder = Path(folder)
     _refuse_foreign(folder)
@@ -62,9 +68,9 @@ def export_classifier(
         network = copy.deepcopy(classifier.network).cpu().to(memory_format=torch.contiguous_format)
         mark = {"format": 1, **(extra or {})}
         if classifier.image_processor is None:
-            _save_timm(network, classifier, partial, tag, mark)
+            _save_timm(network, classifier, partial, tag, mark, image_size)
         else:
-            _save_transformers(network, classifier, partial, mark)
+            _save_transformers(network, classifier, partial, mark, image_size)
         # safetensors writes for the owner alone, whatever the umask.
         shutil.copymode(partial / "config.json", partial / "model.safetensors")
         if card is not None:
@@ -90,18 +96,16 @@ def _refuse_foreign(folder: Path) -> None:
         )
 
 
-def _save_timm(network: nn.Module, classifier: Classifier, folder: Path, tag: str, mark: dict[str, Any]) -> None:
+def _save_timm(
+    network: nn.Module, classifier: Classifier, folder: Path, tag: str, mark: dict[str, Any], image_size: int | None
+) -> None:
     from timm.models import save_for_hf
 
     network.pretrained_cfg = {
         **network.pretrained_cfg,
         "tag": tag,
-        "mean": _as_written(classifier.mean),
-        "std": _as_written(classifier.std),
-        "input_size": (len(classifier.mean), *classifier.input_size),
         "num_classes": classifier.num_classes,
-        "interpolation": classifier.interpolation,
-        "crop_pct": 1.0,
+        **timm_preprocessing(classifier, image_size),
     }
     # What belonged to the weights the network started from, not to these.
     for key in ("label_names", "label_descriptions", "label_offset", "test_input_size", "test_crop_pct", "state_dict"):
@@ -118,18 +122,15 @@ def _save_timm(network: nn.Module, classifier: Classifier, folder: Path, tag: st
     path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
-def _as_written(values: torch.Tensor) -> tuple[float, ...]:
-    """The shortest decimals that stand for these float32 values: 0.485, not 0.48500001430511475."""
-    return tuple(float(str(value)) for value in values.flatten().cpu().numpy())
-
-
-def _save_transformers(network: nn.Module, classifier: Classifier, folder: Path, mark: dict[str, Any]) -> None:
+def _save_transformers(
+    network: nn.Module, classifier: Classifier, folder: Path, mark: dict[str, Any], image_size: int | None
+) -> None:
     if classifier.label_names is not None:
         network.config.id2label = dict(enumerate(classifier.label_names))
         network.config.label2id = {name: index for index, name in enumerate(classifier.label_names)}
     network.config.update({_MARK: mark})
     network.save_pretrained(folder)
-    classifier.image_processor.save_pretrained(folder)
+    image_processor_for(classifier, image_size).save_pretrained(folder)
 
 
 def save_augmentation(panel: AugmentationPanel, teacher_names: Sequence[str], folder: Path) -> Path:
