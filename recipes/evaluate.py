@@ -10,11 +10,16 @@ accelerate launch --mixed_precision bf16 recipes/evaluate.py --model google/vit-
 accelerate launch recipes/evaluate.py --model OUT/student --dataset uoft-cs/cifar100 --label_column fine_label \
     --eval_corruptions none --augment pad_crop grayscale color_jitter
     the test sets of Augmentation Invariant Training (table 5), and how far they move the answers (figure 5)
+
+accelerate launch recipes/evaluate.py --model timm/resnet50.a1_in1k --dataset ILSVRC/imagenet-1k \
+    --eval_split validation --streaming --protocol published --eval_corruptions none
+    resized and cropped as the checkpoint says: the figure that its authors give
 """
 
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from accelerate import Accelerator
 
@@ -29,6 +34,7 @@ from hf_transinv.evaluation.splits import SourceSplit, first_image_size
 from hf_transinv.figures import plot_corruption_heatmap
 from hf_transinv.launch import agree, chosen_corruptions, clear_errors, output_folder, start_accelerator
 from hf_transinv.models import Classifier, open_classifier
+from hf_transinv.models.published import what_differs
 from hf_transinv.record import environment, write_json
 from hf_transinv.whole import write_whole
 
@@ -69,6 +75,8 @@ class ImagesConfig:
         streaming: read the split as a stream instead of bringing all of it here first.
         image_size: side to which pictures are resized and cropped; default: their own, when the first one is a
             square (then all must have its size), else the model's.
+        protocol: uniform: every model sees the same pictures, resized (bilinear) to image_size and cropped;
+            published: resized and cropped as the checkpoint says, by the library that published it.
     """
 
     dataset: str | None = None
@@ -79,23 +87,34 @@ class ImagesConfig:
     label_column: str | None = None
     streaming: bool = False
     image_size: int | None = None
+    protocol: Literal["uniform", "published"] = "uniform"
 
     def __post_init__(self) -> None:
         DataConfig(image_size=self.image_size)
+        if self.protocol == "published" and self.image_size is not None:
+            raise InputError(
+                "image_size with protocol published: the checkpoint says the size; leave out --image_size"
+            )
         if self.dataset is None:
             raise InputError("no dataset given: --dataset with a Hub id, a folder, a parquet file, or digits/target")
 
     def open(self, model: Classifier) -> SourceSplit:
-        """The split, as `model` shall see it."""
+        """The split, as `model` shall see it; `preprocessing` says how that is, where it need be said."""
         of_dataset = {"config": self.dataset_config, "revision": self.dataset_revision}
         self.eval_split = self.eval_split or default_eval_split(split_names(self.dataset, **of_dataset))
         columns = {"image_column": self.image_column, "label_column": self.label_column}
         source = open_source(self.dataset, split=self.eval_split, streaming=self.streaming, **of_dataset, **columns)
+        if self.protocol == "published":
+            published = model.take_published()
+            self.preprocessing = f"Preprocessing as published: {published.description}."
+            return SourceSplit(source, preprocess=published)
+        keeps_size = False
         if self.image_size is None:
             height, width = first_image_size(source)
-            self.image_size = height if height == width else min(model.input_size)
-            return SourceSplit(source, None if height == width else self.image_size)
-        return SourceSplit(source, self.image_size)
+            keeps_size = height == width
+            self.image_size = height if keeps_size else min(model.input_size)
+        self.preprocessing = what_differs(model, self.image_size, keeps_size)
+        return SourceSplit(source, None if keeps_size else self.image_size)
 
 
 @dataclass
@@ -159,6 +178,10 @@ def main() -> None:
     names, images, what = groups
     started = time.time()
     accelerator: Accelerator = start_accelerator(what.output)
+    if images.protocol == "published" and what.corrupted_folder:
+        raise InputError(
+            "corrupted_folder with protocol published: those images are cut already; leave out one of them"
+        )
     model = open_classifier(names.model).to(accelerator.device)
     split = images.open(model)
     folder = agree(accelerator, lambda: output_folder(what.output, "evaluate"))
@@ -183,13 +206,19 @@ def main() -> None:
             "revision": images.dataset_revision,
             "processes": accelerator.num_processes,
             "precision": accelerator.mixed_precision,
+            "protocol": images.protocol,
+            "preprocessing": images.preprocessing,
             "config": as_dict(*groups),
             **environment(),
             "seconds": round(time.time() - started, 1),
             "results": results,
         }
-        title = f"`{names.model}` on `{images.dataset}`, split {images.eval_split}, {images.image_size} px"
+        size = (
+            f"{images.image_size} px" if images.image_size else f"{'x'.join(map(str, model.input_size))} px, published"
+        )
+        title = f"`{names.model}` on `{images.dataset}`, split {images.eval_split}, {size}"
         table = evaluation_markdown(title, results, names.trained_on)
+        table += f"\n{images.preprocessing}\n" if images.preprocessing else ""
         table += f"\n{what.images_from}\n" if results["corruptions"] else ""
         save(folder, record, table)
         print(f"\n{table}\nTable and evaluation.json are in {folder}")

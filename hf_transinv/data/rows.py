@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -24,12 +24,15 @@ class RowDecoder:
         keeps_size: images must have that size already; else they are brought to it.
         skips_bad: an image that cannot be decoded becomes None instead of an error.
         skipped: those that did, each once: where they are and what is wrong.
+        preprocess: uint8 [3, h, w] of any size -> uint8 [3, H, W] of one, in place of all of the above about sizes;
+            such as a model's own (see models.published).
     """
 
     side: int
     keeps_size: bool
     skips_bad: bool
     skipped: dict[str, str] = field(default_factory=dict)
+    preprocess: Callable[[Tensor], Tensor] | None = None
 
     @classmethod
     def open(
@@ -38,6 +41,7 @@ class RowDecoder:
         cells: Iterable[dict[str, Any] | None],
         image_size: int | None,
         on_bad_image: Literal["raise", "skip"],
+        preprocess: Callable[[Tensor], Tensor] | None = None,
     ) -> "RowDecoder":
         """Makes the decoder of a source.
 
@@ -46,6 +50,7 @@ class RowDecoder:
             cells: its images from row 0 on; read only to find the size, so not when it is given.
             image_size: the side in pixels; None takes that of the first image that can be decoded.
             on_bad_image: whether an image that cannot be decoded is an error or None.
+            preprocess: as the attribute; None: images are brought to `image_size`.
 
         Raises:
             InputError: no size was given, and the first image is no square or not one can be decoded.
@@ -53,6 +58,8 @@ class RowDecoder:
         if on_bad_image not in ("raise", "skip"):
             raise InputError(f"on_bad_image is {on_bad_image!r}. Choose 'raise' or 'skip'.")
         skips_bad = on_bad_image == "skip"
+        if preprocess is not None:
+            return cls(0, keeps_size=False, skips_bad=skips_bad, preprocess=preprocess)
         if image_size is not None:
             if image_size < 1:
                 raise InputError(f"image_size is {image_size}. Give the side of the images in pixels.")
@@ -97,6 +104,8 @@ class RowDecoder:
             key = (path or hashlib.blake2b(data or b"").hexdigest()) if comes_again else where
             self.skipped.setdefault(key, error.found)
             return None
+        if self.preprocess is not None:
+            return self.preprocess(image)
         if not self.keeps_size:
             return fit(image, self.side)
         height, width = image.shape[-2:]

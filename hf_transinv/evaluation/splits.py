@@ -4,7 +4,7 @@ A batch is decoded once and classified under every condition, so nothing need be
 (ResidentSplit), one that is read as it goes (SourceSplit, streamed or not) and arrays in a file give the same digits.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -113,9 +113,11 @@ class SourceSplit:
         on_bad_image: whether an image that cannot be decoded is an error, or left out and listed in `skipped`.
         renumber: its classes' numbers in `label_names`, when the source numbers them otherwise.
         label_names: the classes that `renumber` leads to; default: the source's.
+        preprocess: uint8 [3, h, w] of any size -> uint8 [3, H, W] of one, in place of `image_size`; such as a
+            model's own (see models.published).
 
     Raises:
-        InputError: no image size was given, and the first image is no square or not one can be decoded.
+        InputError: neither was given, and the first image is no square or not one can be decoded.
     """
 
     def __init__(
@@ -125,9 +127,10 @@ class SourceSplit:
         on_bad_image: Literal["raise", "skip"] = "raise",
         renumber: Sequence[int] | None = None,
         label_names: Sequence[str] | None = None,
+        preprocess: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         with closing(iter(source.rows)) as rows:
-            self._decoder = RowDecoder.open(source, (row["image"] for row in rows), image_size, on_bad_image)
+            self._decoder = RowDecoder.open(source, (row["image"] for row in rows), image_size, on_bad_image, preprocess)
         self.source = source
         self.renumber = range(len(source.label_names)) if renumber is None else renumber
         self.label_names = list(source.label_names if label_names is None else label_names)

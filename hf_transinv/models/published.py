@@ -71,7 +71,7 @@ def what_differs(classifier: "Classifier", side: int, keeps_size: bool) -> str |
     if (side, side) != classifier.input_size:
         height, width = classifier.input_size
         done += f", then {height}x{width} ({classifier.interpolation})"
-    told = f"measured with {done}; the checkpoint's own protocol is {published.description}"
+    told = f"Measured with {done}; the checkpoint's own protocol is {published.description}"
     if published.obstacle is not None:
         return f"{told}, which cannot be used here: it {published.obstacle}."
     shape = (side, side) if keeps_size else (2 * side, 4 * side)
