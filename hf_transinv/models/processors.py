@@ -95,8 +95,8 @@ def read_processor(name: str, processor: Any, channels: int, built_for: tuple[in
         }
     except _Unusual as error:
         raise InputError(
-            f"The image processor of {name!r}, {type(processor).__name__}, {error}; expected one that resizes, crops "
-            "and normalises. Such models are not supported: choose another one."
+            f"The image processor of {name!r}, {type(processor).__name__}, {error}. Expected one that resizes, crops "
+            "and normalises: correct its preprocessor_config.json, or choose another model."
         ) from error
     keeps = all(shape == size for size, shape in shapes.items())
     if keeps and built_for is None:
@@ -146,7 +146,11 @@ def _check_sides(name: str, said: Mapping[str, Any]) -> None:
 def _pixel_values(processor: Any, image: Tensor, channels: int) -> Tensor:
     """uint8 [3, h, w] -> what the network is given, float32 [channels, H, W]."""
     picture = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
-    given = processor(picture if channels == 3 else picture.convert("L"), return_tensors="pt")
+    try:
+        given = processor(picture if channels == 3 else picture.convert("L"), return_tensors="pt")
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError) as error:
+        mode = "" if channels == 3 else " of one channel"
+        raise _Unusual(f"cannot prepare a picture{mode}: {error}") from error
     pixels = given.get("pixel_values")
     if set(given) != {"pixel_values"} or not isinstance(pixels, Tensor):
         raise _Unusual(f"gives {', '.join(sorted(given))} to the network, not pixel_values alone")
