@@ -232,15 +232,8 @@ def open_classifier(
 
 
 def _own_filter(said: str, name: str) -> str:
-    """The filter for images of another size: the checkpoint's, or the nearest one that PyTorch has, and a word on it.
-
-    Raises:
-        InputError: nobody knows that filter.
-    """
+    """The filter for images of another size: the checkpoint's, or the nearest one that PyTorch has, and a word on it."""
     if said in _MODES:
         return said
-    if said not in _NEAREST_TO:
-        known = ", ".join([*_MODES, *_NEAREST_TO])
-        raise InputError(f"Model {name!r} resizes by {said!r}, which is no filter that is known: {known}.")
     _logger.warning("%s resizes by %s; here images of another size are resized by %s", name, said, _NEAREST_TO[said])
     return _NEAREST_TO[said]

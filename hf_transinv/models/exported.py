@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from hf_transinv.errors import InputError
-from hf_transinv.models.processors import FILTERS
+from hf_transinv.models.published import FILTERS
 
 if TYPE_CHECKING:
     from hf_transinv.models.classifier import Classifier

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from hf_transinv.errors import InputError
-from hf_transinv.models.published import Published
+from hf_transinv.models.published import FILTERS, Published
 
 _LONGEST_SIDE = 4096  # of what a processor may be asked to make before anybody has looked at it
 _SMALLEST_CROP = 0.05  # of crop_pct: pictures are resized to side / crop_pct
@@ -31,8 +31,6 @@ _GEOMETRY = {
     "do_pad": ("pad_size",),
 }
 """Step: the fields that say how it is done."""
-FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
-"""Pillow's numbers of its filters, which processors give as `resample`."""
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _LEVELS = 1.5
 """By how many of 255 levels two ways of resizing may differ and still be one: Pillow and torch round differently."""
+FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
+"""By Pillow's numbers, which image processors give as `resample`; timm gives the names."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from hf_transinv.errors import InputError
 from hf_transinv.hub_errors import client_says
 from hf_transinv.models.location import Location
-from hf_transinv.models.published import Published
+from hf_transinv.models.published import FILTERS, Published
 from hf_transinv.models.size_limit import no_larger_than, stored_elements
 
 _logger = logging.getLogger(__name__)
@@ -172,10 +172,12 @@ def _published(data: dict[str, Any]) -> Published:
     words = f"{height}x{width}, crop_pct {data['crop_pct']}, crop_mode {data['crop_mode']}, {data['interpolation']}"
     if not max(height, width) / float(data["crop_pct"]) <= _LONGEST_SIDE:
         raise InputError(
-            f"pretrained_cfg asks for pictures of {words}; expected at most {_LONGEST_SIDE} pixels. Correct it."
+            f"pretrained_cfg asks for pictures of {words}; expected at most {_LONGEST_SIDE} pixels before the crop."
         )
-    if data["interpolation"] == "random":
-        return Published(words, (height, width), _TimmTransform(None, channels), "draws its filter at random")
+    if data["interpolation"] not in FILTERS.values():
+        raise InputError(
+            f"pretrained_cfg has interpolation {data['interpolation']!r}; expected {', '.join(FILTERS.values())}."
+        )
     transform = create_transform(**data, is_training=False, normalize=False)
     return Published(f"timm's {words}", (height, width), _TimmTransform(transform, channels))
 
