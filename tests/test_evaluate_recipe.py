@@ -7,11 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
+from timm.data import create_transform, resolve_model_data_config
 
 from hf_transinv.augment.corruptions import corrupt
 from hf_transinv.checkpoint import export_classifier
+from hf_transinv.data.decoding import decode_image
 from hf_transinv.data.resident import ResidentSplit
 from hf_transinv.data.sources import open_source
 from hf_transinv.evaluation import evaluate
@@ -139,6 +142,71 @@ def test_pictures_of_other_sizes_are_brought_to_the_models(folder, run):
     assert not (folder / "sizes" / "corruption_heatmap.png").exists()
 
 
+@pytest.fixture(scope="module")
+def cropping(folder) -> Path:
+    """A model whose checkpoint resizes to 40 px and crops 32, and pictures of many shapes, with its own answers."""
+    torch.manual_seed(3)
+    names = ["ant", "bee", "cat"]
+    network = timm.create_model("test_resnet", num_classes=3)
+    network.pretrained_cfg |= {"input_size": (3, 32, 32), "crop_pct": 0.8, "interpolation": "bicubic"}
+    timm.models.save_for_hf(network, folder / "crops", model_config={"label_names": names}, safe_serialization=True)
+    rng = np.random.default_rng(1)
+    for label in names:
+        (folder / "shapes" / "test" / label).mkdir(parents=True)
+        for number, (height, width) in enumerate(((40, 50), (61, 47), (32, 32), (200, 30), (33, 90))):
+            pixels = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / "shapes" / "test" / label / f"{number}.png")
+    return folder
+
+
+@torch.inference_mode()
+def test_as_published_is_as_timm_validates(cropping, run):
+    """Top-1 and NLL of timm's transform and forward pass, picture by picture; corruptions of the cropped picture."""
+    flags = ["--model", "crops", "--dataset", "./shapes", "--protocol", "published", "--eval_severities", 3]
+    code, said = run(*flags, "--eval_corruptions", "gaussian_noise", "--output_dir", "published")
+    assert code == 0, said
+    network = timm.create_model("local-dir:crops", pretrained=True).eval()
+    transform = create_transform(**resolve_model_data_config(network), is_training=False)
+    files = sorted((cropping / "shapes" / "test").glob("*/*.png"))
+    logits = torch.cat([network(transform(Image.open(file))[None]) for file in files])
+    labels = torch.arange(3).repeat_interleave(5)
+    record = json.loads((cropping / "published" / "evaluation.json").read_text())
+    clean = record["results"]["clean"]
+    assert clean["top1"] == pytest.approx(100 * float((logits.argmax(1) == labels).float().mean()))
+    assert clean["nll"] == pytest.approx(float(torch.nn.functional.cross_entropy(logits, labels)), rel=1e-5)
+    assert record["protocol"] == "published" and record["results"]["num_images"] == 15
+    own = "Preprocessing as published: timm's 32x32, crop_pct 0.8, crop_mode center, bicubic."
+    assert record["preprocessing"] == own and own in (cropping / "published" / "evaluation.md").read_text()
+    classifier = open_classifier("crops").eval()
+    pictures = torch.stack([classifier.published(decode_image(str(file), "here")) for file in files])
+    expected = evaluate(classifier, ResidentSplit(pictures, labels, ["ant", "bee", "cat"]), show_progress=False)
+    assert clean["top1"] == expected["clean"]["top1"]
+    made = evaluate(
+        classifier,
+        ResidentSplit(pictures, labels, ["ant", "bee", "cat"]),
+        **{"corruptions": ("gaussian_noise",), "severities": (3,), "show_progress": False},
+    )
+    assert record["results"]["corruptions"] == made["corruptions"]
+
+
+def test_by_default_what_differs_is_said(cropping, run):
+    flags = ["--model", "crops", "--dataset", "./shapes", "--eval_corruptions", "none"]
+    code, said = run(*flags, "--output_dir", "uniform")
+    assert code == 0, said
+    record = json.loads((cropping / "uniform" / "evaluation.json").read_text())
+    assert record["protocol"] == "uniform" and record["preprocessing"] == (
+        "Measured with the shorter side to 32 px, centre crop 32; the checkpoint's own protocol is timm's 32x32, "
+        "crop_pct 0.8, crop_mode center, bicubic: --protocol published."
+    )
+    assert record["preprocessing"] in (cropping / "uniform" / "evaluation.md").read_text()
+
+
+def test_an_export_of_ours_is_measured_as_published(finished, folder):
+    """Nothing to say: the export says what the evaluation does."""
+    record = json.loads((finished[1] / "evaluation.json").read_text())
+    assert record["protocol"] == "uniform" and record["preprocessing"] is None
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
@@ -152,6 +220,11 @@ def test_pictures_of_other_sizes_are_brought_to_the_models(folder, run):
         (["--model", "model", *DATA, "--corrupted_folder", "C", "--frost_folder", "F"], "not both"),
         (["--model", "model", "--dataset", "digits/source", "--match_labels"], "5 of the data's 5 classes have no"),
         (["--model", "model", *DATA, "--learning_rate", 1], "unknown flag 'learning_rate'"),
+        (["--model", "model", *DATA, "--protocol", "published"], "leave out --image_size"),
+        (
+            ["--model", "model", *DATA[:2], "--protocol", "published", "--corrupted_folder", "C"],
+            "those images are cut already",
+        ),
     ],
 )
 def test_what_cannot_be_evaluated_is_refused_in_one_line(run, flags, said):

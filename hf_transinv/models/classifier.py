@@ -180,19 +180,25 @@ class Classifier(nn.Module):
 
 
 def resize(images: Tensor, size: tuple[int, int], interpolation: str) -> Tensor:
-    """Images [B, C, h, w] -> [B, C, *size]; antialiased when either side shrinks, unchanged when the size is right.
+    """Images [B, C, h, w] in [0, 1] -> [B, C, *size], unchanged when the size is right; antialiased where they shrink.
 
-    "nearest" takes the pixel whose centre is nearest, as Pillow does. Bicubic interpolation overshoots; its result is
-    brought back to [0, 1], as Pillow does for 8-bit images.
+    8-bit images are resized as Pillow and torchvision resize them, but for the rounding. Bicubic interpolation
+    overshoots: its result is brought back to [0, 1] after either pass, first along the rows, then along the columns.
     """
     height, width = images.shape[-2:]
     if (height, width) == tuple(size):
         return images
+    mode = _MODES[interpolation]
     if interpolation == "nearest":
-        return F.interpolate(images, size=size, mode=_MODES[interpolation])
-    shrinks = size[0] < height or size[1] < width
-    resized = F.interpolate(images, size=size, mode=_MODES[interpolation], align_corners=False, antialias=shrinks)
-    return resized.clamp(0, 1) if interpolation == "bicubic" else resized
+        return F.interpolate(images, size=size, mode=mode)
+    if interpolation == "bilinear":
+        shrinks = size[0] < height or size[1] < width
+        return F.interpolate(images, size=size, mode=mode, align_corners=False, antialias=shrinks)
+    for target in ((height, size[1]), tuple(size)):
+        if target != tuple(images.shape[-2:]):
+            # Without antialiasing PyTorch's cubic is another one (a = -0.75) than Pillow's (-0.5).
+            images = F.interpolate(images, size=target, mode=mode, align_corners=False, antialias=True).clamp(0, 1)
+    return images
 
 
 def open_classifier(
@@ -232,7 +238,7 @@ def open_classifier(
 
 
 def _own_filter(said: str, name: str) -> str:
-    """The filter for images of another size: the checkpoint's, or the nearest one that PyTorch has, and a word on it."""
+    """The filter for images of another size: the checkpoint's, or the nearest that PyTorch has, which is said."""
     if said in _MODES:
         return said
     _logger.warning("%s resizes by %s; here images of another size are resized by %s", name, said, _NEAREST_TO[said])
