@@ -111,12 +111,12 @@ class Classifier(nn.Module):
         return output if isinstance(output, Tensor) else self._logits_of(output)
 
     def _logits_of(self, output: Any) -> Tensor:
-        logits = output.get("logits")
+        logits = getattr(output, "logits", None)
         if logits is None:  # transformers' PPLCNet calls them so
-            logits = output.get("last_hidden_state")
+            logits = getattr(output, "last_hidden_state", None)
         if logits is None or logits.shape[1:] != (self.num_classes,):
             raise InputError(
-                f"Model {self.source!r} answers with {', '.join(output)}; expected logits of {self.num_classes} "
+                f"Model {self.source!r} answers with a {type(output).__name__} without logits of {self.num_classes} "
                 "classes. Choose an image classifier."
             )
         return logits

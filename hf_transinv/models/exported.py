@@ -66,7 +66,7 @@ def image_processor_for(classifier: "Classifier", image_size: int | None) -> Any
     Raises:
         InputError: transformers has no processor that does.
     """
-    from transformers import CLIPImageProcessor, MobileViTImageProcessor, PPLCNetImageProcessor
+    from transformers import CLIPImageProcessor, MobileViTImageProcessor
 
     height, width = classifier.input_size
     number = next(number for number, name in FILTERS.items() if name == interpolation_of(classifier, image_size))
@@ -86,6 +86,8 @@ def image_processor_for(classifier: "Classifier", image_size: int | None) -> Any
         raise InputError(
             f"transformers has no image processor for {classifier.source!r}: BGR, normalised, {height}x{width} px."
         )
+    from transformers import PPLCNetImageProcessor  # which older versions do not have
+
     statistics |= {"image_mean": list(mean[::-1]), "image_std": list(std[::-1])}  # normalised before it is reversed
     return PPLCNetImageProcessor(
         resize_short=height, size_divisor=1, do_convert_rgb=True, **crop, **common, **statistics

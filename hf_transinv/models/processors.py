@@ -22,7 +22,6 @@ from hf_transinv.errors import InputError
 from hf_transinv.models.published import FILTERS, Published
 
 _LONGEST_SIDE = 4096  # of what a processor may be asked to make before anybody has looked at it
-_SMALLEST_CROP = 0.05  # of crop_pct: pictures are resized to side / crop_pct
 _SQUARE, _LYING, _STANDING = (64, 64), (48, 61), (61, 47)
 _TOLERANCE = 0.02  # of a level: what float32 leaves of an 8-bit level after it was normalised
 _GEOMETRY = {
@@ -125,20 +124,17 @@ class _Unusual(Exception):
 
 def _check_sides(name: str, said: Mapping[str, Any]) -> None:
     """Raises InputError for sides, or shares of them, that would take all memory as soon as the processor is tried."""
+    share = said.get("crop_pct") or 1.0
     for key in ("size", "crop_size", "pad_size", "resize_short", "size_divisor"):
         value = said.get(key)
-        for side in value.values() if isinstance(value, Mapping) else [value]:
-            if isinstance(side, int | float) and not 1 <= side <= _LONGEST_SIDE:
-                raise InputError(
-                    f"The image processor of {name!r} has {key} {value!r}; expected sides from 1 to {_LONGEST_SIDE} "
-                    "pixels. Correct its preprocessor_config.json."
-                )
-    share = said.get("crop_pct")
-    if share is not None and not _SMALLEST_CROP <= share <= 1 / _SMALLEST_CROP:
-        raise InputError(
-            f"The image processor of {name!r} has crop_pct {share!r}; expected a share such as 0.875. Correct its "
-            "preprocessor_config.json."
-        )
+        sides = value.values() if isinstance(value, Mapping) else [value]
+        sides = [side for side in sides if isinstance(side, int | float)]
+        if not all(1 <= side <= _LONGEST_SIDE and 0 < side / share <= _LONGEST_SIDE for side in sides):
+            divided = f" and crop_pct {share!r}" if share != 1.0 else ""
+            raise InputError(
+                f"The image processor of {name!r} has {key} {_short(value)}{divided}; expected sides from 1 to "
+                f"{_LONGEST_SIDE} pixels, before and after the crop. Correct its preprocessor_config.json."
+            )
 
 
 def _pixel_values(processor: Any, image: Tensor, channels: int) -> Tensor:

@@ -79,7 +79,8 @@ def what_differs(classifier: "Classifier", side: int, keeps_size: bool) -> str |
     shape = (side, side) if keeps_size else (2 * side, 4 * side)
     picture = torch.randint(0, 256, (3, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     if published.size == classifier.input_size:
-        own = classifier.resized(fit(picture, side)[None] / 255)
-        if (own * 255 - published(picture)).abs().max() <= _LEVELS:
+        made = (image[None].to(classifier.mean.device) / 255 for image in (fit(picture, side), published(picture)))
+        own, theirs = map(classifier.prepare, made)
+        if ((own - theirs).abs() * classifier.std * 255).max() <= _LEVELS:
             return None
     return f"{told}: --protocol published."

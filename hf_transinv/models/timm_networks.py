@@ -42,7 +42,7 @@ def open_timm(location: Location, num_classes: int | None, pretrained: bool) -> 
     try:
         label_names = _label_names(config)
         network = _create(location, num_classes, pretrained)
-        preprocessing = _preprocessing(network, (config.get("model_args") or {}).get("img_size"))
+        preprocessing = _preprocessing(location.name, network, (config.get("model_args") or {}).get("img_size"))
     except InputError:
         raise
     except (OSError, EntryNotFoundError) as error:
@@ -145,7 +145,7 @@ def is_placeholder(names: Sequence[str]) -> bool:
     return all(name == f"LABEL_{index}" for index, name in enumerate(names))
 
 
-def _preprocessing(network: nn.Module, built_for: int | Sequence[int] | None) -> dict[str, Any]:
+def _preprocessing(name: str, network: nn.Module, built_for: int | Sequence[int] | None) -> dict[str, Any]:
     data = resolve_model_data_config(network)
     channels, *size = data["input_size"]
     tested = resolve_model_data_config(network, use_test_size=True)
@@ -162,21 +162,23 @@ def _preprocessing(network: nn.Module, built_for: int | Sequence[int] | None) ->
         **statistics,
         "input_size": tuple(map(int, size)),
         "interpolation": data["interpolation"],
-        "published": _published(tested),
+        "published": _published(name, tested),
     }
 
 
-def _published(data: dict[str, Any]) -> Published:
+def _published(name: str, data: dict[str, Any]) -> Published:
     """timm's own validation: the size, crop and filter of its tests, up to the normalisation."""
     channels, height, width = map(int, data["input_size"])
     words = f"{height}x{width}, crop_pct {data['crop_pct']}, crop_mode {data['crop_mode']}, {data['interpolation']}"
     if not max(height, width) / float(data["crop_pct"]) <= _LONGEST_SIDE:
         raise InputError(
-            f"pretrained_cfg asks for pictures of {words}; expected at most {_LONGEST_SIDE} pixels before the crop."
+            f"Model {name!r} takes pictures of {words}; expected at most {_LONGEST_SIDE} pixels before the crop. "
+            "Correct the pretrained_cfg in its config.json."
         )
     if data["interpolation"] not in FILTERS.values():
         raise InputError(
-            f"pretrained_cfg has interpolation {data['interpolation']!r}; expected {', '.join(FILTERS.values())}."
+            f"Model {name!r} resizes by {data['interpolation']!r}; expected one of {', '.join(FILTERS.values())}. "
+            "Correct the pretrained_cfg in its config.json."
         )
     transform = create_transform(**data, is_training=False, normalize=False)
     return Published(f"timm's {words}", (height, width), _TimmTransform(transform, channels))

@@ -173,8 +173,8 @@ def test_preprocessing_that_makes_no_8_bit_batch(name, fields, obstacle):
 @pytest.mark.parametrize(
     ("name", "fields", "said"),
     [
-        ("ViTImageProcessor", {"size": {"height": 90_000, "width": 8}}, "size .*90000.*expected sides from 1 to 4096"),
-        ("PoolFormerImageProcessor", {"crop_pct": 1e-6}, "crop_pct 1e-06"),
+        ("ViTImageProcessor", {"size": {"height": 90_000, "width": 8}}, "size 90000x8; expected sides from 1 to 4096"),
+        ("PoolFormerImageProcessor", {"crop_pct": 1e-6}, "shortest_edge 224 and crop_pct 1e-06; expected sides"),
         ("ViTImageProcessor", {"do_resize": False}, "does not resize.*image_size"),
         ("ViTImageProcessor", {"image_std": [0.5, -0.5, 0.5]}, "more of the colours than a scale"),
         ("ViTImageProcessor", {"resample": 4}, "cannot prepare a picture: .*for the modes"),

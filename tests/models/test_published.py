@@ -91,7 +91,10 @@ def test_a_filter_that_torch_does_not_have_is_said(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("cfg", "said"),
     [
-        *(({"interpolation": name}, f"interpolation '{name}'; expected nearest") for name in ("mitchell", "random")),
+        *(
+            ({"interpolation": name}, f"resizes by '{name}'; expected one of nearest")
+            for name in ("mitchell", "random")
+        ),
         ({"crop_pct": 1e-5}, "crop_pct 1e-05.*expected at most 16384"),
     ],
 )
