@@ -139,11 +139,11 @@ def _awake(network: torch.nn.Module) -> torch.nn.Module:
     return network.eval()
 
 
-def tiny_folder(model_type: str, folder: Path, processor: Any = None) -> Path:
-    """A checkpoint of transformers: a tiny random network of that type with its processor."""
+def tiny_folder(model_type: str, folder: Path, processor: Any = None, architecture: str | None = None) -> Path:
+    """A checkpoint of transformers: a tiny random network of that type (the first, or another) with its processor."""
     labels = {"id2label": dict(enumerate(NAMES)), "label2id": {name: index for index, name in enumerate(NAMES)}}
     config = AutoConfig.for_model(model_type, **TINY[model_type], **labels, num_labels=len(NAMES))
-    config.architectures = [ARCHITECTURES[model_type][0]]
+    config.architectures = [architecture or ARCHITECTURES[model_type][0]]
     _awake(AutoModelForImageClassification.from_config(config)).save_pretrained(folder)
     (processor or tiny_processor(own_processor(model_type))).save_pretrained(folder)
     return folder

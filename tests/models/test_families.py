@@ -90,6 +90,25 @@ def test_transformers_cuts_one_pixel_off_where_three_of_four_are_cut_away(tmp_pa
     assert torch.equal(fit(image, SIDE), image[:, :, 2:-1])
 
 
+@pytest.mark.parametrize(
+    ("name", "architecture"),
+    [(name, other) for name, several in ARCHITECTURES.items() if name in TINY for other in several[1:]],
+)
+@torch.inference_mode()
+def test_the_architecture_that_a_checkpoint_names(name, architecture, tmp_path):
+    """Some types have several; all are given pictures alike, and exported as what they are."""
+    folder = tiny_folder(name, tmp_path / name, architecture=architecture)
+    classifier = open_classifier(str(folder)).eval()
+    assert type(classifier.network).__name__ == architecture
+    assert type(open_classifier(str(folder), pretrained=False).network).__name__ == architecture
+    inputs = AutoImageProcessor.from_pretrained(folder)(as_pil(picture(97, 80)), return_tensors="pt")
+    logits = AutoModelForImageClassification.from_pretrained(folder).eval()(**inputs).logits
+    ours = classifier(classifier.published(picture(97, 80))[None] / 255)
+    torch.testing.assert_close(ours, logits, rtol=1e-4, atol=1e-4 * float(logits.std()))
+    again = open_classifier(str(export_classifier(classifier, tmp_path / "student")))
+    assert type(again.network).__name__ == architecture
+
+
 def test_normalised_bgr_is_exported_as_such(tmp_path):
     """BGR with statistics: only PPLCNet's processor says it, for any network."""
     opened = open_classifier(str(tiny_folder("resnet", tmp_path / "resnet"))).eval()

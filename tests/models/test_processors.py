@@ -181,6 +181,7 @@ def test_preprocessing_that_makes_no_8_bit_batch(name, fields, obstacle):
         ("ViTImageProcessor", {"size": {"longest_edge": 32}}, "cannot prepare a picture: Size must contain"),
         ("VideoMAEImageProcessor", {}, r"makes \(1, 1, 3,"),
         ("SamImageProcessor", {}, "original_sizes"),
+        ("SuperPointImageProcessor", {"do_grayscale": True}, "more of the colours than a scale"),
     ],
 )
 def test_what_cannot_be_right_is_refused(name, fields, said):
