@@ -66,7 +66,7 @@ def export_classifier(
     partial.mkdir()
     try:
         network = copy.deepcopy(classifier.network).cpu().to(memory_format=torch.contiguous_format)
-        mark = {"format": 1, **(extra or {})}
+        mark = {"format": 1, "image_size": image_size or min(classifier.input_size), **(extra or {})}
         if classifier.image_processor is None:
             _save_timm(network, classifier, partial, tag, mark, image_size)
         else:

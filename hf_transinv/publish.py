@@ -71,7 +71,8 @@ def publish(session: Session, objective: Objective) -> str:
             citations=objective.citations,
         )
         card = render_card(session.record.content, to_run="..")
-        export_classifier(student, session.folder / "student", card=card, tag=session.main_row.lower())
+        tag, side = session.main_row.lower(), session.data.image_size
+        export_classifier(student, session.folder / "student", card=card, tag=tag, image_size=side)
         session.record.update()
         text = _closing_text(session.record.content, session.folder)
         if session.output.push_to_hub:

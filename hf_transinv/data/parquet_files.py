@@ -90,6 +90,8 @@ class ParquetFiles:
 
         tables = []
         for group in self.groups(split, columns):
+            if "::" in group[0] and "://" not in group[0]:
+                raise InputError(f"{group[0]} has '::' in its path, which `datasets` takes for an archive. Rename it.")
             found = self.features_of(group[0])
             features = Features({column: found[column] for column in columns})
             files = {"train": [path if "://" in path else glob.escape(path) for path in group]}

@@ -159,6 +159,8 @@ def footer_of(path: str) -> "FileMetaData":
 
 def _open(path: str) -> "io.RawIOBase":
     """Opens a file as ``datasets`` does: what fails on the way is tried again, as often as its settings say."""
+    if "://" not in path:
+        return open(path, "rb")
     from datasets import DownloadConfig
     from datasets.utils.file_utils import xopen
 

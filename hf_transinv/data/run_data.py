@@ -152,8 +152,8 @@ def check_class_counts(counts: Sequence[int] | np.ndarray | None, source: Source
         hint = f" {like[0]!r} and {like[1]!r} look alike: give them one name." if like else ""
         raise InputError(
             f"{source.name}, split {source.split!r}, has no image{why} of {len(empty)} of its "
-            f"{len(source.label_names)} classes: {listed(empty, _MOST_NAMES)}. Add images or remove the class.{hint} (A "
-            "slice of rows that are sorted by class loses whole classes: --validation_share 0.1 holds out the same "
+            f"{len(source.label_names)} classes: {listed(empty, _MOST_NAMES)}. Add images or remove the class.{hint} "
+            "(A slice of rows that are sorted by class loses whole classes: --validation_share 0.1 holds out the same "
             "share of each.)"
         )
 

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from hf_transinv.data.classes import check_label
+from hf_transinv.data.decoding import BadImageError, decode_image
 from hf_transinv.data.resident import ResidentSplit
-from hf_transinv.data.rows import RowDecoder
+from hf_transinv.data.rows import RowDecoder, encoded_image, none_decoded
 from hf_transinv.errors import InputError
 
 if TYPE_CHECKING:
@@ -130,7 +131,8 @@ class SourceSplit:
         preprocess: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         with closing(iter(source.rows)) as rows:
-            self._decoder = RowDecoder.open(source, (row["image"] for row in rows), image_size, on_bad_image, preprocess)
+            cells = (row["image"] for row in rows)
+            self._decoder = RowDecoder.open(source, cells, image_size, on_bad_image, preprocess)
         self.source = source
         self.renumber = range(len(source.label_names)) if renumber is None else renumber
         self.label_names = list(source.label_names if label_names is None else label_names)
@@ -181,3 +183,20 @@ class SourceSplit:
         images = [images for images, _ in decoded if len(images)]
         labels = [label for _, labels in decoded for label in labels]
         return Batch(number, torch.cat(images), torch.tensor(labels)) if images else None
+
+
+def first_image_size(source: "Source") -> tuple[int, int]:
+    """Height and width, in pixels, of the first image of a source that can be decoded.
+
+    Raises:
+        InputError: there is none.
+    """
+    with closing(iter(source.rows)) as rows:
+        for number, row in enumerate(rows):
+            where = source.where(number, row["image"])
+            try:
+                height, width = decode_image(encoded_image(row["image"], where), where).shape[-2:]
+            except BadImageError:
+                continue
+            return height, width
+    raise none_decoded(source)

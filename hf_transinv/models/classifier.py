@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from hf_transinv.errors import InputError
 from hf_transinv.models.batch_norm import correct_momentum
-from hf_transinv.models.location import locate
+from hf_transinv.models.location import Location, locate
 from hf_transinv.models.published import Published
 from hf_transinv.models.timm_networks import open_timm
 from hf_transinv.models.transformers_networks import open_transformers
@@ -47,6 +47,8 @@ class Classifier(nn.Module):
         source: the name by which the network was opened.
         image_processor: of transformers, for a network of transformers; None: the network is timm's.
         published: the checkpoint's own preprocessing, where it is known.
+        image_size: side of the square pictures that the checkpoint was evaluated with, in pixels, before the network
+            resizes them; None: the shorter side of `input_size`.
 
     Raises:
         InputError: the number of channels is not 1 or 3, sides, mean or std are no pixels, the channel order or the
@@ -67,6 +69,7 @@ class Classifier(nn.Module):
         source: str = "",
         image_processor: Any = None,
         published: Published | None = None,
+        image_size: int | None = None,
     ) -> None:
         super().__init__()
         if len(mean) not in (1, 3) or len(std) != len(mean):
@@ -102,6 +105,7 @@ class Classifier(nn.Module):
         self.source = source
         self.image_processor = image_processor
         self.published = published
+        self.image_size = image_size or min(self.input_size)
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(-1, 1, 1), persistent=False)
 
@@ -234,7 +238,14 @@ def open_classifier(
         arguments["label_names"] = label_names
     arguments["interpolation"] = _own_filter(arguments["interpolation"], name)
     correct_momentum(arguments["network"], name)
-    return Classifier(**arguments, source=name).train()
+    return Classifier(**arguments, source=name, image_size=_recorded_size(location)).train()
+
+
+def _recorded_size(location: Location) -> int | None:
+    """The side of the pictures that an export of ours was evaluated with."""
+    mark = (location.config or {}).get("hf_transinv")
+    side = mark.get("image_size") if isinstance(mark, dict) else None
+    return side if type(side) is int and 1 <= side <= _LARGEST_SIDE else None
 
 
 def _own_filter(said: str, name: str) -> str:

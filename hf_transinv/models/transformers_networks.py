@@ -1,6 +1,7 @@
 """Image classifiers of transformers, from a folder in its layout: config.json, preprocessor_config.json, weights."""
 
 import copy
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from hf_transinv.models.location import Location
 from hf_transinv.models.processors import read_processor
 from hf_transinv.models.size_limit import check_sizes, no_larger_than, stored_elements
 from hf_transinv.models.timm_networks import is_placeholder
+
+_logger = logging.getLogger(__name__)
 
 _LARGEST_HEAD = 100_000_000  # 21,841 classes of 4,096 features
 
@@ -29,7 +32,7 @@ def open_transformers(location: Location, num_classes: int | None, pretrained: b
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         known_fields = type(config)().to_dict()
         check_sizes({key: value for key, value in config.to_dict().items() if key in known_fields}, location.name)
-        label_names = list(config.id2label.values())
+        label_names = _label_names(config.id2label, location.name)
         known = config.num_labels
         if num_classes not in (None, known):
             config.num_labels = num_classes
@@ -53,6 +56,10 @@ def open_transformers(location: Location, num_classes: int | None, pretrained: b
         ) from error
     if label_names is not None and is_placeholder(label_names):
         label_names = None
+    if getattr(config, "problem_type", None) == "multi_label_classification":
+        _logger.warning(
+            "%s was trained for several labels per image; here its logits are read as one choice", location.name
+        )
     return {
         "network": network,
         "num_classes": config.num_labels,
@@ -60,6 +67,21 @@ def open_transformers(location: Location, num_classes: int | None, pretrained: b
         "image_processor": processor,
         **preprocessing,
     }
+
+
+def _label_names(id2label: dict[Any, str], name: str) -> list[str] | None:
+    """The classes in the order of their numbers, which a config.json need not keep: "10" stands before "2" in some.
+
+    Raises:
+        InputError: the numbers are not 0, 1, 2, ...
+    """
+    by_number = {int(number): label for number, label in id2label.items()}
+    if sorted(by_number) != list(range(len(id2label))):
+        raise InputError(
+            f"The id2label of {name!r} numbers its {len(id2label)} classes {sorted(by_number)[:5]} ...; expected 0, "
+            "1, 2 and so on, as its logits are. Correct its config.json."
+        )
+    return [by_number[number] for number in range(len(by_number))]
 
 
 def _load(location: Location, config: Any, known: int) -> nn.Module:
