@@ -162,7 +162,7 @@ def test_command_reports_twice_the_same(checkpoints, tmp_path, monkeypatch):
     assert "contrast" in done.stdout and "one/invariance.html" in done.stdout
     numbers = numbers_of(tmp_path / "one")
     assert [model["name"] for model in numbers["models"]] == checkpoints
-    assert numbers["num_images"] == 12 and numbers["data"] == "digits/target (train)"
+    assert numbers["num_images"] == 12 and numbers["data"] == "digits/target (train), 32 px"
     Page((tmp_path / "one" / "invariance.html").read_text())
     assert (tmp_path / "one" / "invariance.md").read_text().count("|") > 20
     threads = torch.get_num_threads()
