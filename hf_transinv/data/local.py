@@ -112,7 +112,7 @@ def _open_folder(
         return _with_unread(opened, found, found.unread(images.read))
     if not with_labels and found.images:
         return _with_unread(TablesOpened(_loose(found), dataset, "images"), found, found.unread(found.images))
-    for file in _tables(found):
+    for file in (*_tables(found), *parquet):
         _open_table(file.path, image_column, found)  # says what is wrong with it
     raise _unreadable(folder, found, images)
 

@@ -29,6 +29,16 @@ def numbered_pixels(number: int, height: int = 6, width: int = 6) -> np.ndarray:
     return pixels
 
 
+def write_encoded(path: Path, labels: Sequence[str], names: Sequence[str] | None = None) -> None:
+    """A parquet file whose labels were numbered on their own, by these names; as text where there are none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kind = datasets.Value("string") if names is None else datasets.ClassLabel(names=list(names))
+    values = list(labels) if names is None else [names.index(label) for label in labels]
+    images = [{"bytes": encode(numbered_pixels(row)), "path": None} for row in range(len(labels))]
+    features = datasets.Features({"image": datasets.Image(), "label": kind})
+    datasets.Dataset.from_dict({"image": images, "label": values}, features).to_parquet(path)
+
+
 @pytest.fixture
 def write_parquet(tmp_path: Path) -> Callable[..., str]:
     """Writes train.parquet: columns ``image`` and ``label`` (a ClassLabel unless label_type says otherwise)."""

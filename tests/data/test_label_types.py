@@ -16,7 +16,7 @@ from hf_transinv.data.classes import Classes
 from hf_transinv.data.resident import ResidentSplit
 from hf_transinv.data.sources import open_dataset, open_source
 from hf_transinv.errors import InputError
-from tests.data.conftest import encode, numbered_pixels
+from tests.data.conftest import encode, numbered_pixels, write_encoded
 
 _IMAGES = [encode(numbered_pixels(row)) for row in range(6)]
 _TEXT = ["b", "a", "b", "c", "a", "c"]
@@ -234,20 +234,10 @@ def test_an_image_struct_beside_a_mask_is_asked_for(tmp_path: Path, streaming: b
 # Classes of two splits
 
 
-def _encoded(path: Path, labels: list[str], names: list[str] | None = None) -> None:
-    """A file whose labels were numbered on their own."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    kind = datasets.Value("string") if names is None else datasets.ClassLabel(names=names)
-    values = labels if names is None else [names.index(label) for label in labels]
-    images = [{"bytes": _IMAGES[row], "path": None} for row in range(len(labels))]
-    features = datasets.Features({"image": datasets.Image(), "label": kind})
-    datasets.Dataset.from_dict({"image": images, "label": values}, features).to_parquet(path)
-
-
 def _save(path: Path, splits: dict[str, tuple[list[str], list[str] | None]]) -> None:
     saved = {}
     for split, (labels, names) in splits.items():
-        _encoded(path / f"{split}.parquet", labels, names)
+        write_encoded(path / f"{split}.parquet", labels, names)
         saved[split] = datasets.Dataset.from_parquet(str(path / f"{split}.parquet"))
         (path / f"{split}.parquet").unlink()
     datasets.DatasetDict(saved).save_to_disk(path)
@@ -258,7 +248,7 @@ def _write_splits(path: Path, shape: str, splits: dict[str, tuple[list[str], lis
         _save(path, splits)
         return str(path)
     for split, (labels, names) in splits.items():
-        _encoded(path / "data" / f"{split}-00000-of-00001.parquet", labels, names)
+        write_encoded(path / "data" / f"{split}-00000-of-00001.parquet", labels, names)
     if shape == "described":
         (path / "README.md").write_text(
             "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path: data/train-*\n"
@@ -300,8 +290,8 @@ def test_another_spelling_is_another_class_and_refused(tmp_path: Path, shape: st
 
 @pytest.mark.parametrize("streaming", [False, True])
 def test_files_of_one_split_with_numbers_of_their_own(tmp_path: Path, streaming: bool) -> None:
-    _encoded(tmp_path / "train-00000.parquet", ["a", "b", "a"], ["a", "b"])
-    _encoded(tmp_path / "train-00001.parquet", ["b", "c", "c"], ["b", "c"])
+    write_encoded(tmp_path / "train-00000.parquet", ["a", "b", "a"], ["a", "b"])
+    write_encoded(tmp_path / "train-00001.parquet", ["b", "c", "c"], ["b", "c"])
     source = open_source(str(tmp_path), streaming=streaming)
     assert source.label_names == ["a", "b", "c"] and sorted(_labels(source)) == [0, 0, 1, 1, 2, 2]
     assert source.class_counts.tolist() == [2, 2, 2]
