@@ -142,7 +142,7 @@ class Session:
         """Write run.json, open the tracker: only now, so that input that is refused leaves the folder as it was."""
         if self.record:
             self.record.update(rows=self.rows, main_row=self.main_row)
-            self._note_skipped(self.data.skipped)
+            self.note_skipped(self.data.skipped)
         if self.output.report_to != "none":
             config = _flat_config(self.record.content["config"]) if self.record else None
             self.accelerator.project_configuration.logging_dir = str(self.folder)
@@ -202,7 +202,7 @@ class Session:
         if self.accelerator.num_processes > 1:
             skipped = gather_object(skipped)
         if self.record:
-            self._note_skipped(skipped)
+            self.note_skipped(skipped)
         told = {
             "steps": trainer.step,
             "images_seen": trainer.images_seen,
@@ -226,7 +226,7 @@ class Session:
             self.record.update(rows=self.rows)
         return self.rows[name]
 
-    def _note_skipped(self, found: Sequence[str]) -> None:
+    def note_skipped(self, found: Sequence[str]) -> None:
         """The list of images that were left out, where any were."""
         self._skipped.update(found)
         if self._skipped:

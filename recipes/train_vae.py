@@ -118,6 +118,8 @@ def main() -> None:
     resume(trainer, where.resume_from, session)
     if session.record:
         session.record.update(status="running")
+        session.note_skipped(session.data.skipped)
+        print("\n".join(("", *session.data.described, "")), flush=True)
     try:
         trainer.train()
     finally:

@@ -1,0 +1,141 @@
+"""Two splits are held against each other before training: classes, images in both, and what was read is said."""
+
+import logging
+from pathlib import Path
+
+import pytest
+from accelerate import Accelerator
+
+from hf_transinv.config import DataConfig
+from hf_transinv.data.run_data import Data, open_data
+from hf_transinv.errors import InputError
+from tests.data.conftest import encode, numbered_pixels, write_encoded
+
+_SORTED = ["a"] * 6 + ["b"] * 6 + ["c"] * 6
+
+
+def _open(dataset: Path, **options: object) -> Data:
+    return open_data(DataConfig(str(dataset), **options), Accelerator(cpu=True))
+
+
+def _write_folder(root: Path, **splits: dict[str, range]) -> Path:
+    for split, classes in splits.items():
+        for name, rows in classes.items():
+            (root / split / name).mkdir(parents=True)
+            for row in rows:
+                (root / split / name / f"{row}.png").write_bytes(encode(numbered_pixels(row)))
+    return root
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_slice_that_loses_a_class_is_refused(tmp_path: Path, streaming: bool) -> None:
+    write_encoded(tmp_path / "train.parquet", _SORTED[:12], ["a", "b", "c"])
+    write_encoded(tmp_path / "test.parquet", _SORTED, ["a", "b", "c"])
+    with pytest.raises(InputError, match=r"has no image of 1 of its 3 classes: 'c'.*--validation_share 0\.1"):
+        _open(tmp_path, streaming=streaming)
+
+
+@pytest.mark.parametrize("train", ["train[:50%]", "train[:12]"])
+def test_a_slice_of_sorted_rows_is_refused(tmp_path: Path, train: str) -> None:
+    write_encoded(tmp_path / "train.parquet", _SORTED)
+    with pytest.raises(InputError, match="has no image of"):
+        _open(tmp_path, train_split=train, eval_split="train[12:]")
+
+
+def test_the_advice_of_the_error_works(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_encoded(tmp_path / "train.parquet", _SORTED)
+    with pytest.raises(InputError, match=r"--validation_share 0\.1"):
+        _open(tmp_path)
+    data = _open(tmp_path, validation_share=0.1)
+    assert data.num_rows == 15 and data.evaluation.class_counts() == [1, 1, 1]
+    assert "has no image" not in caplog.text and "also in split" not in caplog.text
+    again = _open(tmp_path, validation_share=0.1)
+    assert (again.evaluation.images == data.evaluation.images).all()
+
+
+def test_classes_that_are_not_evaluated_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_encoded(tmp_path / "train.parquet", _SORTED, ["a", "b", "c"])
+    write_encoded(tmp_path / "test.parquet", ["b"] * 3, ["b"])
+    with caplog.at_level(logging.WARNING):
+        data = _open(tmp_path)
+    assert "split 'test' has no image of 2 of the 3 classes, and says nothing about them: 'a', 'c'" in caplog.text
+    assert data.evaluation.labels.tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("other", ["cat", "Cat "])
+def test_a_class_of_the_evaluation_alone_is_refused(tmp_path: Path, other: str) -> None:
+    train, test = {"Cat": range(4), "Dog": range(4, 8)}, {other: range(8, 10), "Dog": range(10, 12)}
+    root = _write_folder(tmp_path, train=train, test=test)
+    with pytest.raises(
+        InputError, match=rf"no image of 1 of its 3 classes: '{other}'.*look alike: give them one name"
+    ):
+        _open(root)
+
+
+def test_a_class_whose_images_are_all_broken_is_refused(tmp_path: Path) -> None:
+    root = _write_folder(tmp_path, train={"a": range(4), "b": range(4)}, test={"a": range(4, 6), "b": range(6, 8)})
+    for file in (root / "train" / "b").iterdir():
+        file.write_bytes(b"broken")
+    with pytest.raises(InputError, match=r"has no image that can be decoded of 1 of its 2 classes: 'b'"):
+        _open(root, on_bad_image="skip")
+
+
+def test_images_of_both_splits_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    train = {"a": range(4), "b": range(4, 8)}
+    root = _write_folder(tmp_path, train=train, test={"a": range(2, 6), "b": range(8, 10)})
+    _open(root)
+    assert "4 of the 6 images of split 'test' are also in split 'train', pixel for pixel" in caplog.text
+
+
+def test_nothing_is_said_of_splits_that_are_apart(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    train, test = {"a": range(4), "b": range(4, 8)}, {"a": range(8, 10), "b": range(10, 12)}
+    _open(_write_folder(tmp_path, train=train, test=test))
+    assert not caplog.records
+
+
+def test_skipped_images_are_kept_with_their_files(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    train, test = {"a": range(4), "b": range(4, 8)}, {"a": range(8, 10), "b": range(10, 12)}
+    root = _write_folder(tmp_path, train=train, test=test)
+    for place in ("train/a/2.png", "test/b/11.png"):
+        (root / place).write_bytes((root / place).read_bytes()[:60])
+    with pytest.raises(InputError, match=r"Row 3 \(.*test/b/11\.png\).*truncated.*--on_bad_image skip"):
+        _open(root)
+    data = _open(root, on_bad_image="skip")
+    assert data.num_rows == 7 and len(data.evaluation) == 3
+    assert [line.split("(")[1].split(")")[0] for line in data.skipped] == [
+        str(root / place) for place in ("train/a/2.png", "test/b/11.png")
+    ]
+    assert "split 'train': 1 images could not be decoded and are left out, the first: Row 2 (" in caplog.text
+
+
+def test_what_was_read_is_said(tmp_path: Path) -> None:
+    root = _write_folder(
+        tmp_path, train={"a": range(4), "b": range(4, 8)}, Test={"a": range(8, 10), "b": range(10, 12)}
+    )
+    _write_folder(root, val={"a": range(20, 21), "b": range(21, 22)})
+    (root / "readme.txt").write_text("x")
+    said = "\n".join(_open(root, eval_split="test").described)
+    for line in (
+        f"dataset     {root}: image folder",
+        "train       split train: 8 images",
+        "evaluation  split Test: 4 images",
+        "not used    split val",
+        "images      column image: 6 px, as they are",
+        "label       column label: 2 classes a, b",
+        "note        not read: 1 .txt",
+    ):
+        assert line in said
+    assert "column image: shorter side resized to 8 px, centre cut out" in "\n".join(
+        _open(root, image_size=8).described
+    )
+
+
+def test_both_splits_have_the_same_columns(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    cells = [{"bytes": encode(numbered_pixels(row)), "path": None} for row in range(4)]
+    columns = {"image": cells, "fine_label": ["a", "b", "a", "b"]}
+    pq.write_table(pa.table(columns), tmp_path / "train.parquet")
+    pq.write_table(pa.table(columns | {"label": ["x", "y", "x", "y"]}), tmp_path / "test.parquet")
+    assert _open(tmp_path).evaluation.label_names == ["a", "b"]
