@@ -138,10 +138,11 @@ class BackgroundPush:
         student: followed; copied now.
         output: repository, privacy, branch, and student steps between two pushes.
         tag: the weights' name, see `export_classifier`.
+        image_size: the same.
     """
 
-    def __init__(self, student: Classifier, output: OutputConfig, tag: str) -> None:
-        self.student, self.output, self.tag = student, output, tag
+    def __init__(self, student: Classifier, output: OutputConfig, tag: str, image_size: int | None = None) -> None:
+        self.student, self.output, self.tag, self.image_size = student, output, tag, image_size
         self._copy = copy.deepcopy(student).cpu()  # the thread's own
         self._offered = 0
         self._waiting: queue.Queue[tuple[int, dict[str, Tensor]] | None] = queue.Queue(maxsize=1)
@@ -192,6 +193,7 @@ class BackgroundPush:
         card = _DRAFT.format(library=library, name=escape(name.rpartition("/")[2]), step=step)
         with tempfile.TemporaryDirectory() as folder:
             student = Path(folder) / "student"
-            export_classifier(self._copy, student, card=card, tag=self.tag, extra={"step": step})
+            facts = {"tag": self.tag, "extra": {"step": step}, "image_size": self.image_size}
+            export_classifier(self._copy, student, card=card, **facts)
             message = f"Student after {step} steps"
             _commit(_below(student, student), name, output.private, output.hub_revision, message)

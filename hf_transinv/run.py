@@ -254,7 +254,8 @@ class Session:
         ordinary = OrdinaryAugmentation(crop, flip)
         is_pushed = self.output.push_every and self.record and folder == self.folder
         student = next(iter(objective.students.values()))
-        push = BackgroundPush(student, self.output, tag=name.lower()) if is_pushed else None
+        place = {"tag": name.lower(), "image_size": self.data.image_size}
+        push = BackgroundPush(student, self.output, **place) if is_pushed else None
         return Trainer(accelerator, objective, feeds, ordinary, train, *self.steps(), folder, name, push), feeds
 
     def _resume(self, trainer: Trainer, folder: Path, main: bool) -> None:
