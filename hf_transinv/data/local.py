@@ -48,7 +48,10 @@ def open_local(
         InputError: it cannot be read as anything, or as several things.
     """
     if dataset in EMBEDDED_NAMES:
-        return TablesOpened(open_embedded(dataset), dataset, "embedded digits")
+        opened = TablesOpened(open_embedded(dataset), dataset, "embedded digits")
+        if os.path.isdir(dataset):
+            opened.warnings.append(f"the folder of that name here is not read: for it, give ./{dataset}")
+        return opened
     if dataset.startswith("digits/"):
         raise InputError(f"There are no embedded digits called {dataset!r}. Choose one of {listed(EMBEDDED_NAMES)}.")
     folder = local_path(dataset)

@@ -229,6 +229,12 @@ def open_dataset(
     names = [name.partition("[")[0] for name in asked if name]
     with _reading(dataset):
         opened = open_local(dataset, names, image_column, label_column, with_labels)
+        if opened is not None and (config or revision):
+            given = f"dataset_config {config}" if config else f"dataset_revision {revision}"
+            raise InputError(
+                f"{given} was given for {dataset!r}, which lies on this machine ({opened.kind}) and has none. Leave "
+                "it out, or give the id of a dataset on the Hub."
+            )
         return OpenDataset(open_hub(dataset, config, revision) if opened is None else opened)
 
 

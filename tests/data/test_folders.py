@@ -277,3 +277,11 @@ def test_the_first_folder_that_names_a_split_decides(tmp_path: Path) -> None:
         write_encoded(tmp_path / f"{place}.parquet", ["a", "b"], ["a", "b"])
     opened = open_dataset(str(tmp_path))
     assert [opened.source(split).num_rows for split in ("train", "test")] == [4, 4]
+
+
+@pytest.mark.parametrize("given", [{"config": "small"}, {"revision": "v2"}])
+@pytest.mark.parametrize("dataset", ["folder", "digits/target"])
+def test_what_only_the_hub_has_is_refused_for_local_data(tmp_path: Path, dataset: str, given: dict[str, str]) -> None:
+    _put(tmp_path, "a/0.png", "b/0.png")
+    with pytest.raises(InputError, match=r"dataset_(config small|revision v2) was given for .*lies on this machine"):
+        open_source(str(tmp_path) if dataset == "folder" else dataset, **given)
