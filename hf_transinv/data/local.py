@@ -4,7 +4,7 @@ What a folder is follows from what is in it, and is said; where it could be two 
 """
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,9 +21,9 @@ from hf_transinv.errors import InputError
 if TYPE_CHECKING:
     from datasets import Dataset
 
-_FILE_SUFFIXES = (PARQUET_SUFFIX, *sorted(TABLE_SUFFIXES))
-# What `datasets` opens itself: rows in files, or archives of images.
-_OF_DATASETS = (".arrow", ".tar", ".zip")
+_FILE_SUFFIXES = (PARQUET_SUFFIX, ".arrow", *sorted(TABLE_SUFFIXES))
+_ARROW_SUFFIX = ".arrow"
+_ARCHIVES_OF_IMAGES = (".tar", ".zip")  # which `datasets` opens
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".rar", ".7z")
 _METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # which `datasets` reads beside images
 
@@ -63,6 +63,9 @@ def open_local(
     if os.path.isfile(folder) and suffix in TABLE_SUFFIXES:
         table = open_path_table(os.path.abspath(folder), image_column)
         return _open_tables(dataset, [(split_word(folder.stem) or "train", table)], label_column)
+    if os.path.isfile(folder) and suffix == _ARROW_SUFFIX:
+        tables = _arrow_tables([File(os.path.abspath(folder), (folder.name,))])
+        return TablesOpened(tables, dataset, "arrow file")
     if os.path.isfile(folder):
         advice = "Unpack it and give its folder" if suffix in _ARCHIVES else "Give the folder it lies in"
         raise InputError(
@@ -97,8 +100,14 @@ def _open_folder(
     opened = _open_parquet(dataset, parquet, image_column, label_column, found) if parquet else None
     if opened is not None:
         return opened
-    if not found.images and found.with_suffix(_OF_DATASETS):
+    arrow = found.with_suffix((_ARROW_SUFFIX,))
+    if arrow and not found.images:
+        opened = TablesOpened(_arrow_tables(arrow), dataset, "arrow files")
+        return _with_unread(opened, found, found.unread(arrow))
+    if not found.images and found.with_suffix(_ARCHIVES_OF_IMAGES):
         return None
+    if not with_labels and found.images:
+        return _open_loose(dataset, found)
     images = ImageFolder(found, asked)
     tables = _path_tables(found, image_column)
     if tables and len(images.classes) > 1:
@@ -113,8 +122,6 @@ def _open_folder(
     if images.splits:
         opened = TablesOpened(images.open(), dataset, "image folder", images.told)
         return _with_unread(opened, found, found.unread(images.read))
-    if not with_labels and found.images:
-        return _with_unread(TablesOpened(_loose(found), dataset, "images"), found, found.unread(found.images))
     for file in (*_tables(found), *parquet):
         _open_table(file.path, image_column, found)  # says what is wrong with it
     raise _unreadable(folder, found, images)
@@ -226,7 +233,7 @@ def _saved_tables(dataset: str, folder: Path) -> "dict[str, Dataset]":
 
 def _is_described(folder: Path, found: Walk) -> bool:
     """Whether a README.md says, as on the Hub, which files are which split or what their columns are."""
-    if not (folder / "README.md").is_file() or not found.with_suffix((*_FILE_SUFFIXES, *_OF_DATASETS)):
+    if not (folder / "README.md").is_file() or not found.with_suffix((*_FILE_SUFFIXES, *_ARCHIVES_OF_IMAGES)):
         return False
     from huggingface_hub import DatasetCard
 
@@ -237,17 +244,31 @@ def _is_described(folder: Path, found: Walk) -> bool:
     return bool({"configs", "dataset_info"} & told.keys())
 
 
-def _loose(found: Walk) -> "dict[str, Dataset]":
-    """Images without classes, by the first folder where all of these are named like splits."""
+def _arrow_tables(files: Sequence[File]) -> "dict[str, list[Dataset]]":
+    """The tables of each split; every file says for itself what its classes are called."""
+    from datasets import Dataset
+
+    splits = sorted_into_splits(files)
+    return {split: [Dataset.from_file(file.path) for file in of_split] for split, of_split in splits.items()}
+
+
+def _open_loose(dataset: str, found: Walk) -> Opened:
+    """Images without classes, by the first folder where any of these is named like a split."""
     from datasets import Dataset, Features, Image
 
-    first = [file.folders[0] if file.folders else "" for file in found.images]
-    splits = first if all(split_kind(folder) for folder in first) else ["train"] * len(first)
+    by_split: dict[str, list[File]] = {}
+    for file in found.images:
+        split = file.folders[0] if file.folders and split_kind(file.folders[0]) else ""
+        by_split.setdefault(split, []).append(file)
+    beside = by_split.pop("", [])
+    by_split = by_split or {"train": beside}
     features = Features({"image": Image(decode=False)})
-    by_split: dict[str, list[str]] = {}
-    for split, file in zip(splits, found.images, strict=True):
-        by_split.setdefault(split, []).append(file.path)
-    return {split: Dataset.from_dict({"image": paths}, features) for split, paths in by_split.items()}
+    splits = {
+        split: Dataset.from_dict({"image": [file.path for file in by_split[split]]}, features)
+        for split in in_order(by_split)
+    }
+    opened = TablesOpened(splits, dataset, "images")
+    return _with_unread(opened, found, found.unread(file for files in by_split.values() for file in files))
 
 
 def _with_unread(opened: Opened, found: Walk, unread: str) -> Opened:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from hf_transinv.data.columns import is_class_label
 from hf_transinv.data.parquet_files import ParquetFiles
 
 if TYPE_CHECKING:
@@ -42,26 +43,30 @@ class TablesOpened:
     """Splits that are tables already.
 
     Args:
-        splits: the tables, by split.
+        splits: the tables of each split; several where they come from several files.
         name: see Opened, as the others.
     """
 
-    def __init__(self, splits: "Mapping[str, Dataset]", name: str, kind: str, told: Sequence[str] = ()) -> None:
-        self.splits, self.name, self.kind = dict(splits), name, kind
-        self.told, self.warnings = list(told), []
+    def __init__(
+        self, splits: "Mapping[str, Dataset | list[Dataset]]", name: str, kind: str, told: Sequence[str] = ()
+    ) -> None:
+        self.splits = {split: tables if isinstance(tables, list) else [tables] for split, tables in splits.items()}
+        self.name, self.kind = name, kind
+        self.told: list[str] = list(told)
+        self.warnings: list[str] = []
 
     @property
     def split_names(self) -> list[str]:
         return list(self.splits)
 
     def num_rows(self, split: str) -> int:
-        return len(self.splits[split])
+        return sum(map(len, self.splits[split]))
 
     def features(self, split: str) -> Mapping[str, Any]:
-        return self.splits[split].features
+        return self.splits[split][0].features
 
     def tables(self, split: str, columns: Sequence[str]) -> "list[Dataset]":
-        return [self.splits[split].select_columns(list(columns))]
+        return [table.select_columns(list(columns)) for table in self.splits[split]]
 
 
 class FilesOpened:
@@ -92,7 +97,7 @@ class FilesOpened:
 
     def tables(self, split: str, columns: Sequence[str]) -> "list[Dataset]":
         if self._load is not None and len(self.files.groups(split, columns)) == 1:
-            loaded = self._load(split).select_columns(list(columns))
-            if all(loaded.features[column] == self.files.features(split)[column] for column in columns):
+            loaded, own = self._load(split).select_columns(list(columns)), self.files.features(split)
+            if all(loaded.features[name] == own[name] for name in columns if is_class_label(own[name])):
                 return [loaded]
         return self.files.load(split, columns)

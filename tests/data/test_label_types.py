@@ -247,6 +247,16 @@ def _write_splits(path: Path, shape: str, splits: dict[str, tuple[list[str], lis
     if shape == "saved":
         _save(path, splits)
         return str(path)
+    if shape == "arrow":
+        _save(path / "saved", splits)
+        for split in splits:
+            next((path / "saved" / split).glob("*.arrow")).rename(path / f"{split}.arrow")
+            for left in (path / "saved" / split).iterdir():
+                left.unlink()
+            (path / "saved" / split).rmdir()
+        (path / "saved" / "dataset_dict.json").unlink()
+        (path / "saved").rmdir()
+        return str(path)
     for split, (labels, names) in splits.items():
         write_encoded(path / "data" / f"{split}-00000-of-00001.parquet", labels, names)
     if shape == "described":
@@ -257,7 +267,7 @@ def _write_splits(path: Path, shape: str, splits: dict[str, tuple[list[str], lis
     return str(path / "data" / "*.parquet") if shape == "glob" else str(path)
 
 
-_SHAPES = ("folder", "glob", "described", "saved")
+_SHAPES = ("folder", "glob", "described", "saved", "arrow")
 _OF_TRAIN = (["a", "b", "c", "a"], ["a", "b", "c"])
 
 
@@ -266,7 +276,7 @@ _OF_TRAIN = (["a", "b", "c", "a"], ["a", "b", "c"])
     [
         *((shape, (["b", "c", "b"], ["b", "c"])) for shape in _SHAPES),
         *((shape, (["b", "c", "b"], ["c", "b", "a"])) for shape in _SHAPES),
-        *((shape, (["b", "c", "b"], None)) for shape in ("folder", "glob", "saved")),
+        *((shape, (["b", "c", "b"], None)) for shape in ("folder", "glob", "saved", "arrow")),
     ],
 )
 def test_each_split_is_numbered_by_what_its_own_file_says(tmp_path: Path, shape: str, test: tuple) -> None:
@@ -289,9 +299,17 @@ def test_another_spelling_is_another_class_and_refused(tmp_path: Path, shape: st
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_files_of_one_split_with_numbers_of_their_own(tmp_path: Path, streaming: bool) -> None:
-    write_encoded(tmp_path / "train-00000.parquet", ["a", "b", "a"], ["a", "b"])
-    write_encoded(tmp_path / "train-00001.parquet", ["b", "c", "c"], ["b", "c"])
+@pytest.mark.parametrize("kind", ["parquet", "arrow"])
+def test_files_of_one_split_with_numbers_of_their_own(tmp_path: Path, kind: str, streaming: bool) -> None:
+    for number, (labels, names) in enumerate(((["a", "b", "a"], ["a", "b"]), (["b", "c", "c"], ["b", "c"]))):
+        path = tmp_path / f"train-0000{number}.parquet"
+        write_encoded(path, labels, names)
+        if kind == "arrow":
+            datasets.Dataset.from_parquet(str(path)).save_to_disk(tmp_path / "saved")
+            next((tmp_path / "saved").glob("*.arrow")).rename(path.with_suffix(".arrow"))
+            path.unlink()
+    for left in (tmp_path / "saved").glob("*.json"):
+        left.unlink()
     source = open_source(str(tmp_path), streaming=streaming)
     assert source.label_names == ["a", "b", "c"] and sorted(_labels(source)) == [0, 0, 1, 1, 2, 2]
     assert source.class_counts.tolist() == [2, 2, 2]
