@@ -38,6 +38,7 @@ from hf_transinv.invariance.sweeps import (
 from hf_transinv.invariance.widest_range import WidestRangeConfig, find_widest_range
 from hf_transinv.launch import clear_errors, output_folder, start_accelerator
 from hf_transinv.models import Teacher, open_classifier
+from hf_transinv.models.description import describe
 from hf_transinv.record import environment, write_json
 from hf_transinv.whole import write_whole
 
@@ -187,6 +188,9 @@ def main() -> None:
     started, folder = time.time(), output_folder(output, "invariance")
     models = [Teacher(open_classifier(name)).to(accelerator.device) for name in chosen.measured()]
     source, sizes = pictures.drawn(chosen.seed), {model.name: pictures.size_for(model) for model in models}
+    print(f"images      {source.name}, split {source.split}, column {source.columns[0]}: {source.num_rows} drawn")
+    for model in models:
+        print(f"model       {describe(model.classifier, sizes[model.name])}", flush=True)
     splits = {size: pictures.load(source, size, accelerator) for size in sorted(set(sizes.values()))}
     sweeps = (*corruption_sweeps(chosen.chosen_corruptions()), *primitive_sweeps(primitive.padding_mode))
 

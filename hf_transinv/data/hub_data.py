@@ -159,3 +159,16 @@ def cannot_be_opened(dataset: str, config: str | None, error: Exception) -> Inpu
         f"the Hub that you can reach and read (for a private or gated one {LOG_IN}), a folder in the same shape, "
         "parquet files, a folder of images, or a table of image paths."
     )
+
+
+@contextmanager
+def reading(dataset: str) -> Iterator[None]:
+    """What fails while a dataset is read becomes an InputError that says what to do."""
+    from datasets.exceptions import DatasetsError
+
+    try:
+        yield
+    except InputError:
+        raise
+    except (*READ_FAILURES, DatasetsError) as error:
+        raise cannot_be_opened(dataset, None, error) from error

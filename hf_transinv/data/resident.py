@@ -174,7 +174,8 @@ class ResidentFeed:
         self.share = share_of_batch(batch_size, rank, world)
         if batch_size > len(split):
             raise InputError(
-                f"The batch of {batch_size} images is larger than the data ({len(split)} images). Lower it."
+                f"The batch of {batch_size} images is larger than the data ({len(split)} images). Give --batch_size "
+                f"{len(split)} or less."
             )
         self.split = split
         self.batch_size = batch_size

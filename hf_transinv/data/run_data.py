@@ -13,7 +13,7 @@ from hf_transinv.data.classes import look_alikes
 from hf_transinv.data.columns import listed
 from hf_transinv.data.hold_out import HoldOut
 from hf_transinv.data.resident import ResidentFeed, ResidentSplit
-from hf_transinv.data.sources import OpenDataset, Source, default_eval_split, open_dataset, warnings_of
+from hf_transinv.data.sources import OpenDataset, Source, default_eval_split, open_dataset
 from hf_transinv.data.streaming import StreamingFeed
 from hf_transinv.errors import InputError
 
@@ -220,3 +220,11 @@ def named_classes(names: Sequence[str]) -> str:
     """How many classes there are, and what they are called: "3 classes a, b, c"."""
     more = ", ..." if len(names) > _MOST_NAMES else ""
     return f"{len(names)} classes {', '.join(names[:_MOST_NAMES])}{more}"
+
+
+def warnings_of(source: Source) -> list[str]:
+    """What is odd about the classes of a split."""
+    pairs = look_alikes(source.label_names)
+    return [
+        f"the classes {one!r} and {other!r} have names that look alike, and are two classes" for one, other in pairs
+    ]

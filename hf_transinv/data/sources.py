@@ -5,24 +5,23 @@ files, a folder of images, a table of image paths, what `datasets` saved to disk
 ``digits/source`` and ``digits/target``.
 """
 
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hf_transinv.data.classes import Classes, look_alikes
+from hf_transinv.data.classes import Classes
 from hf_transinv.data.columns import image_column_of, label_column_of
 from hf_transinv.data.hold_out import HoldOut
-from hf_transinv.data.hub_data import RowsOnly, cannot_be_opened, open_hub
+from hf_transinv.data.hub_data import RowsOnly, open_hub, reading
 from hf_transinv.data.labelling import class_counts, labelled_pieces, labelled_rows, numbers_in, renamed
 from hf_transinv.data.local import open_local
 from hf_transinv.data.opened import FilesOpened, Opened
 from hf_transinv.data.pieces import PieceRows, Pieces, TablePieces
 from hf_transinv.data.split_names import default_eval_split, find_split, spec_parts
 from hf_transinv.errors import InputError
-from hf_transinv.hub_errors import READ_FAILURES, client_says
+from hf_transinv.hub_errors import client_says
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
@@ -126,12 +125,12 @@ class OpenDataset:
         bases = tuple(dict.fromkeys(base for base, _, _ in parts))
         common: dict[str, Any] = {"name": opened.name, "split": split, "columns": columns, "bases": bases}
         if streaming and isinstance(opened, FilesOpened):
-            with _reading(opened.name):
+            with reading(opened.name):
                 pieces, found, counts = labelled_pieces(opened.files, split, columns, classes, name)
             common |= {"class_counts": counts, "are_numbered": found.are_numbered}
             num_rows = int(pieces.lengths.sum())
             return Source(PieceRows(pieces), found.names, num_rows, streaming=True, pieces=pieces, **common)
-        with _reading(opened.name):
+        with reading(opened.name):
             rows, found = labelled_rows(opened, parts, columns, classes, name)
         numbers = numbers_in(rows)
         if hold_out is not None:
@@ -198,7 +197,7 @@ class OpenDataset:
             ) from error
 
     def _tables(self, split: str, columns: Sequence[str]) -> "list[Dataset]":
-        with _reading(self.opened.name):
+        with reading(self.opened.name):
             return self.opened.tables(split, columns)
 
 
@@ -227,7 +226,7 @@ def open_dataset(
         InputError: no such dataset or configuration, or it cannot be read.
     """
     names = [name.partition("[")[0] for name in asked if name]
-    with _reading(dataset):
+    with reading(dataset):
         opened = open_local(dataset, names, image_column, label_column, with_labels)
         if opened is not None and (config or revision):
             given = f"dataset_config {config}" if config else f"dataset_revision {revision}"
@@ -293,23 +292,3 @@ def split_names(dataset: str, config: str | None = None, revision: str | None = 
 def cannot_be_read_on(source: Source, error: Exception) -> InputError:
     """What to say of a source that could be opened and then, in spite of all retries, not read to its end."""
     return InputError(f"{source.name}, split {source.split!r}, cannot be read any further: {client_says(error)}")
-
-
-def warnings_of(source: Source) -> list[str]:
-    """What is odd about the classes of a split."""
-    pairs = look_alikes(source.label_names)
-    return [
-        f"the classes {one!r} and {other!r} have names that look alike, and are two classes" for one, other in pairs
-    ]
-
-
-@contextmanager
-def _reading(dataset: str) -> Iterator[None]:
-    from datasets.exceptions import DatasetsError
-
-    try:
-        yield
-    except InputError:
-        raise
-    except (*READ_FAILURES, DatasetsError) as error:
-        raise cannot_be_opened(dataset, None, error) from error

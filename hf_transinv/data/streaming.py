@@ -290,4 +290,7 @@ def _take(streams: list[Iterator[Any]], width: int) -> list[Any]:
 
 
 def _too_large(batch_size: int, num_rows: int) -> InputError:
-    return InputError(f"The batch of {batch_size} images is larger than the data ({num_rows} images). Lower it.")
+    return InputError(
+        f"The batch of {batch_size} images is larger than the data ({num_rows} images). Give --batch_size {num_rows} "
+        "or less."
+    )
