@@ -216,3 +216,18 @@ def test_a_split_that_lacks_classes_is_evaluated_among_all_of_the_models(run, ca
     Path("part/test/c").rename("part/test/C")
     code, _, said = run(EVALUATE, *flags, "--output_dir", "other")
     assert code == 2 and "The classifier has 3 classes, the data 2" in said
+
+
+@pytest.mark.parametrize("name", ["digits_elastic", "digits_light"])
+def test_the_default_evaluation_of_a_shipped_checkpoint_is_its_card(run, name):
+    folder = REPOSITORY / "model_cards" / name
+    card = json.loads((folder / "run.json").read_text())
+    chosen = ["elastic_transform", "brightness", "contrast"]
+    flags = ["--dataset", card["config"]["dataset"], "--eval_corruptions", *chosen, "--output_dir", "out"]
+    assert run(EVALUATE, "--model", folder, *flags)[0] == 0
+    measured = json.loads(Path("out/evaluation.json").read_text())["results"]
+    told = card["rows"]["teacher"]["results"]
+    assert {name: measured["corruptions"][name] for name in chosen} == {
+        name: pytest.approx(told["corruptions"][name], abs=1e-9) for name in chosen
+    }
+    assert measured["clean"]["top1"] == pytest.approx(told["clean"]["top1"], abs=1e-9)
