@@ -213,6 +213,7 @@ def describe_splits(
         + (f"shorter side resized to {side} px, centre cut out" if config.image_size else f"{side} px, as they are"),
         f"label       column {label}: {named_classes(source.label_names)}",
         *(f"note        {line}" for line in opened.opened.told),
+        *(["note        images of both splits are not compared: one is a stream"] if source.streaming else []),
     ]
 
 
