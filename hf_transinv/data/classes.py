@@ -89,9 +89,7 @@ def renumbering(classes: Classes, wanted: Classes, found: np.ndarray, name: str)
     place = {label: number for number, label in enumerate(wanted.names)}
     numbers = np.array([place.get(label, -1) for label in classes.names], np.int64)
     unknown = [classes.names[number] for number in found if 0 <= number < len(numbers) and numbers[number] < 0]
-    is_bare = not classes.are_numbered and all(label.isdecimal() for label in classes.names)
-    if unknown and len(unknown) == len(classes.names) and is_bare and wanted.are_numbered:
-        # Numbers without names beside a split that names its numbers: there is nothing else that they could mean.
+    if are_places(classes, wanted):
         return np.array([int(label) for label in classes.names], np.int64)
     if unknown:
         raise InputError(
@@ -100,6 +98,12 @@ def renumbering(classes: Classes, wanted: Classes, found: np.ndarray, name: str)
             "choose splits that have the same classes."
         )
     return numbers
+
+
+def are_places(classes: Classes, wanted: Classes) -> bool:
+    """Whether numbers without names meet a split that names its numbers: they can only be places among its names."""
+    is_bare = not classes.are_numbered and all(label.isdecimal() for label in classes.names)
+    return is_bare and wanted.are_numbered and not set(classes.names) & set(wanted.names)
 
 
 def apply_renumbering(numbers: np.ndarray, renumbered: np.ndarray | None) -> np.ndarray:
@@ -166,6 +170,8 @@ def _nearest(label: str, names: Sequence[str]) -> str:
 
 
 def _folded(label: str) -> str:
+    if label.lstrip("-").isdecimal():
+        return label  # -1 and 1
     text = unicodedata.normalize("NFKC", label).casefold()
     return "".join(character for character in text if character.isalnum()) or text
 

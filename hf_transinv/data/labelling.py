@@ -1,5 +1,6 @@
 """Labels of a whole split as numbers of one list of classes, however its tables and files say them."""
 
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ from hf_transinv.data.classes import (
     MISSING,
     Classes,
     apply_renumbering,
+    are_places,
     check_number_of_classes,
     classes_of,
     renumbering,
@@ -22,6 +24,8 @@ from hf_transinv.data.pieces import ParquetPieces, as_labels
 if TYPE_CHECKING:
     from datasets import Dataset
     from pyarrow import ChunkedArray
+
+logger = logging.getLogger(__name__)
 
 
 def labelled_rows(
@@ -49,7 +53,10 @@ def labelled_rows(
         for table in opened.tables(base, columns):
             labels = table.with_format("arrow")[:][columns[1]]
             by_split.setdefault(base, []).append((table, *classes_of(labels, table.features[columns[1]], name)))
-    classes = wanted or union([found for tables in by_split.values() for _, found, _ in tables])
+    found_classes = [found for tables in by_split.values() for _, found, _ in tables]
+    classes = wanted or union(found_classes)
+    if any(are_places(found, classes) for found in found_classes):
+        logger.warning("%s numbers its classes and does not name them: the order of the training split is taken", name)
     check_number_of_classes(classes.names, name)
     whole = {
         base: concatenate_datasets([_numbered(*table, columns, classes, name) for table in tables])

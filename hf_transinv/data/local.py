@@ -106,10 +106,10 @@ def _open_folder(
         return _with_unread(opened, found, found.unread(arrow))
     if not found.images and found.with_suffix(_ARCHIVES_OF_IMAGES):
         return None
-    if not with_labels and found.images:
-        return _open_loose(dataset, found)
-    images = ImageFolder(found, asked)
     tables = _path_tables(found, image_column)
+    if not with_labels and found.images:
+        return _open_tables(dataset, tables, label_column, found) if tables else _open_loose(dataset, found)
+    images = ImageFolder(found, asked)
     if tables and len(images.classes) > 1:
         table = tables[0][1].path
         raise InputError(

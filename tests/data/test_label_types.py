@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from hf_transinv.data.classes import Classes
+from hf_transinv.data.classes import Classes, look_alikes
 from hf_transinv.data.resident import ResidentSplit
 from hf_transinv.data.sources import open_dataset, open_source
 from hf_transinv.errors import InputError
@@ -51,6 +51,10 @@ def _labels(source: Any) -> list[int]:
 
 def _image_column() -> pa.Array:
     return pa.array([{"bytes": image, "path": None} for image in _IMAGES])
+
+
+def test_names_that_look_alike() -> None:
+    assert look_alikes(["Cat", "cat", "ca t", "dog", "-1", "1", "01"]) == [("Cat", "cat"), ("Cat", "ca t")]
 
 
 @pytest.mark.parametrize("streaming", [False, True])
@@ -315,11 +319,12 @@ def test_files_of_one_split_with_numbers_of_their_own(tmp_path: Path, kind: str,
     assert source.class_counts.tolist() == [2, 2, 2]
 
 
-def test_numbers_beside_names_are_places_and_checked(tmp_path: Path) -> None:
+def test_numbers_beside_names_are_places_and_checked(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     pq.write_table(pa.table({"image": _image_column(), "label": [0, 2, 1, 0, 2, 1]}), tmp_path / "test.parquet")
     opened = open_dataset(str(tmp_path))
     named = Classes(["x", "y", "z"], are_numbered=True)
     assert _labels(opened.source("test", classes=named)) == [0, 2, 1, 0, 2, 1]
+    assert "numbers its classes and does not name them: the order of the training split is taken" in caplog.text
     with pytest.raises(InputError, match="which are not among the classes"):  # of text: 0 is none of them
         opened.source("test", classes=Classes(["x", "y", "z"], are_numbered=False))
     short = opened.source("test", classes=Classes(["x", "y"], are_numbered=True))
