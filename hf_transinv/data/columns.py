@@ -86,6 +86,12 @@ def label_column_of(features: dict[str, Any], given: str | None, name: str) -> s
             "of them is the label. Choose one with --label_column."
         )
     found = found or plain
+    others = [column for column in LABEL_COLUMN_NAMES if column in features]
+    if not found and others:
+        raise InputError(
+            f"Column {others[0]!r} of {name} holds {features[others[0]]}. Expected one class per image: a ClassLabel, "
+            "whole numbers, text, true or false. Name another with --label_column."
+        )
     if not found:
         raise InputError(
             f"{name} has no label column; its columns are {listed(features)}. Expected a ClassLabel, or one class per "

@@ -58,6 +58,7 @@ class ImageFolder:
             split = "train" if not split_folders else file.folders[0] if file.folders else ""
             if split in by_split:
                 by_split[split].append(file)
+        self._refuse_splits_below_classes(split_folders)
         classes = self._classes(split_folders, depth)
         for split, files in by_split.items():
             outside = [file for file in files if len(file.folders) <= depth]
@@ -106,6 +107,20 @@ class ImageFolder:
         """Folders at the top that are splits: named like one, or asked for, and with images in class folders."""
         nested = {file.folders[0] for file in self.walk.images if len(file.folders) > 1}
         return {name for name in nested if split_kind(name) or name in asked}
+
+    def _refuse_splits_below_classes(self, split_folders: set[str]) -> None:
+        nested = [file for file in self.walk.images if len(file.folders) > 1]
+        if (
+            len(set(self._top_folders())) > 1
+            and nested
+            and not split_folders
+            and all(split_kind(file.folders[1]) for file in nested)
+        ):
+            first = os.path.join(self.walk.root, nested[0].folders[0])
+            raise InputError(
+                f"The splits of {self.walk.root} lie below other folders: {self.levels()}. Expected ROOT/class/image "
+                f"or ROOT/split/class/image: give one of these folders, such as {first}, or put the splits at the top."
+            )
 
     def _classes(self, split_folders: set[str], depth: int) -> list[str]:
         """The class folders, sorted: those with images, and empty ones; not those with other files alone."""

@@ -19,6 +19,7 @@ from hf_transinv.errors import InputError
 
 logger = logging.getLogger(__name__)
 
+_MISSING_WORDS = ("nan", "null", "none", "n/a", "<na>")
 _MOST_NAMES = 10  # classes named in one line
 
 
@@ -225,7 +226,12 @@ def named_classes(names: Sequence[str]) -> str:
 
 def warnings_of(source: Source) -> list[str]:
     """What is odd about the classes of a split."""
-    pairs = look_alikes(source.label_names)
+    names = source.label_names
+    missing = [name for name in names if name.strip().lower() in _MISSING_WORDS]
     return [
-        f"the classes {one!r} and {other!r} have names that look alike, and are two classes" for one, other in pairs
+        *(f"the class {name!r} is what tables write where a label is missing" for name in missing),
+        *(
+            f"the classes {a!r} and {b!r} have names that look alike, and are two classes"
+            for a, b in look_alikes(names)
+        ),
     ]

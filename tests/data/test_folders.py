@@ -204,6 +204,14 @@ def test_one_folder_below_the_split_is_shown(tmp_path: Path) -> None:
         open_source(str(tmp_path))
 
 
+def test_splits_below_other_folders_are_refused(tmp_path: Path) -> None:
+    kinds, splits = ("photo", "sketch"), ("train", "test")
+    _put(tmp_path, *(f"{kind}/{split}/{name}/0.png" for kind in kinds for split in splits for name in "ab"))
+    with pytest.raises(InputError, match=rf"splits of {tmp_path} lie below other folders.*such as {tmp_path}/photo"):
+        open_source(str(tmp_path))
+    assert _counts(tmp_path / "photo") == {"a": 1, "b": 1}
+
+
 @pytest.mark.parametrize("split", ["", "train/"])
 def test_the_first_image_outside_a_class_folder_is_named(tmp_path: Path, split: str) -> None:
     _put(tmp_path, f"{split}a/0.png", f"{split}b/0.png", f"{split}stray.png", f"{split}stray2.png")

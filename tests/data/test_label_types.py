@@ -181,6 +181,13 @@ def test_values_that_are_no_classes_are_refused(tmp_path: Path, labels: list, sa
         open_source(str(tmp_path), label_column="label", streaming=streaming)
 
 
+def test_several_labels_per_image_are_called_that_without_a_named_column(tmp_path: Path) -> None:
+    labels = [["a", "b"], ["a"], ["b"]] * 2
+    pq.write_table(pa.table({"image": _image_column(), "label": labels}), tmp_path / "train.parquet")
+    with pytest.raises(InputError, match=r"Column 'label' of .* holds List.*Expected one class per image"):
+        open_source(str(tmp_path))
+
+
 def test_a_hidden_label_is_named_by_its_row(tmp_path: Path) -> None:
     pq.write_table(pa.table({"image": _image_column(), "label": [0, 1, 0, -1, 1, 0]}), tmp_path / "train.parquet")
     source = open_source(str(tmp_path))

@@ -87,6 +87,25 @@ def test_images_of_both_splits_are_counted(tmp_path: Path, caplog: pytest.LogCap
     assert "4 of the 6 images of split 'test' are also in split 'train', pixel for pixel" in caplog.text
 
 
+@pytest.mark.parametrize(("odd", "said"), [("nan", "where a label is missing"), ("cat ", "names that look alike")])
+def test_odd_classes_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture, odd: str, said: str) -> None:
+    write_encoded(tmp_path / "train.parquet", ["cat", "dog", odd] * 2)
+    write_encoded(tmp_path / "test.parquet", ["cat", "dog", odd])
+    _open(tmp_path)
+    assert said in caplog.text and repr(odd) in caplog.text
+
+
+def test_text_beside_numbers_is_refused(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    write_encoded(tmp_path / "train.parquet", ["cat", "dog"] * 2)
+    cells = [{"bytes": encode(numbered_pixels(row)), "path": None} for row in range(2)]
+    pq.write_table(pa.table({"image": cells, "label": [0, 1]}), tmp_path / "test.parquet")
+    with pytest.raises(InputError, match="has labels '0', '1', which are not among the classes 'cat', 'dog'"):
+        _open(tmp_path)
+
+
 def test_nothing_is_said_of_splits_that_are_apart(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     train, test = {"a": range(4), "b": range(4, 8)}, {"a": range(8, 10), "b": range(10, 12)}
     _open(_write_folder(tmp_path, train=train, test=test))
