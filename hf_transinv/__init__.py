@@ -2,8 +2,132 @@
 
 data -> augment -> models (student, teachers) -> objectives -> trainer -> checkpoint -> card -> Hub
 
-Importing it registers the 32 px architectures (`wrn40_2_cifar`, `resnet32_cifar`, ...) with timm.
+Importing it registers the 32 px architectures (`wrn40_2_cifar`, `resnet32_cifar`, ...) with timm; everything else is
+loaded when it is first asked for.
 """
 
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
 from hf_transinv import models as models
-from hf_transinv.errors import InputError as InputError
+from hf_transinv.errors import InputError
+
+try:
+    __version__ = version("hf-transinv")
+except PackageNotFoundError:  # a checkout that is not installed
+    __version__ = "0+unknown"
+
+if TYPE_CHECKING:
+    from hf_transinv.augment.corruptions import CORRUPTIONS, corrupt
+    from hf_transinv.augment.learned import AugmentationConfig, AugmentationPanel
+    from hf_transinv.augment.primitives import PrimitiveConfig
+    from hf_transinv.checkpoint import export_classifier, load_augmentation
+    from hf_transinv.config import TrainConfig
+    from hf_transinv.data.sources import open_dataset, open_source
+    from hf_transinv.evaluation import evaluate
+    from hf_transinv.models.classifier import Classifier, open_classifier
+    from hf_transinv.models.teacher import EMATeacher, Teacher, build_teachers
+    from hf_transinv.objectives.augmix import AugMixConsistency, AugMixConsistencyConfig
+    from hf_transinv.objectives.base import Objective
+    from hf_transinv.objectives.distillation import Distillation, DistillationConfig
+    from hf_transinv.objectives.hard import Hard, HardConfig
+    from hf_transinv.objectives.invariant import InvariantConfig as AITConfig
+    from hf_transinv.objectives.invariant import InvariantTraining as AIT
+    from hf_transinv.objectives.multi_invariant import MultiInvariantConfig as MultiAITConfig
+    from hf_transinv.objectives.multi_invariant import MultiInvariantTraining as MultiAIT
+    from hf_transinv.objectives.mutual import MutualLearning
+    from hf_transinv.objectives.supervised import Supervised
+    from hf_transinv.objectives.teachaugment import TeachAugment, TeachAugmentConfig
+    from hf_transinv.objectives.transinv import TransInv, TransInvConfig
+    from hf_transinv.trainer import Trainer
+
+# Public name -> the module it lies in, and its name there.
+_PLACES = {
+    "AIT": ("objectives.invariant", "InvariantTraining"),
+    "AITConfig": ("objectives.invariant", "InvariantConfig"),
+    "AugMixConsistency": ("objectives.augmix", "AugMixConsistency"),
+    "AugMixConsistencyConfig": ("objectives.augmix", "AugMixConsistencyConfig"),
+    "AugmentationConfig": ("augment.learned", "AugmentationConfig"),
+    "AugmentationPanel": ("augment.learned", "AugmentationPanel"),
+    "CORRUPTIONS": ("augment.corruptions", "CORRUPTIONS"),
+    "Classifier": ("models.classifier", "Classifier"),
+    "Distillation": ("objectives.distillation", "Distillation"),
+    "DistillationConfig": ("objectives.distillation", "DistillationConfig"),
+    "EMATeacher": ("models.teacher", "EMATeacher"),
+    "Hard": ("objectives.hard", "Hard"),
+    "HardConfig": ("objectives.hard", "HardConfig"),
+    "MultiAIT": ("objectives.multi_invariant", "MultiInvariantTraining"),
+    "MultiAITConfig": ("objectives.multi_invariant", "MultiInvariantConfig"),
+    "MutualLearning": ("objectives.mutual", "MutualLearning"),
+    "Objective": ("objectives.base", "Objective"),
+    "PrimitiveConfig": ("augment.primitives", "PrimitiveConfig"),
+    "Supervised": ("objectives.supervised", "Supervised"),
+    "TeachAugment": ("objectives.teachaugment", "TeachAugment"),
+    "TeachAugmentConfig": ("objectives.teachaugment", "TeachAugmentConfig"),
+    "Teacher": ("models.teacher", "Teacher"),
+    "TrainConfig": ("config", "TrainConfig"),
+    "Trainer": ("trainer", "Trainer"),
+    "TransInv": ("objectives.transinv", "TransInv"),
+    "TransInvConfig": ("objectives.transinv", "TransInvConfig"),
+    "build_teachers": ("models.teacher", "build_teachers"),
+    "corrupt": ("augment.corruptions", "corrupt"),
+    "evaluate": ("evaluation", "evaluate"),
+    "export_classifier": ("checkpoint", "export_classifier"),
+    "load_augmentation": ("checkpoint", "load_augmentation"),
+    "open_classifier": ("models.classifier", "open_classifier"),
+    "open_dataset": ("data.sources", "open_dataset"),
+    "open_source": ("data.sources", "open_source"),
+}
+
+__all__ = [
+    "AIT",
+    "CORRUPTIONS",
+    "AITConfig",
+    "AugMixConsistency",
+    "AugMixConsistencyConfig",
+    "AugmentationConfig",
+    "AugmentationPanel",
+    "Classifier",
+    "Distillation",
+    "DistillationConfig",
+    "EMATeacher",
+    "Hard",
+    "HardConfig",
+    "InputError",
+    "MultiAIT",
+    "MultiAITConfig",
+    "MutualLearning",
+    "Objective",
+    "PrimitiveConfig",
+    "Supervised",
+    "TeachAugment",
+    "TeachAugmentConfig",
+    "Teacher",
+    "TrainConfig",
+    "Trainer",
+    "TransInv",
+    "TransInvConfig",
+    "__version__",
+    "build_teachers",
+    "corrupt",
+    "evaluate",
+    "export_classifier",
+    "load_augmentation",
+    "open_classifier",
+    "open_dataset",
+    "open_source",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, own = _PLACES[name]
+    value = getattr(import_module(f"{__name__}.{module}"), own)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

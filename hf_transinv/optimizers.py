@@ -15,7 +15,10 @@ from hf_transinv.objectives.base import AUGMENTATION
 def build_optimizer(name: str, player: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     """The optimizer of one player: AdamW for the augmentation, the configured one of timm for a network."""
     if isinstance(player, AugmentationPanel):
-        return panel_optimizer(player, config)
+        groups = player.parameter_groups(
+            config.augment_learning_rate, config.augment_weight_decay, config.selection_learning_rate
+        )
+        return torch.optim.AdamW(groups)
     if name == AUGMENTATION:
         return torch.optim.AdamW(
             player.parameters(), lr=config.augment_learning_rate, weight_decay=config.augment_weight_decay
@@ -32,18 +35,6 @@ def build_optimizer(name: str, player: nn.Module, config: TrainConfig) -> torch.
         raise InputError(
             f"optimizer {config.optimizer!r}: {error}; timm.optim.list_optimizers() lists them"
         ) from error
-
-
-def panel_optimizer(panel: AugmentationPanel, config: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW in three groups: phi; the logits of p, q and r; the multipliers (at rest)."""
-    logits = [panel.logits_r, *(x for model in panel.models for x in (model.logits_p, model.logit_q))]
-    groups = [
-        {"params": [x for model in panel.models for x in model.primitives.parameters()]},
-        {"params": logits, "lr": config.selection_learning_rate, "weight_decay": 0.0},
-        # The objective moves them itself (projected dual ascent): here so that their gradient is unscaled and cleared.
-        {"params": [panel.multipliers], "lr": 0.0, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=config.augment_learning_rate, weight_decay=config.augment_weight_decay)
 
 
 def network_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig, max_steps: int) -> Scheduler:

@@ -7,7 +7,7 @@ r = softmax(`logits_r`); lambda = `multipliers`, of the constrained objective.
 """
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -95,12 +95,12 @@ class AugmentationPanel(nn.Module):
 
     Args:
         num_models: L, the number of teachers.
-        config: shared by all models; each has parameters of its own.
+        config: shared by all models, each of which has parameters of its own; None: as its defaults are.
     """
 
-    def __init__(self, num_models: int, config: AugmentationConfig) -> None:
+    def __init__(self, num_models: int, config: AugmentationConfig | None = None) -> None:
         super().__init__()
-        self.config = config
+        self.config = config = config or AugmentationConfig()
         self.models = nn.ModuleList(AugmentationModel(config) for _ in range(num_models))
         self.logits_r = nn.Parameter(torch.zeros(num_models))
         self.multipliers = nn.Parameter(torch.ones(num_models, len(config.primitives)))
@@ -112,6 +112,27 @@ class AugmentationPanel(nn.Module):
     def num_primitives(self) -> int:
         """K, the number of primitives."""
         return len(self.config.primitives)
+
+    def parameter_groups(
+        self, lr: float = 1e-3, weight_decay: float = 1e-2, selection_lr: float = 0.03
+    ) -> list[dict[str, Any]]:
+        """What an optimizer (AdamW) is given: phi; the logits of p, q and r; the multipliers.
+
+        The objective moves the multipliers itself (projected dual ascent); they are here at a rate of 0, so that
+        their gradient is unscaled and cleared.
+
+        Args:
+            lr: of phi.
+            weight_decay: of phi.
+            selection_lr: of the logits.
+        """
+        phi = [parameter for model in self.models for parameter in model.primitives.parameters()]
+        logits = [self.logits_r, *(x for model in self.models for x in (model.logits_p, model.logit_q))]
+        return [
+            {"params": phi, "lr": lr, "weight_decay": weight_decay},
+            {"params": logits, "lr": selection_lr, "weight_decay": 0.0},
+            {"params": [self.multipliers], "lr": 0.0, "weight_decay": 0.0},
+        ]
 
     def selection(self) -> Selection:
         """p, q, r and the multipliers as they stand, in the graph."""

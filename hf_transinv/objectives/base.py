@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from hf_transinv.augment.policies.base import Policy
+from hf_transinv.errors import InputError
 from hf_transinv.models.classifier import Classifier
 from hf_transinv.models.teacher import Teacher
+from hf_transinv.turns import only_training
 
 AUGMENTATION = "augmentation"
 """The player that is no network of the student's kind: it has an optimizer of its own and no schedule."""
@@ -41,7 +43,13 @@ class Batch:
 
 
 class Objective(ABC):
-    """One training method.
+    """One training method; in a loop of your own it is called with images and labels, one turn after another:
+
+        for images, labels in loader:
+            player = method.player
+            method(images, labels)["total"].backward()
+            optimizers[player].step()
+            method.step()
 
     Attributes:
         name: as it stands in tables and on the command line.
@@ -52,6 +60,7 @@ class Objective(ABC):
         policies: fixed augmentations of the student's images, one after another.
         teachers: frozen networks that judge or are learned from.
         variants: of each image in a batch, each with a crop and flip of its own.
+        turn: turns that are over, counted by `step`; the Trainer counts its own.
         variants_a_network: those that one network sees: the batch has so many times fewer images, so that a network
             is shown `batch_size` of them whatever the method.
     """
@@ -64,6 +73,91 @@ class Objective(ABC):
     teachers: Iterable[Teacher] = ()
     variants: int = 1
     variants_a_network: int = 1
+    turn: int = 0
+    _players: tuple[str, ...] = ()
+    _place: int = 0
+    _generator: torch.Generator | None = None
+
+    # A loop of your own
+
+    @property
+    def player(self) -> str:
+        """Whose loss the next call returns; its optimizer makes a step then."""
+        if not self._players:  # asked for once a turn: what happens in it may change the answer
+            self._players = self.next_turn(self.turn)
+        return self._players[self._place]
+
+    @property
+    def generator(self) -> torch.Generator:
+        """What `__call__` draws from, on the CPU; seeded with 0 unless `generator.manual_seed` says otherwise."""
+        if self._generator is None:
+            self._generator = torch.Generator().manual_seed(0)
+        return self._generator
+
+    def __call__(self, images: Tensor, labels: Tensor, *others: Tensor) -> dict[str, Tensor]:
+        """The losses of the player whose turn it is; call backward on "total", step its optimizer, then `step`.
+
+        All other players hold still: no gradient reaches their parameters, and their BatchNorm statistics stay.
+
+        Args:
+            images: [B, 3, H, W], float in [0, 1], on the players' device.
+            labels: class indices, int64 [B].
+            others: further variants of the same images, for a method that compares `variants` of them.
+
+        Returns:
+            Scalars by name, "total" among them.
+
+        Raises:
+            InputError: another number of variants than the method compares, or images that are not float.
+        """
+        if len(others) + 1 != self.variants:
+            raise InputError(
+                f"{self.name} compares {self.variants} variants of each image, given {len(others) + 1}: call it with "
+                "images, labels and the further variants, each augmented anew"
+            )
+        player = self.player
+        # As the crops of the Trainer leave them: kernels sum in another order in another layout.
+        images, *others = (x.contiguous(memory_format=torch.channels_last) for x in (images, *others))
+        batch = Batch(images, labels, len(images), others=tuple(others))
+        draws = self.draw(player, tuple(images.shape), self.generator)
+        with only_training(player, self.players):
+            return self.loss(player, self.players, batch, draws)
+
+    def step(self) -> None:
+        """What follows the step of the player's optimizer: averages and multipliers move, gradients are cleared, and
+        the turn goes to the next player."""
+        player = self.player
+        self.after_step(player, self.players)
+        self.players[player].zero_grad(set_to_none=True)
+        self._place += 1
+        if self._place == len(self._players):
+            self.turn, self._place, self._players = self.turn + 1, 0, ()
+
+    def to(self, device: torch.device | str) -> "Objective":
+        """Move everything that is called in a turn: players, averages and teachers."""
+        for module in (*self.players.values(), *self.extra_state().values(), *self.teachers):
+            module.to(device)
+        return self
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a loop goes on from, besides its optimizers and its place in the data."""
+        modules = {**self.players, **self.extra_state()}
+        return {
+            "turn": self.turn,
+            "players": self._players,
+            "place": self._place,
+            "generator": self.generator.get_state(),
+            "modules": {name: module.state_dict() for name, module in modules.items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where a `state_dict` was taken; exact to the bit."""
+        for name, module in {**self.players, **self.extra_state()}.items():
+            module.load_state_dict(state["modules"][name])
+        self.generator.set_state(state["generator"])
+        self.turn, self._players, self._place = state["turn"], state["players"], state["place"]
+
+    # What a method is
 
     @property
     def students(self) -> Mapping[str, Classifier]:

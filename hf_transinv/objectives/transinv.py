@@ -108,15 +108,20 @@ class TransInv(AdversarialAugmentation):
             networks will do.
         augmentation: the panel of L augmentation models; it has as many as there are teachers.
         teachers: T^1 .. T^L, frozen; an EMATeacher among them follows the student.
-        config: the form of the objective.
+        config: the form of the objective; None: as its defaults are.
     """
 
     name = "transinv"
     citation = CITATION
 
     def __init__(
-        self, task: Objective, augmentation: AugmentationPanel, teachers: nn.ModuleList, config: TransInvConfig
+        self,
+        task: Objective,
+        augmentation: AugmentationPanel,
+        teachers: nn.ModuleList,
+        config: TransInvConfig | None = None,
     ) -> None:
+        config = config or TransInvConfig()
         if len(teachers) != len(augmentation.models):
             raise InputError(
                 f"{len(teachers)} teachers need as many augmentation models, not {len(augmentation.models)}"
@@ -253,6 +258,10 @@ class TransInv(AdversarialAugmentation):
     def extra_state(self) -> dict[str, nn.Module]:
         averages = {f"ema{index or ''}": teacher for index, teacher in enumerate(self._averages())}
         return super().extra_state() | averages
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        self._drawn_from = None
 
     def observe(self) -> dict[str, Any]:
         selection = self.selection()
