@@ -9,6 +9,7 @@ import platform
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -21,6 +22,7 @@ from hf_transinv.augment.corruptions import CORRUPTIONS
 from hf_transinv.config import OutputConfig
 from hf_transinv.divergence import TrainingDiverged
 from hf_transinv.errors import InputError
+from hf_transinv.run_state import checkpoints
 from hf_transinv.signals import ProcessLost, noticing_lost_processes
 
 # What may differ when a run is resumed: where it reports to, not what it computes.
@@ -43,6 +45,8 @@ _REFUSED = {
 }
 # mallopt's names for its parameters, and the largest value it takes.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MOST = -1, -3, 2**31 - 1
+_DEBUG = "HF_TRANSINV_DEBUG"
+_now: dict[str, Any] = {"what": "starting", "folder": None}
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -52,11 +56,17 @@ class Stopped(Exception):
 
 @contextlib.contextmanager
 def clear_errors() -> Iterator[None]:
-    """End the process with one line instead of a traceback when the input is at fault, or another process is gone."""
+    """End the process with one line instead of a traceback when the input is at fault, or another process is gone.
+
+    With the variable HF_TRANSINV_DEBUG set, the traceback comes as well. What nobody expected keeps its traceback;
+    before it stands what the run was doing, where it can go on from, and what a report of it needs.
+    """
     try:
         with noticing_lost_processes():
             yield
     except (InputError, TrainingDiverged) as error:
+        if os.environ.get(_DEBUG):
+            traceback.print_exc()
         _end(f"error: {' '.join(str(error).split())}", 2 if isinstance(error, InputError) else 3)
     except OSError as error:
         if error.errno not in _DISK_FULL:
@@ -66,6 +76,28 @@ def clear_errors() -> Iterator[None]:
         _end(f"error: {' '.join(str(error).split())}", 4)
     except Stopped as stop:
         _end(str(stop), 130)
+    except Exception:
+        sys.stdout.flush()
+        sys.stderr.write(f"\n{_unexpected()}\n")
+        raise
+
+
+def doing(what: str, folder: Path | None = None) -> None:
+    """Note what the run is about to do, and the folder whose checkpoints it can go on from; for an error to say."""
+    _now.update(what=what, folder=folder or _now["folder"])
+
+
+def _unexpected() -> str:
+    """What is said before the traceback of an error that nobody expected."""
+    folder = _now["folder"]
+    saved = checkpoints(folder / "checkpoints") if folder is not None else []
+    go_on = (
+        f" Its last checkpoint is {saved[-1]}: --output_dir {folder} --resume_from latest goes on." if saved else ""
+    )
+    return (
+        f"an error that was not expected, while {_now['what']}.{go_on} Please report it, with the lines below and the "
+        "versions in run.json."
+    )
 
 
 def _end(message: str, code: int) -> NoReturn:

@@ -28,6 +28,7 @@ from hf_transinv.errors import InputError
 from hf_transinv.evaluation import corruption_markdown
 from hf_transinv.figures import plot_augmentations, plot_examples, plot_history
 from hf_transinv.hub import push_run
+from hf_transinv.launch import doing
 from hf_transinv.models.classifier import Classifier
 from hf_transinv.models.teacher import EMATeacher, Teacher
 from hf_transinv.objectives.adversarial import AdversarialAugmentation
@@ -54,6 +55,7 @@ def publish(session: Session, objective: Objective) -> str:
         What a person at the terminal wants to know at the end; empty on other processes.
     """
     text = ""
+    doing("publishing the student")
     if session.record:
         config, student = session.record.content["config"], next(iter(objective.students.values()))
         panel = objective.players.get(AUGMENTATION)

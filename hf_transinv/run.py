@@ -24,6 +24,7 @@ from hf_transinv.launch import (
     agree,
     check_same_run,
     chosen_corruptions,
+    doing,
     output_folder,
     start_accelerator,
 )
@@ -95,6 +96,7 @@ class Session:
                 "processes": self.accelerator.num_processes,
                 "mixed_precision": self.accelerator.mixed_precision,
             }
+        doing("reading the data")
         self.data = open_data(data, self.accelerator)
         self.train = self._fitting(train)
 
@@ -178,6 +180,7 @@ class Session:
         main = self.main_row in (None, name)
         folder = self.folder if main else self.folder / "baselines" / re.sub(r"\W+", "_", name)
         train = self.train if seed is None else replace(self.train, seed=seed)
+        doing(f"starting {name!r}", folder)
         trainer, feeds = self._trainer(name, objective, crop, flip, folder, train)
         self._resume(trainer, folder, main)
         if self.main_row is None:
@@ -187,6 +190,7 @@ class Session:
         if name in self.rows and trainer.step >= trainer.max_steps:
             trainer.finish()
             return self.rows[name]
+        doing(f"training {name!r}")
         try:
             trainer.train()
         finally:
@@ -211,6 +215,7 @@ class Session:
             "learned": objective.observe(),
             "warnings": trainer.warnings,
         }
+        doing(f"evaluating {name!r}")
         for index, (player, student) in enumerate(objective.students.items()):
             results = evaluate(
                 student,

@@ -22,6 +22,7 @@ from PIL import Image
 
 from hf_transinv.errors import InputError
 from hf_transinv.launch import check_same_run
+from hf_transinv.trainer import Trainer
 from tests.launching import MULTI_TEACHER, TRAIN_TEACHER, tiny_teachers
 from tests.test_run_state import files_no_larger_than
 
@@ -193,6 +194,29 @@ def test_a_truncated_image_is_named_or_skipped_and_counted(refused, run, caplog,
     if not reading:  # a stream counts what it meets
         assert row["images_skipped"] == 1
         assert sum("1 images could not be decoded" in message for message in caplog.messages) == 2
+
+
+def test_the_traceback_of_bad_input_when_it_is_asked_for(run, monkeypatch):
+    assert "Traceback" not in run(*LEAST, "--dataset", "./nowhere")[1]
+    monkeypatch.setenv("HF_TRANSINV_DEBUG", "1")
+    code, said = run(*LEAST, "--dataset", "./nowhere")
+    assert code == 2 and "Traceback" in said and "in open_local" in said
+    assert said.splitlines()[-1].startswith("error: There is no folder or file './nowhere'")
+
+
+def test_an_error_that_nobody_expected_keeps_its_traceback_and_says_where_to_go_on(run, monkeypatch, capsys):
+    def fail(self):
+        if self.turn == 6:
+            raise AttributeError("a fault of ours")
+        return take_turn(self)
+
+    take_turn = Trainer.take_turn
+    monkeypatch.setattr(Trainer, "take_turn", fail)
+    with pytest.raises(AttributeError, match="a fault of ours"):
+        run(*LEAST, "--save_steps", "2")
+    said = capsys.readouterr().err
+    assert "an error that was not expected, while training 'TransInv'. Its last checkpoint is out/checkpoints/" in said
+    assert "--output_dir out --resume_from latest" in said and "Please report it" in said
 
 
 def test_an_output_folder_that_is_not_this_runs(run):
