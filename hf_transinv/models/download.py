@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from huggingface_hub import HfApi, constants, snapshot_download
@@ -31,14 +32,44 @@ def download(repo_id: str, revision: str | None, with_weights: bool) -> Path:
     Raises:
         InputError: it cannot be had (the message says why), or its weights were damaged on their way.
     """
-    patterns = _CONFIG_FILES + (_WEIGHT_FILES if with_weights else [])
+    return fetch(repo_id, _CONFIG_FILES + (_WEIGHT_FILES if with_weights else []), revision)
+
+
+def fetch(
+    repo_id: str,
+    patterns: Sequence[str],
+    revision: str | None,
+    *,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    force_download: bool = False,
+    local_files_only: bool = False,
+) -> Path:
+    """Bring the files of a repository that match a pattern; returns its snapshot in the cache.
+
+    Args:
+        repo_id: USER/NAME.
+        patterns: of paths in the repository.
+        revision: branch, tag or commit; None for main.
+        token: instead of the environment's or that of `hf auth login`; False for none.
+        cache_dir: instead of the Hub client's.
+        force_download: also what is cached.
+        local_files_only: look in the cache alone.
+
+    Raises:
+        InputError: as `download`.
+    """
+    options = {"token": token, "cache_dir": cache_dir, "force_download": force_download}
+    options |= {"local_files_only": local_files_only}
     try:
-        folder = Path(snapshot_download(repo_id, revision=revision, allow_patterns=patterns))
+        folder = Path(snapshot_download(repo_id, revision=revision, allow_patterns=list(patterns), **options))
     except READ_FAILURES as error:
         reason = _why(error, repo_id, revision)
         raise InputError(f"Hub model {repo_id!r} {reason} The Hub client says: {client_says(error)}") from error
-    for weights in folder.glob("*.safetensors"):
-        _refuse_damaged(repo_id, weights)
+    for pattern in patterns:
+        for weights in folder.glob(pattern):
+            if weights.suffix == ".safetensors":
+                _refuse_damaged(repo_id, weights)
     return folder
 
 
