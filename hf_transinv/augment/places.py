@@ -1,0 +1,133 @@
+"""Where a learned augmentation lies: in a folder or in a repository of the Hub; and how it gets to the Hub.
+
+A run leaves it in OUT/augmentation, and a student's repository has it in augmentation/. It is pushed to that place
+too, so that a student's own config.json, at the root, stays what it is.
+"""
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import CommitOperationAdd, HfApi
+
+from hf_transinv.errors import InputError
+from hf_transinv.hub_errors import READ_FAILURES, client_says
+from hf_transinv.models.download import fetch
+from hf_transinv.record import read_json
+
+FOLDER, CONFIG, WEIGHTS = "augmentation", "config.json", "augmentation.safetensors"
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_CARD = """---
+library_name: hf_transinv
+tags: [hf_transinv, transinv, data-augmentation]
+---
+
+# {title}
+
+A learned augmentation: what a student learned to stand while its teachers' answers stayed as they were (TransInv,
+ICONIP 2024). It deforms images, in anybody's training loop:
+
+```python
+from hf_transinv.augment.learned_augmentation import LearnedAugmentation
+
+augment = LearnedAugmentation.from_pretrained({name}{revision})
+images = augment(images)  # a batch [B, 3, H, W], float in [0, 1] or uint8; one image; a PIL image
+```
+"""
+
+
+def find_augmentation(name: str | Path, revision: str | None, **options: Any) -> Path:
+    """The folder with a learned augmentation's two files; from the Hub it is brought here, and nothing else is.
+
+    Args:
+        name: that folder itself, a run's output folder, a student's folder, or USER/NAME on the Hub.
+        revision: branch, tag or commit, for the Hub only.
+        options: of `fetch`.
+
+    Raises:
+        InputError: there is none, or the Hub cannot be reached.
+    """
+    # os.path: a name too long for a path is no folder, where pathlib raises.
+    local = Path(os.path.abspath(os.path.expanduser(name)))
+    if os.path.isdir(local):
+        if revision is not None:
+            raise InputError(
+                f"revision={revision!r} was given for {str(name)!r}, a folder of this machine; leave it out."
+            )
+        return _below(str(name), (local, local / FOLDER, local.parent / FOLDER))
+    if isinstance(name, Path) or not _HUB_ID.fullmatch(name) or name.startswith("."):
+        raise InputError(f"No folder {str(name)!r}, and it is not a Hub id (user/repo) either. Check the path.")
+    for place in (f"{FOLDER}/", ""):
+        folder = fetch(name, [f"{place}{CONFIG}", f"{place}{WEIGHTS}"], revision, **options)
+        if (folder / place / WEIGHTS).is_file():
+            break
+    return _below(f"Hub model {name!r}", (folder / FOLDER, folder))
+
+
+def _below(name: str, places: tuple[Path, ...]) -> Path:
+    """The first of the folders that has weights; it has to have p, q and r as well."""
+    for place in places:
+        if (place / WEIGHTS).is_file():
+            if not (place / CONFIG).is_file():
+                raise InputError(
+                    f"{name} has {WEIGHTS} without {CONFIG}: it was not learned by TransInv, and has no p, q and r to "
+                    "draw from. Give a run of TransInv (its recipes are single_teacher.py and multi_teacher.py)."
+                )
+            return place
+    raise InputError(
+        f"{name} holds no learned augmentation; expected {FOLDER}/{CONFIG} and {FOLDER}/{WEIGHTS}, as a run of "
+        "TransInv leaves them. Give its output folder, its augmentation/ or the repository it was pushed to."
+    )
+
+
+def refuse_foreign(folder: Path) -> None:
+    """Raises InputError when a folder's config.json is not of a learned augmentation: a student's, say."""
+    if not (folder / CONFIG).is_file():
+        return
+    try:
+        ours = "augmentation" in read_json(folder / CONFIG)
+    except (OSError, ValueError):
+        ours = False
+    if not ours:
+        raise InputError(
+            f"{str(folder)!r} has a {CONFIG} of something else, and nothing was written. Give another folder, such as "
+            f"{str(folder / FOLDER)!r}."
+        )
+
+
+def push_augmentation(
+    files: Mapping[str, bytes],
+    repo_id: str,
+    *,
+    commit_message: str,
+    private: bool | None,
+    token: str | bool | None,
+    branch: str | None,
+    create_pr: bool | None,
+) -> str:
+    """One commit of the files below augmentation/, with a short card where the repository has none.
+
+    Raises:
+        InputError: the Hub refused or could not be reached.
+    """
+    api = HfApi(token=token)
+    operations = [CommitOperationAdd(f"{FOLDER}/{name}", content) for name, content in files.items()]
+    try:
+        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        if private and not api.model_info(repo_id).private:
+            raise InputError("it exists and is public, and a private one was asked for")
+        if branch is not None and not create_pr:
+            api.create_branch(repo_id, branch=branch, exist_ok=True)
+        if not api.file_exists(repo_id, "README.md", revision=branch):
+            at_branch = f", revision={json.dumps(branch)}" if branch else ""
+            card = _CARD.format(title=repo_id.rpartition("/")[2], name=json.dumps(repo_id), revision=at_branch)
+            operations.append(CommitOperationAdd("README.md", card.encode()))
+        return api.create_commit(
+            repo_id, operations, commit_message=commit_message, revision=branch, create_pr=create_pr
+        )
+    except READ_FAILURES as error:
+        raise InputError(f"{repo_id} could not be pushed ({client_says(error)})") from error
