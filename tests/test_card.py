@@ -18,7 +18,7 @@ from PIL import Image
 
 from hf_transinv.augment.learned import AugmentationConfig, AugmentationPanel
 from hf_transinv.card import render_card
-from hf_transinv.checkpoint import export_classifier
+from hf_transinv.checkpoint import export_classifier, save_augmentation
 from hf_transinv.errors import InputError
 from hf_transinv.models.classifier import Classifier, open_classifier
 from hf_transinv.publish import describe_magnitudes, describe_student, hub_id
@@ -380,6 +380,8 @@ def exported(folder: Path, name: str) -> tuple[dict, Classifier]:
         student = open_classifier(name, num_classes=5, label_names=NAMES, pretrained=False)
     run = record() | {"student": describe_student(student)}
     export_classifier(student, folder / "student", card=render_card(run, to_run=".."))
+    panel = AugmentationPanel(2, AugmentationConfig(primitives=("gaussian_noise", "gaussian_blur")))
+    save_augmentation(panel, ["lab/noisy", "blur"], folder / "augmentation")
     Image.new("RGB", (40, 30), "red").save(folder / "image.png")
     return run, student
 
@@ -420,8 +422,11 @@ def run_codes(folder: Path, codes: list[str], knows_us: bool) -> list[str]:
 def test_the_code_in_the_card_runs_as_printed(tmp_path, name, blocks):
     run, _ = exported(tmp_path, name)
     card = (tmp_path / "student" / "README.md").read_text()
-    codes = re.findall(r"^```python\n(.*?)^```$", card, flags=re.S | re.M)
+    *codes, of_augmentation = re.findall(r"^```python\n(.*?)^```$", card, flags=re.S | re.M)
     assert len(codes) == blocks
+    run_codes(tmp_path, [of_augmentation], knows_us=True)
+    given, deformed = (Image.open(tmp_path / name) for name in ("image.png", "augmented.png"))
+    assert deformed.size == given.size and deformed.mode == "RGB"
     own = run["student"]["is_own_architecture"]
     assert all(("import hf_transinv" in code) is own for code in codes)
     answers = run_codes(tmp_path, codes, knows_us=own)
@@ -439,6 +444,17 @@ def test_a_repository_is_named_in_the_code():
     assert 'timm.create_model("hf-hub:me/student@v2", pretrained=True)' in card
     assert 'pipeline("image-classification", model="me/student", revision="v2")' in card
     assert "below the folder it runs in" not in card
+    assert 'LearnedAugmentation.from_pretrained("me/student", revision="v2", seed=0)' in card
+
+
+def test_what_was_learned_is_offered_where_p_was_learned():
+    run = record()
+    assert "## Use what it learned to stand" in render_card(run)
+    assert "a draw of its own from r, q and p above" in render_card(run)
+    del run["rows"]["TransInv"]["learned"]["r"]
+    assert "a draw of its own from q and p above" in render_card(run)
+    run["rows"]["TransInv"]["learned"] = {}
+    assert "LearnedAugmentation" not in render_card(run)
 
 
 # The checkpoints of this project

@@ -82,7 +82,8 @@ shown = [entry["label"] for entry in classify(image)]
 with open(huggingface_hub.hf_hub_download(sys.argv[1], "README.md")) as card:
     code = re.findall(r"```python\\n(.*?)```", card.read(), re.DOTALL)
 for block in code:
-    exec(block, {})
+    if sys.modules["hf_transinv"] or "hf_transinv" not in block:
+        exec(block, {})
 seen = {"timm": by_timm, "transformers": by_transformers, "other": other}
 torch.save(seen | {"names": names, "shown": shown, "num_blocks": len(code)}, "seen.pt")
 """
@@ -159,6 +160,7 @@ def test_a_student_of_timm_needs_nothing_of_ours(tmp_path, architecture):
         flags += ["--eval_corruptions", "none", "--output_dir", "out", "--push_to_hub", "me/student"]
         succeed(ACCELERATE, MULTI_TEACHER, *flags, cwd=here, **hub.environment(here))
         assert b"import hf_transinv" not in hub.files("me/student")["README.md"]
+        assert b"from hf_transinv.augment.learned_augmentation import" in hub.files("me/student")["README.md"]
         seen = load_elsewhere(hub, "me/student", WITHOUT_OURS, tmp_path / "there", isolated=True)
         assert hub.strays == []
     # Not by way of our own resizing to 224 px, which does not round to 8 bits as Pillow's does.
