@@ -15,7 +15,7 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from huggingface_hub import CommitOperationAdd, HfApi, get_token
 from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
@@ -28,7 +28,7 @@ from hf_transinv.errors import InputError
 from hf_transinv.hub_errors import LOG_IN, client_says
 from hf_transinv.markdown import escape
 from hf_transinv.models.classifier import Classifier
-from hf_transinv.record import RunRecord, published
+from hf_transinv.record import RunRecord, published, read_json
 from hf_transinv.run_state import plain_state
 
 logger = logging.getLogger(__name__)
@@ -68,7 +68,8 @@ def push_run(folder: Path, repo_id: str, *, private: bool = False, revision: str
     """Publish an output folder in one commit; returns the address.
 
     What the Hub already has is not sent again, so a second push completes a first one that failed, and does nothing
-    when nothing changed. The card is rendered for the place where it will be read; run.json goes without local paths.
+    when nothing changed. The card is rendered for the place where it will be read; run.json and the names of the
+    augmentation's teachers go without local paths.
 
     Args:
         folder: the output folder of a finished run.
@@ -86,12 +87,23 @@ def push_run(folder: Path, repo_id: str, *, private: bool = False, revision: str
     for name in _BESIDE:
         files |= _below(folder / name, folder)
     files[Path("README.md")] = render_card(run, repo_id=repo_id, revision=revision).encode()
-    files[Path("run.json")] = (json.dumps(published(run), indent=2) + "\n").encode()
+    contents = {Path("run.json"): run}
+    if (learned := Path("augmentation", "config.json")) in files:
+        contents[learned] = _read(folder / learned)
+    files |= {path: (json.dumps(published(content), indent=2) + "\n").encode() for path, content in contents.items()}
     try:
         return _commit(files, repo_id, private, revision, "Student trained with hf_transinv")
     except InputError as error:
         command = shlex.join(["python", "recipes/push.py", str(folder), repo_id])
         raise InputError(f"{error}; {folder} is complete and unchanged. Complete the push later: {command}") from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A JSON file of the output folder; InputError when it is damaged."""
+    try:
+        return read_json(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({error}); nothing was pushed") from error
 
 
 def _below(folder: Path, start: Path) -> dict[Path, Path]:

@@ -132,6 +132,22 @@ def test_a_run_becomes_one_commit_in_the_layout_of_timm(hub_here, finished_run):
     assert content_of(finished_run) == before
 
 
+def test_teachers_of_the_augmentation_go_without_local_paths(hub_here, finished_run):
+    config = finished_run / "augmentation" / "config.json"
+    content = {
+        "teachers": ["lab/noisy@v1", "resnet32_cifar:/home/me/w", "/home/me/blur/student"],
+        "r": [0.5, 0.25, 0.25],
+    }
+    config.write_text(json.dumps(content))
+    push_run(finished_run, "lab/student")
+    pushed = json.loads(pushed_files(hub_here)["augmentation/config.json"])
+    assert pushed == content | {"teachers": ["lab/noisy@v1", "resnet32_cifar:w", "blur/student"]}
+    assert json.loads(config.read_text()) == content
+    config.write_text("{")
+    with pytest.raises(InputError, match=r"config\.json cannot be read.*nothing was pushed"):
+        push_run(finished_run, "lab/student")
+
+
 def test_a_second_push_sends_what_changed_and_nothing_else(hub_here, finished_run):
     push_run(finished_run, "lab/student")
     del hub_here.requests[:]
