@@ -80,6 +80,8 @@ class LearnedAugmentation(nn.Module):
         self.generator = torch.Generator()
         self.seed(int(torch.randint(2**62, ())) if seed is None else seed)
         self.eval()
+        if not all(values.isfinite().all() for values in self.selection()[:3]):
+            raise InputError("p, q or r of the augmentation is not a number; take one of a run that did not diverge")
 
     def seed(self, seed: int) -> Self:
         """Start the draws anew: the same seed gives the same draws."""
@@ -289,9 +291,9 @@ class LearnedAugmentation(nn.Module):
 
     def __repr__(self) -> str:
         p, q, r, _ = self.selection()
-        lines = []
-        for k, name in enumerate(self.teachers):
-            most = int(p[k].argmax())
-            primitive = self.panel.config.primitives[most]
-            lines.append(f"\n  {name}: r {r[k]:.2f}, q {q[k]:.2f}, most often {primitive} (p {p[k, most]:.2f})")
-        return f"{type(self).__name__}({''.join(lines)}\n)"
+        most = [self.panel.config.primitives[index] for index in p.argmax(1)]
+        lines = [
+            f"  {name}: r {r[k]:.2f}, q {q[k]:.2f}, most often {most[k]} (p {p[k].max():.2f})"
+            for k, name in enumerate(self.teachers)
+        ]
+        return "\n".join([f"{type(self).__name__}(", *lines, ")"])

@@ -191,3 +191,10 @@ def test_half_an_augmentation_is_refused():
         build().half()(floats())
     with pytest.raises(InputError, match="2 augmentation models"):
         LearnedAugmentation(panel(), ["a"])
+
+
+def test_one_of_a_run_that_diverged_is_refused():
+    made = panel()
+    torch.nn.init.constant_(made.models[1].logit_q, torch.nan)
+    with pytest.raises(InputError, match="did not diverge"):
+        LearnedAugmentation(made, TEACHERS)
