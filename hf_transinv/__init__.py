@@ -21,6 +21,7 @@ except PackageNotFoundError:  # a checkout that is not installed
 if TYPE_CHECKING:
     from hf_transinv.augment.corruptions import CORRUPTIONS, corrupt
     from hf_transinv.augment.learned import AugmentationConfig, AugmentationPanel
+    from hf_transinv.augment.learned_augmentation import LearnedAugmentation
     from hf_transinv.augment.primitives import PrimitiveConfig
     from hf_transinv.checkpoint import export_classifier, load_augmentation
     from hf_transinv.config import TrainConfig
@@ -57,6 +58,7 @@ _PLACES = {
     "EMATeacher": ("models.teacher", "EMATeacher"),
     "Hard": ("objectives.hard", "Hard"),
     "HardConfig": ("objectives.hard", "HardConfig"),
+    "LearnedAugmentation": ("augment.learned_augmentation", "LearnedAugmentation"),
     "MultiAIT": ("objectives.multi_invariant", "MultiInvariantTraining"),
     "MultiAITConfig": ("objectives.multi_invariant", "MultiInvariantConfig"),
     "MutualLearning": ("objectives.mutual", "MutualLearning"),
@@ -95,6 +97,7 @@ __all__ = [
     "Hard",
     "HardConfig",
     "InputError",
+    "LearnedAugmentation",
     "MultiAIT",
     "MultiAITConfig",
     "MutualLearning",
