@@ -16,6 +16,7 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from hf_transinv.errors import InputError
+from hf_transinv.shipped import config_file
 
 _LARGEST_INTEGER = 2**31 - 1  # seeds and counts of all libraries below take that
 _LONGEST_TEXT = 4000  # a path of Linux has 4,096 bytes
@@ -84,7 +85,11 @@ def read_fields(
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = _Parser(description=description, exit_on_error=False, allow_abbrev=False)
-    parser.add_argument("--config", action="config", help="YAML with any of the fields below")
+    parser.add_argument(
+        "--config",
+        action="config",
+        help="YAML with any of the fields below, or the name of one that comes with the library",
+    )
     for group in groups:
         _add_fields(parser, group)
     parser.set_defaults(dict(defaults or {}))
@@ -112,9 +117,9 @@ def split_configs(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     configs, flags, tokens = [], [], iter(argv)
     for token in tokens:
         if token == "--config":
-            configs.append(next(tokens, ""))
+            configs.append(config_file(next(tokens, "")))
         elif token.startswith("--config="):
-            configs.append(token.removeprefix("--config="))
+            configs.append(config_file(token.removeprefix("--config=")))
         else:
             flags.append(token)
     return configs, flags

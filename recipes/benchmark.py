@@ -9,29 +9,9 @@ python recipes/benchmark.py --sections corruptions
     images a second of each corruption, one thread and two
 """
 
-from pathlib import Path
-
-from hf_transinv.benchmark.config import BenchmarkConfig
-from hf_transinv.benchmark.report import heading, sections, setting
-from hf_transinv.command_line import parse
-from hf_transinv.config import OutputConfig, as_dict
-from hf_transinv.launch import clear_errors, start_accelerator
-from hf_transinv.record import environment, write_json
-
-
-def main() -> None:
-    (config,) = parse([BenchmarkConfig], description=__doc__)
-    accelerator = start_accelerator(OutputConfig())
-    record = {"config": as_dict(config), **environment()}
-    record["hardware"] |= setting(accelerator)
-    print(f"\n{heading(config, record)}\n", flush=True)
-    for text, numbers in sections(config, accelerator):
-        print(text, flush=True)
-        record |= numbers
-        if config.output:
-            write_json(Path(config.output), record)
-
+from hf_transinv.commands.benchmark import main
+from hf_transinv.launch import clear_errors
 
 if __name__ == "__main__":
     with clear_errors():
-        main()
+        main(__doc__)

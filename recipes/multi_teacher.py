@@ -7,11 +7,9 @@ accelerate launch --mixed_precision bf16 recipes/multi_teacher.py --config recip
     real data and real teachers; every field can be given on the command line, too (--help)
 """
 
-from pathlib import Path
-
+from hf_transinv.commands.multi_teacher import main
 from hf_transinv.launch import clear_errors
-from hf_transinv.methods import train
 
 if __name__ == "__main__":
     with clear_errors():
-        train("multi_teacher", __doc__, Path(__file__).parent / "configs" / "digits.yaml", augment=["transinv"])
+        main(__doc__)

@@ -6,41 +6,9 @@ python recipes/push.py OUT USER/NAME --private --hub_revision BRANCH
     to a repository for yourself alone, to a branch
 """
 
-import sys
-from dataclasses import dataclass
-from itertools import takewhile
-from pathlib import Path
-
-from hf_transinv.command_line import parse
-from hf_transinv.errors import InputError
-from hf_transinv.hub import check_finished, check_token, push_run
+from hf_transinv.commands.push import main
 from hf_transinv.launch import clear_errors
-
-
-@dataclass
-class PushConfig:
-    """Where to.
-
-    Attributes:
-        private: create the repository for its owner alone; default: as the run was configured.
-        hub_revision: branch, created when it does not exist; default: as the run was configured, else main.
-    """
-
-    private: bool = False
-    hub_revision: str | None = None
-
-
-def main() -> None:
-    places = list(takewhile(lambda token: not token.startswith("-"), sys.argv[1:]))
-    (target,) = parse([PushConfig], sys.argv[1 + len(places) :], description=__doc__)
-    if len(places) != 2:
-        raise InputError(f"expected OUT USER/NAME before any flag, given {' '.join(places) or 'neither'}; see --help")
-    folder, repo_id = Path(places[0]), places[1]
-    check_finished(folder)
-    check_token()
-    print(f"Published: {push_run(folder, repo_id, private=target.private, revision=target.hub_revision)}")
-
 
 if __name__ == "__main__":
     with clear_errors():
-        main()
+        main(__doc__)

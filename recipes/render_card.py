@@ -6,32 +6,9 @@ python recipes/render_card.py model_cards/digits_elastic
     a folder in Hub layout, with run.json beside the weights: README.md there
 """
 
-import argparse
-from pathlib import Path
-
-from hf_transinv.card import render_card
-from hf_transinv.errors import InputError
+from hf_transinv.commands.card import main
 from hf_transinv.launch import clear_errors
-from hf_transinv.record import RunRecord
-from hf_transinv.whole import write_whole
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="with run.json")
-    parser.add_argument("--repo_id", help="USER/NAME, when the card is for that repository on the Hub")
-    folder, repo_id = (arguments := parser.parse_args()).folder, arguments.repo_id
-    run = RunRecord.read(folder)
-    if (folder / "student").is_dir():
-        path, card = folder / "student" / "README.md", render_card(run, repo_id=repo_id, to_run="..")
-    elif (folder / "config.json").is_file():
-        path, card = folder / "README.md", render_card(run, repo_id=repo_id, folder=folder.resolve().name)
-    else:
-        raise InputError(f"{folder} has neither a student/ nor a config.json of one: the run is not finished")
-    write_whole(path, card)
-    print(path)
-
 
 if __name__ == "__main__":
     with clear_errors():
-        main()
+        main(__doc__)

@@ -5,12 +5,9 @@ accelerate launch recipes/single_teacher.py --dataset uoft-cs/cifar100 --label_c
     the student starts from the teacher's weights with a new head
 """
 
-from pathlib import Path
-
+from hf_transinv.commands.single_teacher import main
 from hf_transinv.launch import clear_errors
-from hf_transinv.methods import train
 
 if __name__ == "__main__":
     with clear_errors():
-        default = Path(__file__).parent / "configs" / "digits_single_teacher.yaml"
-        train("single_teacher", __doc__, default, augment=["transinv"], student_init="teacher:1")
+        main(__doc__)

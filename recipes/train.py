@@ -7,9 +7,9 @@ accelerate launch recipes/train.py ... --method distillation --teachers USER/NAM
 accelerate launch recipes/train.py ... --method supervised --augment teachaugment
 """
 
+from hf_transinv.commands.train import main
 from hf_transinv.launch import clear_errors
-from hf_transinv.methods import train
 
 if __name__ == "__main__":
     with clear_errors():
-        train("train", __doc__)
+        main(__doc__)

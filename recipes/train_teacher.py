@@ -4,26 +4,9 @@ accelerate launch recipes/train_teacher.py --dataset digits/source --student wrn
     --corruption gaussian_noise --num_train_epochs 30 --output_dir outputs/noise_teacher
 """
 
-from hf_transinv.augment.policies import CorruptionConfig
-from hf_transinv.command_line import parse
-from hf_transinv.config import DataConfig, OutputConfig, StudentConfig, TrainConfig, as_dict
+from hf_transinv.commands.train_teacher import main
 from hf_transinv.launch import clear_errors
-from hf_transinv.objectives.supervised import Supervised
-from hf_transinv.publish import publish
-from hf_transinv.run import Session, new_student
-
-
-def main() -> None:
-    groups = parse([DataConfig, StudentConfig, TrainConfig, OutputConfig, CorruptionConfig], description=__doc__)
-    data, names, train, output, robust = groups
-    policies = (robust.policy(),) if robust.corruption else ()
-    session = Session("train_teacher", data, train, output, as_dict(*groups))
-    student = new_student(names, session.data.label_names, train.seed)
-    objective = Supervised(student, train.label_smoothing, policies)
-    session.fit("teacher", objective, data.crop, data.flip)
-    print(publish(session, objective))
-
 
 if __name__ == "__main__":
     with clear_errors():
-        main()
+        main(__doc__)

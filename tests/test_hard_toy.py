@@ -1,12 +1,12 @@
 """recipes/hard_toy.py: its premise, exactly; and the whole of it in a few steps, as a user starts it."""
 
-import importlib.util
 import json
 import sys
 
 import pytest
 import torch
 
+from hf_transinv.commands import hard_toy as toy
 from hf_transinv.data.crops import to_float
 from hf_transinv.errors import InputError
 from tests.launching import PYTHON, REPOSITORY, succeed
@@ -15,17 +15,7 @@ TOY = REPOSITORY / "recipes" / "hard_toy.py"
 ROWS = ["teacher", "plain distillation", "augmenter, untrained", "random warps, whole range", "HARD"]
 
 
-@pytest.fixture(scope="module")
-def toy():
-    specification = importlib.util.spec_from_file_location("hard_toy", TOY)
-    module = importlib.util.module_from_spec(specification)
-    sys.modules["hard_toy"] = module  # dataclasses look their module up
-    specification.loader.exec_module(module)
-    yield module
-    del sys.modules["hard_toy"]
-
-
-def test_the_largest_shift_leaves_the_digits_whole(toy):
+def test_the_largest_shift_leaves_the_digits_whole():
     images = toy.digits("test").images
     assert images.shape[1:] == (3, toy.SIDE, toy.SIDE)
     for y, x in toy.DIRECTIONS:
@@ -36,7 +26,7 @@ def test_the_largest_shift_leaves_the_digits_whole(toy):
         assert moved[:, :, rows[inside]].sum() == images[:, :, inside].sum() == images.sum() or y == 0
 
 
-def test_the_teacher_is_shift_invariant_untrained_and_the_student_is_not(toy):
+def test_the_teacher_is_shift_invariant_untrained_and_the_student_is_not():
     images = to_float(toy.digits("test").images[:20])
     teacher, student = (toy.classifier(build, 5, 0).eval() for build in (toy.invariant_network, toy.perceptron))
     for y, x in toy.DIRECTIONS:
@@ -45,7 +35,7 @@ def test_the_teacher_is_shift_invariant_untrained_and_the_student_is_not(toy):
         assert (student(moved) - student(images)).abs().max() > 1e-2
 
 
-def test_the_accuracy_of_a_model_that_looks_at_nothing(toy):
+def test_the_accuracy_of_a_model_that_looks_at_nothing():
     split = toy.digits("test")
     constant = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * toy.SIDE**2, 5))
     with torch.no_grad():
@@ -55,7 +45,7 @@ def test_the_accuracy_of_a_model_that_looks_at_nothing(toy):
     assert toy.accuracy_by_shift(constant, split) == pytest.approx([ones] * (toy.MARGIN + 1), abs=1e-3)
 
 
-def test_the_summary_by_hand(toy):
+def test_the_summary_by_hand():
     accuracies = {0: [90.0, 10.0, 20.0, 30.0, 40.0], 1: [94.0, 30.0, 20.0, 30.0, 40.0]}
     rows = toy.summary({seed: {"HARD": {"accuracy": curve}} for seed, curve in accuracies.items()})
     assert rows["HARD"]["mean"] == pytest.approx([92.0, 20.0, 20.0, 30.0, 40.0, 27.5])
@@ -98,7 +88,7 @@ def test_the_teacher_hands_on_nothing_by_plain_distillation(ran):
         (["--hard_lower", 2], "hard_lower"),
     ],
 )
-def test_contradictions_are_refused(toy, tmp_path, monkeypatch, flags, said):
+def test_contradictions_are_refused(tmp_path, monkeypatch, flags, said):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["hard_toy.py", *map(str, flags), "--output_dir", "out"])
     with pytest.raises(InputError, match=said):

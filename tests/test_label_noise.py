@@ -3,7 +3,6 @@
 The law of the noise itself is tested in tests/data/test_resident.py.
 """
 
-import runpy
 from types import SimpleNamespace
 
 import pytest
@@ -12,16 +11,15 @@ import yaml
 from accelerate import Accelerator
 
 from hf_transinv.card import render_card
+from hf_transinv.commands import compare
 from hf_transinv.comparison_config import read_comparison
 from hf_transinv.config import DataConfig
 from hf_transinv.data.batches import Feed
 from hf_transinv.data.run_data import Data, open_data
 from hf_transinv.errors import InputError
 from hf_transinv.run import Session
-from tests.launching import REPOSITORY
 from tests.test_card import record, text_of
 
-COMPARE = REPOSITORY / "recipes" / "compare.py"
 BATCH, EPOCH = 20, 5  # digits/target has 100 training images
 
 
@@ -73,7 +71,7 @@ def test_groups_of_a_comparison_have_noise_of_their_own(tmp_path, monkeypatch):
     comparison = read_comparison(["--config", "compare.yaml", "--seeds", "0", "1", "--output_dir", "out"])
     first = comparison.rows[0]
     session = Session("compare", first.data, first.train, comparison.output, dict(comparison.config))
-    build, labels = runpy.run_path(str(COMPARE))["build"], {}
+    build, labels = compare.build, {}
     for run in comparison.runs({}):
         build(session, run)
         labels[run.name] = session.data.feed(BATCH, 0, session.accelerator).split.labels

@@ -1,0 +1,77 @@
+"""Compare methods: one student, one data set, one schedule; a table of rows x seeds from one YAML.
+
+transinv compare
+    the embedded default: digits, from the teacher that does not mind contrast and brightness
+transinv compare --mixed_precision bf16 --config compare_transinv_table1 \
+    --scale small --output_dir outputs/table1
+    stopped, it goes on with the same command and --resume_from latest; more --rows, --groups and --seeds may join then
+
+comparison.md, comparison.json and figures/comparison.png are written anew after every run; run.json holds every
+result whole. `hf_transinv/comparison_config.py` says what a YAML may hold.
+"""
+
+from dataclasses import replace
+
+from hf_transinv.comparison import Run
+from hf_transinv.comparison_config import read_comparison
+from hf_transinv.comparison_table import write_comparison
+from hf_transinv.errors import InputError
+from hf_transinv.launch import agree
+from hf_transinv.methods import MethodBuilder
+from hf_transinv.objectives.base import Objective
+from hf_transinv.record import RunRecord
+from hf_transinv.run import Session
+from hf_transinv.shipped import config_folder
+
+
+def build(session: Session, run: Run) -> Objective:
+    """The objective of a run, its student as every row with this seed has it; the session then has the row's loop and
+    label noise."""
+    session.train = run.row.train
+    session.data = replace(session.data, config=run.row.data)
+    return MethodBuilder(session, run.row.names, run.row.train, *run.row.options).build(run.seed)
+
+
+def check(session: Session, runs: list[Run]) -> None:
+    """Build every row once before the first is trained, so that what is refused is refused now.
+
+    Raises:
+        InputError: a teacher that is missing or does not fit, a method that cannot be built, a batch that cannot be
+            shared out among the variants of an image.
+    """
+    for row, run in {run.row.label: run for run in runs}.items():
+        try:
+            variants = build(session, run).variants_a_network
+        except InputError as error:
+            raise InputError(f"row {row!r}: {error}") from error
+        if session.train.batch_size % variants:
+            raise InputError(f"row {row!r} has {variants} variants an image: batch_size must be a multiple of that")
+
+
+def main(description: str = __doc__ or "") -> None:
+    """The whole command.
+
+    Args:
+        description: for --help.
+    """
+    comparison = read_comparison(default_config=config_folder() / "compare_digits.yaml", description=description)
+    first, output = comparison.rows[0], comparison.output
+    session = Session("compare", first.data, first.train, output, dict(comparison.config))
+    before = agree(session.accelerator, lambda: RunRecord.read(session.folder) if output.resume_from else {})
+    runs = comparison.runs(before)
+    check(session, [run for run in runs if run.name not in session.rows])
+    if session.record:
+        session.record.content["comparison"] = comparison.overrides
+    for index, run in enumerate(runs):
+        # A finished run needs its networks no more; the first one tells the session whose folder is the main one.
+        if index and run.name in session.rows:
+            continue
+        session.fit(run.name, build(session, run), run.row.data.crop, run.row.data.flip, run.seed)
+        session.accelerator.free_memory()  # it would keep the networks of all runs
+        if session.record:
+            write_comparison(comparison, session.rows, session.folder)
+    if session.record:
+        session.record.update(status="finished")
+        table = write_comparison(comparison, session.rows, session.folder)
+        print(f"\n{table}\nTable, figure, numbers and run.json are in {session.folder}")
+    session.leave()

@@ -1,0 +1,294 @@
+"""Evaluate any checkpoint on clean images, under the corruptions of CIFAR-C and ImageNet-C, and under augmentations.
+
+transinv evaluate --model OUT/student --dataset uoft-cs/cifar100 --label_column fine_label
+    a folder, a Hub id or a timm name, under all corruptions at all severities
+
+transinv evaluate --mixed_precision bf16 --model google/vit-base-patch16-224 \
+    --dataset ILSVRC/imagenet-1k --eval_split validation --streaming --image_size 224 --corrupted_folder ImageNet-C
+    the corrupted images as their authors published them
+
+transinv evaluate --model OUT/student --dataset uoft-cs/cifar100 --label_column fine_label \
+    --eval_corruptions none --augment pad_crop grayscale color_jitter
+    the test sets of Augmentation Invariant Training (table 5), and how far they move the answers (figure 5)
+
+transinv evaluate --model timm/resnet50.a1_in1k --dataset ILSVRC/imagenet-1k \
+    --eval_split validation --streaming --protocol published --eval_corruptions none
+    resized and cropped as the checkpoint says: the figure that its authors give
+"""
+
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+
+from hf_transinv.augment.corruptions import check_corruption
+from hf_transinv.command_line import parse
+from hf_transinv.config import DataConfig, OutputConfig, as_dict
+from hf_transinv.data.columns import listed
+from hf_transinv.data.hold_out import HoldOut
+from hf_transinv.data.run_data import named_classes, warnings_of
+from hf_transinv.data.sources import Source, default_eval_split, open_dataset
+from hf_transinv.errors import InputError
+from hf_transinv.evaluation import evaluate, evaluation_markdown
+from hf_transinv.evaluation.conditions import check_augmentations
+from hf_transinv.evaluation.splits import SourceSplit, first_image_size
+from hf_transinv.figures import plot_corruption_heatmap
+from hf_transinv.launch import agree, chosen_corruptions, output_folder, start_accelerator
+from hf_transinv.models import Classifier, open_classifier
+from hf_transinv.models.description import describe
+from hf_transinv.models.published import what_differs
+from hf_transinv.record import environment, write_json
+from hf_transinv.whole import write_whole
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class ModelConfig:
+    """The model.
+
+    Attributes:
+        model: timm name, Hub id or local folder.
+        match_labels: map each class of the dataset to the model's class of that name, and evaluate among those alone.
+        trust_label_order: class k of the dataset is column k of the model, whatever the two are called.
+        trained_on: corruptions that the model was trained on; the table marks them.
+    """
+
+    model: str | None = None
+    match_labels: bool = False
+    trust_label_order: bool = False
+    trained_on: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.model is None:
+            raise InputError("no model given: --model with a timm name, a Hub id or a local folder")
+        for name in self.trained_on:
+            check_corruption(name)
+
+
+@dataclass
+class ImagesConfig:
+    """The pictures.
+
+    Attributes:
+        dataset: Hub id, folder of images, table of image paths (.csv, .tsv, .jsonl, .parquet), parquet file, folder
+            in Hub shape or saved by `datasets`, or the embedded digits/source or digits/target.
+        dataset_config: configuration of a Hub dataset that has several.
+        dataset_revision: branch, tag or commit of a Hub dataset.
+        eval_split: split to evaluate on; default: test or validation, whichever the dataset has.
+        train_split: with validation_share: the split that it was held out of.
+        validation_share: evaluate on the share of train_split that a training with the same share held out.
+        image_column: column with the pictures; default: the one column of that type.
+        label_column: column with the labels; default: the one column of that type.
+        streaming: read the split as a stream instead of bringing all of it here first.
+        image_size: side to which pictures are resized and cropped; default: the side that the checkpoint records.
+        on_bad_image: what to do with a broken picture: raise, or skip it and list it in skipped_images.txt.
+        protocol: uniform: every model sees the same pictures, resized (bilinear) to image_size and cropped;
+            published: resized and cropped as the checkpoint says, by the library that published it.
+    """
+
+    dataset: str | None = None
+    dataset_config: str | None = None
+    dataset_revision: str | None = None
+    eval_split: str | None = None
+    train_split: str = "train"
+    validation_share: float = 0.0
+    image_column: str | None = None
+    label_column: str | None = None
+    streaming: bool = False
+    image_size: int | None = None
+    on_bad_image: str = "raise"
+    protocol: Literal["uniform", "published"] = "uniform"
+
+    def __post_init__(self) -> None:
+        DataConfig(
+            image_size=self.image_size,
+            on_bad_image=self.on_bad_image,
+            eval_split=self.eval_split,
+            validation_share=self.validation_share,
+            streaming=self.streaming,
+        )
+        if self.protocol == "published" and self.image_size is not None:
+            raise InputError(
+                "image_size with protocol published: the checkpoint says the size; leave out --image_size"
+            )
+        if self.dataset is None:
+            raise InputError(
+                "no dataset given: --dataset with a Hub id, a folder of images, a table of image paths, a parquet "
+                "file, or digits/target"
+            )
+
+    def open(self, model: Classifier, in_order: bool) -> SourceSplit:
+        """The split, as `model` shall see it; `preprocessing` says how that is, where it need be said.
+
+        Args:
+            model: to be evaluated.
+            in_order: classes are not looked up by name.
+        """
+        columns = {"image_column": self.image_column, "label_column": self.label_column}
+        asked = [self.eval_split, self.train_split]
+        opened = open_dataset(
+            self.dataset, config=self.dataset_config, revision=self.dataset_revision, asked=asked, **columns
+        )
+        hold_out = HoldOut(self.validation_share, "held_out") if self.validation_share else None
+        split = self.train_split if hold_out else self.eval_split or default_eval_split(opened.split_names)
+        source = opened.source(split, streaming=self.streaming, hold_out=hold_out, **columns)
+        self.eval_split = source.split
+        options = {"on_bad_image": self.on_bad_image} | self._numbering(source, model, in_order)
+        for warning in [*opened.opened.warnings, *warnings_of(source)]:
+            logger.warning(warning)
+        self.told = [
+            f"dataset     {self.dataset}: {opened.opened.kind}",
+            f"evaluation  split {source.split}, column {source.columns[0]}, label {source.columns[1]}: "
+            f"{named_classes(source.label_names)}",
+            *(f"note        {line}" for line in opened.opened.told),
+        ]
+        if self.protocol == "published":
+            published = model.take_published()
+            self.preprocessing = f"Preprocessing as published: {published.description}."
+            return SourceSplit(source, preprocess=published, **options)
+        recorded, self.image_size = model.image_size, self.image_size or model.image_size
+        keeps_size = first_image_size(source) == (self.image_size, self.image_size)
+        self.preprocessing = what_differs(model, self.image_size, keeps_size)
+        if self.image_size != recorded:
+            other = f"Measured at {self.image_size} px, and not at the {recorded} px that the checkpoint records."
+            self.preprocessing = f"{other} {self.preprocessing or ''}".strip()
+            logger.warning("%s A corruption is another one at another size", other)
+        return SourceSplit(source, self.image_size, **options)
+
+    @staticmethod
+    def _numbering(source: Source, model: Classifier, in_order: bool) -> dict[str, Any]:
+        """A split that lacks some of the model's classes is evaluated among all of them."""
+        names = model.label_names
+        is_part = names is not None and len(source.label_names) < len(names) and len(set(names)) == len(names)
+        if in_order or not is_part or not set(source.label_names) <= set(names):
+            return {}
+        missing = [name for name in names if name not in set(source.label_names)]
+        logger.warning("split %r has no class %s: nothing is said about it", source.split, listed(missing))
+        return {"renumber": [names.index(name) for name in source.label_names], "label_names": names}
+
+
+@dataclass
+class EvaluationConfig:
+    """What is measured, and where it goes.
+
+    Attributes:
+        output_dir: folder of the results; default: a new one under outputs/, named by the time.
+        eval_corruptions: default: all there are; none: clean images alone.
+        eval_severities: severities, 1 to 5.
+        augment: augmentations to evaluate under besides, each image augmented once: pad_crop, grayscale,
+            color_jitter; with each, how far predictions and features move.
+        eval_batch_size: images in a batch.
+        seed: of the corruptions and augmentations.
+        corrupted_folder: corrupted images as the authors of CIFAR-C (NAME.npy, labels.npy) or ImageNet-C
+            (NAME/SEVERITY/CLASS/*.JPEG) publish them; default: they are made here.
+        frost_folder: the authors' pictures of frost; default: synthetic ones.
+    """
+
+    output_dir: str | None = None
+    eval_corruptions: tuple[str, ...] = ("all",)
+    eval_severities: tuple[int, ...] = (1, 2, 3, 4, 5)
+    augment: tuple[str, ...] = ()
+    eval_batch_size: int = 500
+    seed: int = 0
+    corrupted_folder: str | None = None
+    frost_folder: str | None = None
+
+    def __post_init__(self) -> None:
+        self.output = OutputConfig(
+            output_dir=self.output_dir,
+            eval_corruptions=self.eval_corruptions,
+            eval_severities=self.eval_severities,
+            eval_augment=self.augment,
+            eval_batch_size=self.eval_batch_size,
+        )
+        self.corruptions = chosen_corruptions(self.output)
+        check_augmentations(self.augment)
+        if self.corrupted_folder and self.frost_folder:
+            raise InputError("give corrupted_folder or frost_folder, not both: what is read is not made")
+
+    @property
+    def images_from(self) -> str:
+        """Where the corrupted images come from, for the table."""
+        if self.corrupted_folder:
+            return f"Corrupted images of {self.corrupted_folder}."
+        frost = f"the frost of {self.frost_folder}" if self.frost_folder else "synthetic frost"
+        return f"Corrupted images made with seed {self.seed}, batches of {self.eval_batch_size} and {frost}."
+
+
+def save(folder: Path, record: dict, table: str) -> None:
+    """evaluation.json, evaluation.md and, with corruptions, the heat map."""
+    write_json(folder / "evaluation.json", record)
+    write_whole(folder / "evaluation.md", table)
+    if record["results"]["corruptions"]:
+        plot_corruption_heatmap({record["model"]: record["results"]}, folder / "corruption_heatmap.png")
+
+
+def main(description: str = __doc__ or "") -> None:
+    """The whole command.
+
+    Args:
+        description: for --help.
+    """
+    groups = parse([ModelConfig, ImagesConfig, EvaluationConfig], description=description)
+    names, images, what = groups
+    started = time.time()
+    accelerator: Accelerator = start_accelerator(what.output)
+    if images.protocol == "published" and what.corrupted_folder:
+        raise InputError(
+            "corrupted_folder with protocol published: those images are cut already; leave out one of them"
+        )
+    model = open_classifier(names.model).to(accelerator.device)
+    split = images.open(model, names.match_labels or names.trust_label_order)
+    folder = agree(accelerator, lambda: output_folder(what.output, "evaluate"))
+    if accelerator.is_main_process:
+        print("\n".join(("", *images.told, f"model       {describe(model, images.image_size)}", "")), flush=True)
+    results = evaluate(
+        model,
+        split,
+        accelerator=accelerator,
+        corruptions=what.corruptions,
+        severities=what.eval_severities,
+        augmentations=what.augment,
+        batch_size=what.eval_batch_size,
+        seed=what.seed,
+        corrupted_folder=what.corrupted_folder,
+        frost_folder=what.frost_folder,
+        match_labels=names.match_labels,
+        trust_label_order=names.trust_label_order,
+    )
+    skipped = split.skipped if accelerator.num_processes == 1 else gather_object(split.skipped)
+    if accelerator.is_main_process:
+        record = {
+            "model": names.model,
+            "dataset": images.dataset,
+            "split": images.eval_split,
+            "revision": images.dataset_revision,
+            "processes": accelerator.num_processes,
+            "precision": accelerator.mixed_precision,
+            "protocol": images.protocol,
+            "preprocessing": images.preprocessing,
+            "images_skipped": len(skipped),
+            "config": as_dict(*groups),
+            **environment(),
+            "seconds": round(time.time() - started, 1),
+            "results": results,
+        }
+        size = (
+            f"{images.image_size} px" if images.image_size else f"{'x'.join(map(str, model.input_size))} px, published"
+        )
+        title = f"`{names.model}` on `{images.dataset}`, split {images.eval_split}, {size}"
+        table = evaluation_markdown(title, results, names.trained_on)
+        table += f"\n{images.preprocessing}\n" if images.preprocessing else ""
+        table += f"\n{what.images_from}\n" if results["corruptions"] else ""
+        table += f"\n{len(skipped)} images could not be decoded and are left out.\n" if skipped else ""
+        save(folder, record, table)
+        if skipped:
+            write_whole(folder / "skipped_images.txt", "".join(f"{line}\n" for line in sorted(skipped)))
+        print(f"\n{table}\nTable and evaluation.json are in {folder}")
+    accelerator.wait_for_everyone()
+    accelerator.end_training()

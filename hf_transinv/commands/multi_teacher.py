@@ -1,0 +1,20 @@
+"""Train a student under augmentations that are learned against its teachers (TransInv), and publish it.
+
+transinv multi-teacher
+    the embedded default: digits, two small teachers and the student's own average; two minutes on two cores
+
+transinv multi-teacher --mixed_precision bf16 --config cifar100_three_teachers
+    real data and real teachers; every field can be given on the command line, too (--help)
+"""
+
+from hf_transinv.methods import train
+from hf_transinv.shipped import config_folder
+
+
+def main(description: str = __doc__ or "") -> None:
+    """The whole command.
+
+    Args:
+        description: for --help.
+    """
+    train("multi_teacher", description, config_folder() / "digits.yaml", augment=["transinv"])

@@ -1,0 +1,113 @@
+"""What do teachers pass on? The corruptions of the benchmark as primitives at set strength; only p and q are learned.
+
+Section 4.1 of the TransInv paper: a student is trained with one teacher at a time, and the corruption that comes out
+with the largest p should be the one that teacher is robust to (figure 3).
+
+transinv probe
+    the embedded default: two small teachers for digits
+transinv probe --mixed_precision bf16 --config cifar100_probe \
+    --teachers outputs/noise_teacher/student outputs/snow_teacher/student --own gaussian_noise snow --seeds 0 1 2
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from hf_transinv.augment.corruptions import check_corruption
+from hf_transinv.augment.learned import AugmentationConfig, AugmentationPanel
+from hf_transinv.command_line import parse
+from hf_transinv.config import DataConfig, OutputConfig, StudentConfig, TrainConfig, as_dict
+from hf_transinv.errors import InputError
+from hf_transinv.figures import plot_probe
+from hf_transinv.models.teacher import build_teachers
+from hf_transinv.objectives.supervised import Supervised
+from hf_transinv.objectives.transinv import TransInv, TransInvConfig
+from hf_transinv.record import write_json
+from hf_transinv.run import Session, new_student
+from hf_transinv.shipped import config_folder
+from hf_transinv.whole import write_whole
+
+
+@dataclass
+class ProbeConfig:
+    """What is probed.
+
+    Attributes:
+        own: the corruption that each teacher is robust to, in the order of teachers; marked in figure and table.
+        seeds: a probe a teacher and seed.
+    """
+
+    own: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = (0,)
+
+    def __post_init__(self) -> None:
+        for name in self.own:
+            check_corruption(name)
+        if not self.seeds or min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
+            raise InputError(f"seeds {list(self.seeds)}: expected at least one, each once, none negative")
+
+
+def probe_results(rows: dict[str, dict], teachers: tuple[str, ...], own: tuple[str, ...], config: dict[str, Any]):
+    """One entry a probe: teacher, seed, p of each primitive, q, and whether the teacher's own corruption leads."""
+    results = []
+    for place, teacher in enumerate(teachers):
+        for seed in config["seeds"]:
+            learned = rows[f"{teacher} seed {seed}"]["learned"]
+            p = dict(zip(config["primitives"], learned["p"][0], strict=True))
+            largest = max(p, key=p.__getitem__).partition(":")[0]
+            result = {"teacher": teacher, "seed": seed, "largest": largest, "p": p, "q": learned["q"][0]}
+            if own:
+                result |= {"own": own[place], "own_is_largest": largest == own[place]}
+            results.append(result)
+    return results
+
+
+def probe_markdown(results: list[dict]) -> str:
+    """A row a probe: the teacher, its own corruption with its p, and the three largest p."""
+    lines = ["| teacher | seed | own corruption | p | largest p | q |", "|---|---:|---|---:|---|---:|"]
+    for result in results:
+        p = {name.partition(":")[0]: value for name, value in result["p"].items()}
+        best = sorted(p, key=p.__getitem__, reverse=True)[:3]
+        shown = ", ".join(f"{name} {p[name]:.2f}" for name in best)
+        own = result.get("own")
+        own_cells = f"{own} | {p.get(own, 0.0):.2f}" if own else "– | –"
+        teacher = result["teacher"].replace("|", "\\|")
+        lines.append(f"| {teacher} | {result['seed']} | {own_cells} | {shown} | {result['q']:.2f} |")
+    hits = [result["own_is_largest"] for result in results if "own" in result]
+    if hits:
+        lines += ["", f"The teacher's own corruption has the largest p in {sum(hits)} of {len(hits)} probes."]
+    return "\n".join(lines) + "\n"
+
+
+def main(description: str = __doc__ or "") -> None:
+    """The whole command.
+
+    Args:
+        description: for --help.
+    """
+    groups = parse(
+        [DataConfig, StudentConfig, TrainConfig, TransInvConfig, AugmentationConfig, OutputConfig, ProbeConfig],
+        default_config=config_folder() / "digits_probe.yaml",
+        description=description,
+    )
+    data, names, train, method, augment, output, probe = groups
+    if probe.own and len(probe.own) != len(names.teachers):
+        raise InputError(f"own names {len(probe.own)} corruptions for {len(names.teachers)} teachers: one for each")
+    session = Session("probe", data, train, output, as_dict(*groups))
+    for teacher in names.teachers:
+        for seed in probe.seeds:
+            student = new_student(names, session.data.label_names, seed)
+            panel = AugmentationPanel(1, augment)
+            judge = build_teachers([teacher], student, names.ema_decay).to(session.accelerator.device)
+            objective = TransInv(Supervised(student, train.label_smoothing), panel, judge, method)
+            session.fit(f"{teacher} seed {seed}", objective, data.crop, data.flip, seed)
+
+    if session.record:
+        config = session.record.content["config"]
+        results = probe_results(session.rows, names.teachers, probe.own, config)
+        write_json(session.folder / "probe.json", {"estimator": augment.estimator, "probes": results})
+        table = probe_markdown(results)
+        write_whole(session.folder / "probe.md", table)
+        plot_probe(results, session.folder / "figures" / "probe.png")
+        session.record.update(status="finished")
+        print(f"\n{table}\nFigure, numbers and run.json are in {session.folder}")
+    session.leave()

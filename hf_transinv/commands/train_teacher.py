@@ -1,0 +1,28 @@
+"""Train a teacher: supervised, robust to the corruptions that are named.
+
+transinv train-teacher --dataset digits/source --student wrn10_1_cifar \
+    --corruption gaussian_noise --num_train_epochs 30 --output_dir outputs/noise_teacher
+"""
+
+from hf_transinv.augment.policies import CorruptionConfig
+from hf_transinv.command_line import parse
+from hf_transinv.config import DataConfig, OutputConfig, StudentConfig, TrainConfig, as_dict
+from hf_transinv.objectives.supervised import Supervised
+from hf_transinv.publish import publish
+from hf_transinv.run import Session, new_student
+
+
+def main(description: str = __doc__ or "") -> None:
+    """The whole command.
+
+    Args:
+        description: for --help.
+    """
+    groups = parse([DataConfig, StudentConfig, TrainConfig, OutputConfig, CorruptionConfig], description=description)
+    data, names, train, output, robust = groups
+    policies = (robust.policy(),) if robust.corruption else ()
+    session = Session("train_teacher", data, train, output, as_dict(*groups))
+    student = new_student(names, session.data.label_names, train.seed)
+    objective = Supervised(student, train.label_smoothing, policies)
+    session.fit("teacher", objective, data.crop, data.flip)
+    print(publish(session, objective))

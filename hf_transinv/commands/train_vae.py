@@ -1,0 +1,152 @@
+"""Train a small VAE on any images, for the augmenter of HARD that moves latents (--hard_augmenter vae).
+
+transinv train-vae --config cifar_vae --output_dir outputs/vae
+transinv train-vae --dataset digits/source --image_size 16 --max_steps 300 --vae_width 16
+    the embedded digits: a minute on one core
+
+The VAE is in OUTPUT_DIR/vae: config.json and model.safetensors.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate.utils import set_seed
+
+from hf_transinv.command_line import parse
+from hf_transinv.config import DataConfig, OutputConfig, TrainConfig, as_dict
+from hf_transinv.data.crops import OrdinaryAugmentation, to_float
+from hf_transinv.launch import Stopped
+from hf_transinv.models.vae import ConvVAE, VAEConfig, save_vae
+from hf_transinv.objectives.vae import VAEObjective
+from hf_transinv.run import Session
+from hf_transinv.run_state import checkpoints
+from hf_transinv.trainer import Trainer
+
+
+@dataclass
+class VAEOutputConfig:
+    """Where everything goes.
+
+    Attributes:
+        output_dir: folder of the run; default: a new one under outputs/, named by recipe and time.
+        resume_from: latest, or a checkpoint folder of the run.
+        report_to: tensorboard, wandb, trackio or none.
+        eval_batch_size: images in a batch of the evaluation.
+    """
+
+    output_dir: str | None = None
+    resume_from: str | None = None
+    report_to: str = "none"
+    eval_batch_size: int = 500
+
+    def output(self) -> OutputConfig:
+        """The same for a `Session`; no corruptions: nothing is classified."""
+        return OutputConfig(
+            output_dir=self.output_dir,
+            resume_from=self.resume_from,
+            report_to=self.report_to,
+            eval_batch_size=self.eval_batch_size,
+            eval_corruptions=("none",),
+        )
+
+
+@torch.no_grad()
+def measure(vae: ConvVAE, images: torch.Tensor, batch_size: int) -> dict[str, float]:
+    """How well images come back from their mean latents.
+
+    Args:
+        vae: in eval mode.
+        images: uint8 [N, 3, H, W], all of a split, on the VAE's device.
+        batch_size: images at a time.
+
+    Returns:
+        "mean_squared_error" of pixels in [0, 1]; the same of a constant picture, the mean over images
+        ("of_mean_image"); "psnr" in dB; "latent_sd", the standard deviation of the mean latents as encoded.
+    """
+    size = tuple(images.shape[-2:])
+    squared = latent_sum = latent_squared = count = 0.0
+    mean_image = images.double().mean(0) / 255
+    of_mean_image = 0.0
+    for part in images.split(batch_size):
+        pixels = to_float(part)
+        latents = vae.encode(pixels)
+        squared += (vae.decode(latents, size).clamp(0, 1) - pixels).double().square().sum()
+        of_mean_image += (pixels.double() - mean_image).square().sum()
+        latent_sum, latent_squared = (
+            latent_sum + latents.double().sum(),
+            latent_squared + latents.double().square().sum(),
+        )
+        count += latents.numel()
+    error = squared / images.numel()
+    variance = latent_squared / count - (latent_sum / count) ** 2
+    return {
+        "mean_squared_error": error.item(),
+        "of_mean_image": (of_mean_image / images.numel()).item(),
+        "psnr": (-10 * error.log10()).item(),
+        "latent_sd": variance.sqrt().item(),
+    }
+
+
+def build_trainer(session: Session, vae: ConvVAE, data: DataConfig) -> Trainer:
+    """The loop; `Session.fit` is for classifiers, which it evaluates."""
+    train, accelerator = session.train, session.accelerator
+    feeds = {"student": session.data.feed(train.batch_size, train.seed, accelerator)}
+    ordinary = OrdinaryAugmentation(data.crop, data.flip)
+    steps = session.steps()
+    return Trainer(accelerator, VAEObjective(vae), feeds, ordinary, train, *steps, session.folder, "vae")
+
+
+def resume(trainer: Trainer, resume_from: str | None, session: Session) -> None:
+    """From the checkpoint that was named, or the newest one where there is one."""
+    saved = checkpoints(session.folder / "checkpoints")
+    if resume_from == "latest" and saved:
+        trainer.resume(saved[-1])
+    elif resume_from not in (None, "latest"):
+        trainer.resume(Path(resume_from))
+
+
+def main(description: str = __doc__ or "") -> None:
+    """The whole command.
+
+    Args:
+        description: for --help.
+    """
+    groups = parse([DataConfig, TrainConfig, VAEConfig, VAEOutputConfig], description=description)
+    data, train, size, where = groups
+    session = Session("train_vae", data, train, where.output(), as_dict(*groups))
+    images = session.data.evaluation.images
+    set_seed(train.seed)
+    vae = ConvVAE(size)
+    vae.latent_shape(*images.shape[-2:])  # sides that cannot be halved are refused before anything is written
+    trainer = build_trainer(session, vae, data)
+    resume(trainer, where.resume_from, session)
+    if session.record:
+        session.record.update(status="running")
+        session.note_skipped(session.data.skipped)
+        print("\n".join(("", *session.data.described, "")), flush=True)
+    try:
+        trainer.train()
+    finally:
+        for feed in trainer.feeds.values():
+            feed.close()
+    if trainer.stopped:
+        raise Stopped(
+            f"stopped at step {trainer.step}; go on with the same command and: --output_dir {session.folder} "
+            "--resume_from latest"
+        )
+    if session.record:
+        vae.eval()
+        found = measure(vae, images, where.eval_batch_size)
+        vae.latent_scale.fill_(1 / found["latent_sd"])
+        results = {**found, "dataset": data.dataset, "eval_images": len(images), "image_size": images.shape[-1]}
+        save_vae(vae, session.folder / "vae", {"results": results})
+        session.record.update(
+            status="finished", results=results, steps=trainer.step, train_seconds=round(trainer.seconds, 1)
+        )
+        error, trivial = found["mean_squared_error"], found["of_mean_image"]
+        print(
+            f"\nMean squared error {error:.5f} (of the mean image {trivial:.5f}), PSNR {found['psnr']:.1f} dB on "
+            f"{len(images)} images.\nThe VAE is in {session.folder / 'vae'}"
+        )
+    session.leave()
