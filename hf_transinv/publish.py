@@ -35,6 +35,7 @@ from hf_transinv.objectives.adversarial import AdversarialAugmentation
 from hf_transinv.objectives.base import AUGMENTATION, Objective
 from hf_transinv.record import RunRecord, read_metrics
 from hf_transinv.run import Session
+from hf_transinv.shipped import model_folder
 
 _MAGNITUDE_DRAWS = 4096  # the 5 % quantile of a uniform variable is then known to 0.3 % of its range
 _MOST_LABELS = 20
@@ -136,7 +137,8 @@ def describe_teacher(teacher: Teacher) -> dict[str, Any]:
         return described | {"ema_decay": teacher.decay}
     if described["hub_id"]:
         return described
-    corruption = _corruption_of(local_path(teacher.name))
+    folder = local_path(teacher.name)
+    corruption = _corruption_of(folder if folder.exists() else model_folder(teacher.name) or folder)
     return described | {"name": last_part(teacher.name)} | ({"trained_on": corruption} if corruption else {})
 
 
@@ -190,7 +192,10 @@ def hub_id(name: str) -> str | None:
     registered = timm.get_pretrained_cfg(name) if timm.is_model(name.partition(".")[0]) and not rest else None
     if registered is not None:
         return registered.hf_hub_id or None
-    is_id = _HUB_ID.fullmatch(name.partition("@")[0]) and not name.startswith(".") and not os.path.isdir(name)
+    if rest and timm.is_model(prefix):
+        name = rest
+    is_folder = os.path.isdir(name) or model_folder(name) is not None
+    is_id = _HUB_ID.fullmatch(name.partition("@")[0]) and not name.startswith(".") and not is_folder
     return name.partition("@")[0] if is_id else None
 
 

@@ -22,6 +22,7 @@ from hf_transinv.data.pieces import PieceRows, Pieces, TablePieces
 from hf_transinv.data.split_names import default_eval_split, find_split, spec_parts
 from hf_transinv.errors import InputError
 from hf_transinv.hub_errors import client_says
+from hf_transinv.local_hub import local_copy
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
@@ -234,7 +235,12 @@ def open_dataset(
                 f"{given} was given for {dataset!r}, which lies on this machine ({opened.kind}) and has none. Leave "
                 "it out, or give the id of a dataset on the Hub."
             )
-        return OpenDataset(open_hub(dataset, config, revision) if opened is None else opened)
+        if opened is None:
+            place = str(local_copy("datasets", dataset, revision) or dataset)
+            opened = None if place == dataset else open_local(place, names, image_column, label_column, with_labels)
+            opened = open_hub(place, config, revision) if opened is None else opened
+            opened.name = dataset
+        return OpenDataset(opened)
 
 
 def open_source(

@@ -16,9 +16,11 @@ from typing import Any
 import timm
 
 from hf_transinv.errors import InputError
+from hf_transinv.local_hub import local_copy
 from hf_transinv.models.download import download, files_on_hub
 from hf_transinv.models.size_limit import check_sizes
 from hf_transinv.record import read_json
+from hf_transinv.shipped import model_folder
 
 _logger = logging.getLogger(__name__)
 
@@ -74,11 +76,17 @@ def locate(name: str, *, revision: str | None, architecture: str | None, with_we
             raise InputError(
                 f"{name!r} names the architecture {prefix!r} and {architecture!r} was given too; give one."
             )
+        if _is_hub_id(rest):
+            return _on_hub(name, rest, revision, with_weights, prefix)
         return _in_folder(name, _local(rest), with_weights, prefix)
     folder = _local(rest if prefix == "local-dir" else name)
     # os.path: a name too long for a path is no folder, where pathlib raises.
     if prefix == "local-dir" or (os.path.isdir(folder) and (architecture or not timm.is_model(name))):
         return _in_folder(name, folder, with_weights, architecture)
+    shipped = model_folder(name)
+    if shipped is not None:
+        _logger.info("%s is no folder here: the copy that comes with the library is read, %s", name, shipped)
+        return _in_folder(name, shipped, with_weights, architecture)
     _refuse_architecture(name, architecture)
     if timm.is_model(name.partition(".")[0]):
         if os.path.isdir(folder):
@@ -247,16 +255,23 @@ def _require_safetensors(name: str, files: list[str], below: Sequence[Path] = ()
     raise InputError(f"{name!r} holds no weights; expected model.safetensors.")
 
 
-def _on_hub(name: str, hub_id: str, revision: str | None, with_weights: bool) -> Location:
+def _on_hub(
+    name: str, hub_id: str, revision: str | None, with_weights: bool, architecture: str | None = None
+) -> Location:
     repo_id, _, written = hub_id.partition("@")
     if written and revision not in (None, written):
         raise InputError(f"{name!r} names revision {written!r} and revision={revision!r} was given too; give one.")
     revision = written or revision
+    copy = local_copy("models", repo_id, revision)
+    if copy is not None:
+        return _in_folder(name, copy, with_weights, architecture)
     folder = download(repo_id, revision, with_weights)
     if with_weights:
         if not any(folder.glob("model*.safetensors")):
             _require_safetensors(name, files_on_hub(repo_id, revision))
         _check_shards(name, folder)
+    if architecture is not None:
+        return _in_folder(name, folder, with_weights, architecture)
     if not (folder / "config.json").is_file():
         raise InputError(f"Hub model {repo_id!r} has no config.json; expected a model of timm or transformers.")
     return Location(name, folder=folder, config=_read_config(name, folder / "config.json"))
