@@ -202,13 +202,17 @@ def _facts(run: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _command(run: Mapping[str, Any]) -> str:
-    """The command line; where the record knows of one process, with the launcher and the precision it was given."""
+    """The command line with what its launcher was given: the precision, and for `transinv` the processes."""
     command, found = markdown.plain(run["command"]), run.get("hardware", {})
+    precision = found.get("mixed_precision", "no")
+    flag = f" --mixed_precision {precision}" if precision != "no" else ""
+    if command.startswith("transinv "):
+        program, name, *flags = command.split(" ", 2)
+        several = f" --num_processes {found['processes']}" if found.get("processes", 1) > 1 else ""
+        return " ".join([program, name + several + flag, *flags])
     if found.get("processes") != 1 or not command.startswith("recipes/"):
         return command
-    precision = found.get("mixed_precision", "no")
-    launcher = "accelerate launch" + (f" --mixed_precision {precision}" if precision != "no" else "")
-    return f"{launcher} {command}"
+    return f"accelerate launch{flag} {command}"
 
 
 def _start(run: Mapping[str, Any]) -> str:

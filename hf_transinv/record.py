@@ -60,6 +60,8 @@ def environment() -> dict[str, Any]:
 def _commit() -> str | None:
     """The commit of this checkout, "+" behind it when files differ; None outside a checkout."""
     folder = Path(__file__).parent
+    if not (folder.parent / ".git").exists():  # an installed package may lie in the checkout of something else
+        return None
     command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
@@ -83,7 +85,7 @@ class RunRecord:
             "recipe": recipe,
             "status": "running",
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "command": shlex.join([_script(sys.argv[0]), *sys.argv[1:]]),
+            "command": command_line(),
             "config": config,
             **environment(),
         }
@@ -113,10 +115,14 @@ class RunRecord:
         write_json(self.path, self.content)
 
 
-def _script(path: str) -> str:
-    """A recipe as the README starts it, wherever the checkout lies."""
-    script = Path(path)
-    return f"recipes/{script.name}" if script.is_absolute() and script.parent.name == "recipes" else path
+def command_line() -> str:
+    """How this process was started: a command of `transinv`, or a recipe as the README has it, wherever it lies."""
+    program, *flags = sys.argv
+    if program.startswith("transinv "):
+        return " ".join([program, *map(shlex.quote, flags)])
+    script = Path(program)
+    is_recipe = script.is_absolute() and script.parent.name == "recipes"
+    return shlex.join([f"recipes/{script.name}" if is_recipe else program, *flags])
 
 
 # A prefix such as --flag= or ARCH:, then a path from the root; two parts at least, or "5 /6" would be one.
