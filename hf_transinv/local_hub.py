@@ -10,6 +10,7 @@ there is looked up on the Hub as ever; so is one with a revision, which a folder
 
 import logging
 import os
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -33,5 +34,11 @@ def local_copy(kind: Literal["datasets", "models"], hub_id: str, revision: str |
     folder = Path(os.path.abspath(os.path.expanduser(root)), kind, *parts)
     if not os.path.isdir(folder):
         return None
-    _logger.info("%s: the copy in %s is read, not the Hub (%s)", hub_id, folder, VARIABLE)
+    _say(hub_id, folder)
     return folder
+
+
+@cache
+def _say(hub_id: str, folder: Path) -> None:
+    """Once for each."""
+    _logger.info("%s: the copy in %s is read, not the Hub (%s)", hub_id, folder, VARIABLE)

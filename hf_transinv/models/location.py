@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ def locate(name: str, *, revision: str | None, architecture: str | None, with_we
         return _in_folder(name, folder, with_weights, architecture)
     shipped = model_folder(name)
     if shipped is not None:
-        _logger.info("%s is no folder here: the copy that comes with the library is read, %s", name, shipped)
+        _say_shipped(name, shipped)
         return _in_folder(name, shipped, with_weights, architecture)
     _refuse_architecture(name, architecture)
     if timm.is_model(name.partition(".")[0]):
@@ -99,6 +100,12 @@ def locate(name: str, *, revision: str | None, architecture: str | None, with_we
     if "/" in name or "\\" in name:
         raise InputError(f"No folder {name!r}, and it is not a Hub id (user/repo) either. Check the path.")
     raise InputError(f"Unknown model {name!r}. {_suggestions(name)}")
+
+
+@cache
+def _say_shipped(name: str, folder: Path) -> None:
+    """Once for each."""
+    _logger.info("%s is no folder here: the copy that comes with the library is read, %s", name, folder)
 
 
 def _local(name: str) -> Path:
