@@ -36,7 +36,7 @@ from hf_transinv.trainer import Trainer
 from tests.launching import REPOSITORY
 
 SHIPPED = sorted((REPOSITORY / "recipes" / "configs").glob("*.yaml"))
-# The recipe of each configuration that is not a comparison; others are for train.
+# The recipe of each configuration that is no comparison; the others are for train_teacher.
 RECIPES = {
     **dict.fromkeys(["cifar100_small", "cifar100_three_teachers", "digits"], "multi_teacher"),
     **dict.fromkeys(["cifar100_probe", "digits_probe"], "probe"),
