@@ -16,7 +16,7 @@ setup(
     py_modules=["hf_transinv_start"],
     package_dir=CONFIGS | TEACHERS,
     package_data={
-        "hf_transinv": ["data/digits/*", "templates/*"],
+        "hf_transinv": ["data/digits/*", "templates/*", "py.typed"],
         **{name: ["*.yaml"] for name in CONFIGS},
         **{name: ["config.json", "model.safetensors", "run.json"] for name in TEACHERS},
     },

@@ -276,7 +276,7 @@ class LearnedAugmentation(nn.Module):
         with tempfile.TemporaryDirectory() as folder:
             save_augmentation(self.panel, published(self.teachers), Path(folder))
             files = {name: (Path(folder) / name).read_bytes() for name in (CONFIG, WEIGHTS)}
-        about = {"commit_message": commit_message, "private": private, "token": token}
+        about: dict[str, Any] = {"commit_message": commit_message, "private": private, "token": token}
         return push_augmentation(files, repo_id, branch=branch, create_pr=create_pr, **about)
 
     # What it is

@@ -4,6 +4,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import (
@@ -59,10 +60,10 @@ def fetch(
     Raises:
         InputError: as `download`.
     """
-    options = {"token": token, "cache_dir": cache_dir, "force_download": force_download}
-    options |= {"local_files_only": local_files_only}
+    options: dict[str, Any] = {"revision": revision, "allow_patterns": list(patterns), "token": token}
+    options |= {"cache_dir": cache_dir, "force_download": force_download, "local_files_only": local_files_only}
     try:
-        folder = Path(snapshot_download(repo_id, revision=revision, allow_patterns=list(patterns), **options))
+        folder = Path(str(snapshot_download(repo_id, **options)))
     except READ_FAILURES as error:
         reason = _why(error, repo_id, revision)
         raise InputError(f"Hub model {repo_id!r} {reason} The Hub client says: {client_says(error)}") from error
