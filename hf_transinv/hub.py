@@ -94,7 +94,7 @@ def push_run(folder: Path, repo_id: str, *, private: bool = False, revision: str
     try:
         return _commit(files, repo_id, private, revision, "Student trained with hf_transinv")
     except InputError as error:
-        command = shlex.join(["python", "recipes/push.py", str(folder), repo_id])
+        command = shlex.join(["transinv", "push", str(folder), repo_id])
         raise InputError(f"{error}; {folder} is complete and unchanged. Complete the push later: {command}") from error
 
 

@@ -128,7 +128,8 @@ def start_accelerator(output: OutputConfig) -> Accelerator:
     if asked != accelerator.num_processes or forgotten:
         raise InputError(
             "several processes were asked for and one is running: accelerate launch starts only one on a CPU. "
-            "Launch with: ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 RECIPE ..."
+            "Launch with: transinv COMMAND --num_processes 2 ... "
+            "(or ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 RECIPE ...)"
         )
     _refuse_shards(accelerator, output)
     if accelerator.device.type == "cpu":

@@ -203,7 +203,7 @@ def test_only_finished_runs_with_a_student_are_taken(finished_run, tmp_path):
 
 def test_the_recipe_completes_a_push_that_failed(hub_here, finished_run, tmp_path):
     hub_here.misbehave("POST", COMMIT, 500)
-    with pytest.raises(InputError, match=r"recipes/push\.py"):
+    with pytest.raises(InputError, match="transinv push"):
         push_run(finished_run, "lab/student", private=True)
     flags = [finished_run, "lab/student", "--private"]
     done = launch(PYTHON, REPOSITORY / "recipes" / "push.py", *flags, cwd=tmp_path, **hub_here.environment(tmp_path))
@@ -270,7 +270,7 @@ def test_a_push_that_fails_costs_nothing_and_a_second_completes_it(
     assert hub_here.pending() == [] and content_of(finished_run) == before
     message = str(refused.value)
     assert message.startswith("lab/student could not be pushed (") and f"{finished_run} is complete" in message
-    assert message.endswith(f"Complete the push later: python recipes/push.py {finished_run} lab/student")
+    assert message.endswith(f"Complete the push later: transinv push {finished_run} lab/student")
     if isinstance(kind, int):  # also where the client's own words are only "Error while uploading"
         assert str(kind) in message
     assert hub_here.token not in message + caplog.text + "".join(capfd.readouterr())
