@@ -216,6 +216,12 @@ def test_a_revision_and_an_id_without_a_folder_are_looked_up_on_the_hub(alone, m
         locate(name, revision=None, architecture=None, with_weights=True)
 
 
+@pytest.mark.parametrize("asked", [{"config": "nothing"}, {"revision": "v1"}])
+def test_a_configuration_or_revision_that_a_local_copy_lacks_is_refused(alone, asked):
+    with pytest.raises(InputError, match=r"uoft-cs/cifar10'.* cannot be opened"):
+        open_dataset("uoft-cs/cifar10", **asked)
+
+
 def test_a_folder_here_comes_before_the_local_hub(alone, place, tmp_path, monkeypatch):
     monkeypatch.setenv(VARIABLE, str(place / "hub"))
     monkeypatch.chdir(tmp_path)

@@ -1,8 +1,7 @@
 """The one door to data: a name becomes rows of an undecoded image and a class number, with the classes' names.
 
 A dataset is a Hub id, or lies on this machine (see ``local``): a folder in the shape of a Hub repository, parquet
-files, a folder of images, a table of image paths, what `datasets` saved to disk, or one of the embedded
-``digits/source`` and ``digits/target``.
+files, a folder of images, a table of image paths, what `datasets` saved to disk, ``digits/source``, ``digits/target``.
 """
 
 from collections.abc import Collection, Sequence
@@ -237,7 +236,8 @@ def open_dataset(
             )
         if opened is None:
             place = str(local_copy("datasets", dataset, revision) or dataset)
-            opened = None if place == dataset else open_local(place, names, image_column, label_column, with_labels)
+            if place != dataset and not config:
+                opened = open_local(place, names, image_column, label_column, with_labels)
             opened = open_hub(place, config, revision) if opened is None else opened
             opened.name = dataset
         return OpenDataset(opened)
