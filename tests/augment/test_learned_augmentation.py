@@ -179,7 +179,7 @@ def test_nothing_is_recorded_and_nothing_can_learn():
         ({"image": [None]}, "NoneType"),
         (tv_tensors.Mask(torch.zeros(1, 3, 8, 8)), "Mask"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_anything_else_is_refused(given, said):
     with pytest.raises(InputError, match=said):
