@@ -7,6 +7,7 @@ blended); 16-bit pixels are scaled to 8 bits, where ``convert`` would clip them;
 """
 
 import io
+import logging
 import os
 from collections.abc import Callable
 from functools import cache
@@ -19,6 +20,8 @@ from torch import Tensor
 
 from hf_transinv.errors import InputError
 from hf_transinv.hub_errors import READ_FAILURES, client_says
+
+_logger = logging.getLogger(__name__)
 
 # Not all that Pillow knows: it hands PostScript, a programming language, to an interpreter.
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "ICO", "TGA", "SGI", "PCX", "AVIF")
@@ -42,6 +45,8 @@ _OTHER_KINDS = (
     (0, b"version https://git-lfs", "a pointer of Git LFS, no image: git lfs pull"),
     (0, b"PK\x03\x04", "a zip archive, no image"),
 )
+_TWELVE_BITS = 2**12
+_said: set[str] = set()  # kinds of pictures that were warned of
 _LONGEST = 8  # sides to one: what `fit` resizes of a strip; beyond that the centre alone is looked at
 
 
@@ -155,7 +160,7 @@ def _torchvision_decoder() -> Callable[[Tensor], Tensor] | None:
 
 def _decode_any(encoded: bytes, where: str) -> Tensor:
     try:
-        pixels = _pixels(Image.open(io.BytesIO(encoded), formats=_FORMATS))
+        pixels = _pixels(Image.open(io.BytesIO(encoded), formats=_FORMATS), where)
     except Exception as error:  # Pillow's readers raise nearly any type on broken bytes
         said = _kind(encoded) if isinstance(error, UnidentifiedImageError) else error
         reason = f"the image cannot be decoded ({said}); expected a whole image file with 8- or 16-bit pixels"
@@ -171,8 +176,18 @@ def _kind(encoded: bytes) -> str:
     return next(found, "no kind of image that is known")
 
 
-def _pixels(image: Image.Image) -> np.ndarray:
+def _say_once(key: str, message: str) -> None:
+    """Warns of a kind of picture when the first of it is met."""
+    if key not in _said:
+        _said.add(key)
+        _logger.warning(message)
+
+
+def _pixels(image: Image.Image, where: str) -> np.ndarray:
     """Returns uint8 [h, w, 3]."""
+    # MPO are photographs of telephones, with a preview beside the picture.
+    if image.format != "MPO" and getattr(image, "is_animated", False):
+        _say_once("frames", f"{where}: of images with several frames or pages, the first one is read")
     image = ImageOps.exif_transpose(image)
     if image.mode == "F":
         raise ValueError("32-bit floating point pixels have no known range")
@@ -180,6 +195,9 @@ def _pixels(image: Image.Image) -> np.ndarray:
         values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() > 65535:
             raise ValueError(f"integer pixels from {values.min()} to {values.max()} are not 16-bit")
+        if 0 < values.max() < _TWELVE_BITS:
+            dark = "16-bit pixels are taken as 0 to 65,535, and none of this image is beyond"
+            _say_once("dark", f"{where}: {dark} {values.max()}: scale it, if it holds fewer bits")
         grey = ((values * 255 + 32767) // 65535).astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=2)
     if "transparency" in image.info:

@@ -116,3 +116,41 @@ def test_fit_resizes_the_shorter_side_and_cuts_out_the_centre() -> None:
     assert fit(wide, 4).shape == (3, 4, 4) and fit(wide.mT, 16).shape == (3, 16, 16)
     square = torch.randint(0, 256, (3, 8, 8), dtype=torch.uint8)
     assert fit(square, 8) is square
+
+
+@pytest.fixture
+def nothing_said(monkeypatch):
+    monkeypatch.setattr("hf_transinv.data.decoding._said", set())
+
+
+@pytest.mark.parametrize("file_format", ["GIF", "TIFF", "PNG", "WEBP"])
+def test_that_only_the_first_frame_is_read_is_said_once(file_format, nothing_said, caplog):
+    red, blue = (Image.new("RGB", (16, 16), colour) for colour in ((255, 0, 0), (0, 0, 255)))
+    file = io.BytesIO()
+    red.save(file, file_format, save_all=True, append_images=[blue])
+    for _ in range(2):
+        image = decode_image(file.getvalue(), "row 3")
+        assert image[0].float().mean() > 200 > 60 > image[2].float().mean()
+    assert [record.message for record in caplog.records] == [
+        "row 3: of images with several frames or pages, the first one is read"
+    ]
+
+
+@pytest.mark.parametrize(("largest", "is_said"), [(3000, True), (4095, True), (60000, False)])
+def test_that_twelve_bits_come_out_dark_is_said(largest, is_said, nothing_said, caplog):
+    pixels = np.full((8, 8), largest, np.uint16)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    image = decode_image(file.getvalue(), "row 5")
+    assert image.unique().tolist() == [round(largest * 255 / 65535)]
+    assert (
+        f"row 5: 16-bit pixels are taken as 0 to 65,535, and none of this image is beyond {largest}" in caplog.text
+    ) is (is_said)
+
+
+def test_ordinary_pictures_are_not_warned_of(nothing_said, caplog):
+    for file_format in ("GIF", "TIFF", "PNG", "WEBP", "JPEG"):
+        file = io.BytesIO()
+        Image.new("RGB", (16, 16), (9, 8, 7)).save(file, file_format)
+        decode_image(file.getvalue(), "row 0")
+    assert not caplog.records
