@@ -23,13 +23,14 @@ if TYPE_CHECKING:
     from hf_transinv.augment.learned import AugmentationConfig, AugmentationPanel
     from hf_transinv.augment.learned_augmentation import LearnedAugmentation
     from hf_transinv.augment.primitives import PrimitiveConfig
-    from hf_transinv.checkpoint import export_classifier, load_augmentation
+    from hf_transinv.augment.saving import load_augmentation
     from hf_transinv.config import TrainConfig
     from hf_transinv.data.sources import open_dataset, open_source
     from hf_transinv.evaluation import evaluate
+    from hf_transinv.hub.export import export_classifier
     from hf_transinv.models.classifier import Classifier, open_classifier
     from hf_transinv.models.teacher import EMATeacher, Teacher, build_teachers
-    from hf_transinv.objectives.augmix import AugMixConsistency, AugMixConsistencyConfig
+    from hf_transinv.objectives.augmix_consistency import AugMixConsistency, AugMixConsistencyConfig
     from hf_transinv.objectives.base import Objective
     from hf_transinv.objectives.distillation import Distillation, DistillationConfig
     from hf_transinv.objectives.hard import Hard, HardConfig
@@ -41,14 +42,14 @@ if TYPE_CHECKING:
     from hf_transinv.objectives.supervised import Supervised
     from hf_transinv.objectives.teachaugment import TeachAugment, TeachAugmentConfig
     from hf_transinv.objectives.transinv import TransInv, TransInvConfig
-    from hf_transinv.trainer import Trainer
+    from hf_transinv.training.trainer import Trainer
 
 # Public name -> the module it lies in, and its name there.
 _PLACES = {
     "AIT": ("objectives.invariant", "InvariantTraining"),
     "AITConfig": ("objectives.invariant", "InvariantConfig"),
-    "AugMixConsistency": ("objectives.augmix", "AugMixConsistency"),
-    "AugMixConsistencyConfig": ("objectives.augmix", "AugMixConsistencyConfig"),
+    "AugMixConsistency": ("objectives.augmix_consistency", "AugMixConsistency"),
+    "AugMixConsistencyConfig": ("objectives.augmix_consistency", "AugMixConsistencyConfig"),
     "AugmentationConfig": ("augment.learned", "AugmentationConfig"),
     "AugmentationPanel": ("augment.learned", "AugmentationPanel"),
     "CORRUPTIONS": ("augment.corruptions", "CORRUPTIONS"),
@@ -69,14 +70,14 @@ _PLACES = {
     "TeachAugmentConfig": ("objectives.teachaugment", "TeachAugmentConfig"),
     "Teacher": ("models.teacher", "Teacher"),
     "TrainConfig": ("config", "TrainConfig"),
-    "Trainer": ("trainer", "Trainer"),
+    "Trainer": ("training.trainer", "Trainer"),
     "TransInv": ("objectives.transinv", "TransInv"),
     "TransInvConfig": ("objectives.transinv", "TransInvConfig"),
     "build_teachers": ("models.teacher", "build_teachers"),
     "corrupt": ("augment.corruptions", "corrupt"),
     "evaluate": ("evaluation", "evaluate"),
-    "export_classifier": ("checkpoint", "export_classifier"),
-    "load_augmentation": ("checkpoint", "load_augmentation"),
+    "export_classifier": ("hub.export", "export_classifier"),
+    "load_augmentation": ("augment.saving", "load_augmentation"),
     "open_classifier": ("models.classifier", "open_classifier"),
     "open_dataset": ("data.sources", "open_dataset"),
     "open_source": ("data.sources", "open_source"),

@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from hf_transinv.errors import InputError
-from hf_transinv.whole import whole_file
+from hf_transinv.files import atomic_write
 
 # Okabe and Ito's palette (Color Universal Design, 2008), told apart with any colour vision; without its yellow, too
 # pale for a line. Styles change when the colours are used up.
@@ -40,7 +40,7 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
     """Write a picture, whole or not at all; its ending chooses the format. Folders above it are made."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         figure.savefig(partial, dpi=DOTS_PER_INCH, format=path.suffix.removeprefix("."))
     return path
 

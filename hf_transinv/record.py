@@ -16,30 +16,9 @@ from typing import Any
 import torch
 
 from hf_transinv.errors import InputError
-from hf_transinv.whole import write_whole
+from hf_transinv.files import atomic_write_text, read_json, write_json
 
 PACKAGES = ("torch", "timm", "transformers", "datasets", "accelerate", "huggingface-hub", "safetensors", "hf-transinv")
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON so that the file is there whole or not at all."""
-    write_whole(path, json.dumps(content, indent=2) + "\n")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError: it is not JSON in UTF-8, or not an object.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"expected a JSON object, found {type(content).__name__}")
-    return content
 
 
 def environment() -> dict[str, Any]:
@@ -168,7 +147,7 @@ class Metrics:
     def __init__(self, path: Path, step: int = 0) -> None:
         self.path = path
         kept = [line for line in read_metrics(path) if line["step"] <= step]
-        write_whole(path, "".join(json.dumps(line) + "\n" for line in kept))
+        atomic_write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
 
     def append(self, **values: Any) -> None:
         """Write one line."""

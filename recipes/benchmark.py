@@ -9,8 +9,8 @@ python recipes/benchmark.py --sections corruptions
     images a second of each corruption, one thread and two
 """
 
-from hf_transinv.commands.benchmark import main
-from hf_transinv.launch import clear_errors
+from hf_transinv.commands.benchmark_report import main
+from hf_transinv.experiment.launch import clear_errors
 
 if __name__ == "__main__":
     with clear_errors():

@@ -7,11 +7,11 @@ accelerate launch --mixed_precision bf16 recipes/compare.py --config recipes/con
     stopped, it goes on with the same command and --resume_from latest; more --rows, --groups and --seeds may join then
 
 comparison.md, comparison.json and figures/comparison.png are written anew after every run; run.json holds every
-result whole. `hf_transinv/comparison_config.py` says what a YAML may hold.
+result whole. `hf_transinv/comparison/plan_reader.py` says what a YAML may hold.
 """
 
 from hf_transinv.commands.compare import main
-from hf_transinv.launch import clear_errors
+from hf_transinv.experiment.launch import clear_errors
 
 if __name__ == "__main__":
     with clear_errors():

@@ -17,7 +17,7 @@ accelerate launch recipes/evaluate.py --model timm/resnet50.a1_in1k --dataset IL
 """
 
 from hf_transinv.commands.evaluate import main
-from hf_transinv.launch import clear_errors
+from hf_transinv.experiment.launch import clear_errors
 
 if __name__ == "__main__":
     with clear_errors():

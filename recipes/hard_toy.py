@@ -11,7 +11,7 @@ python recipes/hard_toy.py --seeds 0 --hard_augmenter thin_plate --output_dir ou
 """
 
 from hf_transinv.commands.hard_toy import main
-from hf_transinv.launch import clear_errors
+from hf_transinv.experiment.launch import clear_errors
 
 if __name__ == "__main__":
     with clear_errors():

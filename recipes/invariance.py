@@ -7,8 +7,8 @@ python recipes/invariance.py --models A B --reference PLAIN --dataset uoft-cs/ci
     several side by side, ranked by what they tolerate beyond a plainly trained one
 """
 
-from hf_transinv.commands.invariance import main
-from hf_transinv.launch import clear_errors
+from hf_transinv.commands.invariance_report import main
+from hf_transinv.experiment.launch import clear_errors
 
 if __name__ == "__main__":
     with clear_errors():

@@ -8,7 +8,7 @@ accelerate launch --mixed_precision bf16 recipes/multi_teacher.py --config recip
 """
 
 from hf_transinv.commands.multi_teacher import main
-from hf_transinv.launch import clear_errors
+from hf_transinv.experiment.launch import clear_errors
 
 if __name__ == "__main__":
     with clear_errors():

@@ -10,7 +10,7 @@ accelerate launch --mixed_precision bf16 recipes/probe.py --config recipes/confi
 """
 
 from hf_transinv.commands.probe import main
-from hf_transinv.launch import clear_errors
+from hf_transinv.experiment.launch import clear_errors
 
 if __name__ == "__main__":
     with clear_errors():

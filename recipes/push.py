@@ -7,7 +7,7 @@ python recipes/push.py OUT USER/NAME --private --hub_revision BRANCH
 """
 
 from hf_transinv.commands.push import main
-from hf_transinv.launch import clear_errors
+from hf_transinv.experiment.launch import clear_errors
 
 if __name__ == "__main__":
     with clear_errors():

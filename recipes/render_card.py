@@ -6,8 +6,8 @@ python recipes/render_card.py model_cards/digits_elastic
     a folder in Hub layout, with run.json beside the weights: README.md there
 """
 
-from hf_transinv.commands.card import main
-from hf_transinv.launch import clear_errors
+from hf_transinv.commands.render_card import main
+from hf_transinv.experiment.launch import clear_errors
 
 if __name__ == "__main__":
     with clear_errors():

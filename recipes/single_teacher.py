@@ -6,7 +6,7 @@ accelerate launch recipes/single_teacher.py --dataset uoft-cs/cifar100 --label_c
 """
 
 from hf_transinv.commands.single_teacher import main
-from hf_transinv.launch import clear_errors
+from hf_transinv.experiment.launch import clear_errors
 
 if __name__ == "__main__":
     with clear_errors():

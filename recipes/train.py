@@ -8,7 +8,7 @@ accelerate launch recipes/train.py ... --method supervised --augment teachaugmen
 """
 
 from hf_transinv.commands.train import main
-from hf_transinv.launch import clear_errors
+from hf_transinv.experiment.launch import clear_errors
 
 if __name__ == "__main__":
     with clear_errors():

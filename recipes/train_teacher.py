@@ -5,7 +5,7 @@ accelerate launch recipes/train_teacher.py --dataset digits/source --student wrn
 """
 
 from hf_transinv.commands.train_teacher import main
-from hf_transinv.launch import clear_errors
+from hf_transinv.experiment.launch import clear_errors
 
 if __name__ == "__main__":
     with clear_errors():

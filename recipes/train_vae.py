@@ -8,7 +8,7 @@ The VAE is in OUTPUT_DIR/vae: config.json and model.safetensors.
 """
 
 from hf_transinv.commands.train_vae import main
-from hf_transinv.launch import clear_errors
+from hf_transinv.experiment.launch import clear_errors
 
 if __name__ == "__main__":
     with clear_errors():

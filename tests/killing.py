@@ -22,10 +22,11 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
-import hf_transinv.methods  # noqa: F401 (imported before the fork)
-from hf_transinv import checkpoint, run_state
+import hf_transinv.experiment.methods  # noqa: F401 (imported before the fork)
+from hf_transinv.augment import saving
 from hf_transinv.record import Metrics, RunRecord
-from hf_transinv.run_state import checkpoints, last_good
+from hf_transinv.training import checkpointing
+from hf_transinv.training.checkpointing import checkpoints, last_good
 from tests.launching import MULTI_TEACHER
 
 MOST_KILLS_A_RUN = 15
@@ -92,7 +93,7 @@ def arm(number: int, said: Path) -> None:
     for name in ("replace", "fsync", "unlink", "rmdir", "mkdir"):
         guard(name)
     save_file = partial(torn_save, "save_file", safetensors.torch.save_file)
-    run_state.save_file = checkpoint.save_file = save_file
+    checkpointing.save_file = saving.save_file = save_file
     torch.save = partial(torn_save, "torch.save", torch.save)
     Metrics.append = lambda metrics, **values: torn_line(metrics, **values)
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import timm
 import torch
 
-from hf_transinv.checkpoint import export_classifier
+from hf_transinv.hub.export import export_classifier
 from hf_transinv.models.classifier import open_classifier
-from hf_transinv.run_state import checkpoints
+from hf_transinv.training.checkpointing import checkpoints
 
 REPOSITORY = Path(__file__).parents[1]
 MULTI_TEACHER = REPOSITORY / "recipes" / "multi_teacher.py"

@@ -21,8 +21,8 @@ import torch
 from PIL import Image
 
 from hf_transinv.errors import InputError
-from hf_transinv.launch import check_same_run
-from hf_transinv.trainer import Trainer
+from hf_transinv.experiment.launch import check_same_run
+from hf_transinv.training.trainer import Trainer
 from tests.launching import MULTI_TEACHER, TRAIN_TEACHER, tiny_teachers
 from tests.test_run_state import files_no_larger_than
 

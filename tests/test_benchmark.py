@@ -10,15 +10,15 @@ from torch import nn
 
 from hf_transinv.augment.policies import POLICIES, PolicyConfig
 from hf_transinv.augment.primitives import PRIMITIVES
-from hf_transinv.benchmark import augmentation, corruptions, feeds, turns
+from hf_transinv.benchmark import augmentation_speed, corruption_speed, feed_speed, turn_speed
 from hf_transinv.benchmark.bounds import PASSES, Passes, passes_of_cycle
-from hf_transinv.benchmark.config import COMPARED, BenchmarkConfig
-from hf_transinv.benchmark.pictures import picture_levels, synthetic_split
+from hf_transinv.benchmark.options import COMPARED, BenchmarkConfig
 from hf_transinv.benchmark.runners import PLAIN, Entry, Runner, build_objective, build_trainer, entries
+from hf_transinv.benchmark.synthetic import picture_levels, synthetic_split
 from hf_transinv.benchmark.timing import Spread, Work, measure_in_rounds
 from hf_transinv.data.resident import ResidentSplit
 from hf_transinv.errors import InputError
-from hf_transinv.methods import LEARNED, METHODS, TITLES
+from hf_transinv.experiment.methods import LEARNED, METHODS, TITLES
 from hf_transinv.objectives.base import AUGMENTATION
 from tests.launching import ACCELERATE, PYTHON, REPOSITORY, TWO_PROCESSES, launch, succeed
 
@@ -44,7 +44,7 @@ def accelerator() -> Accelerator:
 
 @pytest.fixture(scope="module")
 def turn_section(accelerator):
-    return turns.section(TINY, accelerator)
+    return turn_speed.section(TINY, accelerator)
 
 
 def cells(markdown: str, number: int = 0) -> list[list[str]]:
@@ -127,7 +127,7 @@ def test_rows_by_hand():
     ]
     plain = [0.25, 0.125, 0.125]  # seconds an image
     memory = {STUDENT: 5 * 2**20, AUGMENT: 7 * 2**20}
-    student, augmentation_turn, whole = turns.rows_of(Entry("M", "transinv", 3), rounds, plain, 8, memory)
+    student, augmentation_turn, whole = turn_speed.rows_of(Entry("M", "transinv", 3), rounds, plain, 8, memory)
     assert (student.turn, augmentation_turn.turn, whole.turn) == ("student", "augmentation", "all")
     # Seconds an image: 3/8, 1/8, 2/8; then 6/8, 2/8, 4/8; then 12/16, 4/16, 8/16.
     assert student.ratio == Spread(1.5, 1.0, 2.0) and student.images_per_second == 4
@@ -136,7 +136,7 @@ def test_rows_by_hand():
     assert [row.bound for row in (student, augmentation_turn, whole)] == [1, 5 / 3, 11 / 6]
     assert whole.reached == 11 / 6 / 3
     assert [row.peak_memory for row in (student, augmentation_turn, whole)] == [5 * 2**20, 7 * 2**20, 7 * 2**20]
-    assert cells(turns.markdown([student]))[1] == [
+    assert cells(turn_speed.markdown([student]))[1] == [
         *("M", "student", "4", "1.50", "1.00 to 2.00", "3 F_s", "1.00", "67%", "5 MiB")
     ]
 
@@ -205,7 +205,7 @@ def test_everything_has_its_turn_in_every_round():
 
 
 def test_augmentation_has_every_primitive_and_policy_and_its_markdown_agrees(accelerator):
-    text, numbers = augmentation.section(TINY, accelerator)
+    text, numbers = augmentation_speed.section(TINY, accelerator)
     json.dumps(numbers)
     for line, row, name in zip(cells(text)[1:], numbers["primitives"], PRIMITIVES, strict=True):
         assert row["primitive"] == name and line[0] == name.replace("_", " ")
@@ -221,13 +221,13 @@ def test_augmentation_has_every_primitive_and_policy_and_its_markdown_agrees(acc
 
 
 def test_what_stands_beside_a_policy_is_as_strong_and_takes_the_images():
-    transforms = augmentation.torchvision_transforms(PolicyConfig(), 32)
+    transforms = augmentation_speed.torchvision_transforms(PolicyConfig(), 32)
     assert set(transforms) == set(POLICIES) - {"strong", "fixed_aug", "corruption"}
     assert (transforms["randaugment"].num_ops, transforms["randaugment"].magnitude) == (2, 14)
     levels = picture_levels(3, 32, 0)
     for transform in transforms.values():
-        for picture, image in zip(augmentation.singly(transform, levels), levels, strict=True):
-            made = augmentation.functional.to_image(transform(picture))
+        for picture, image in zip(augmentation_speed.singly(transform, levels), levels, strict=True):
+            made = augmentation_speed.functional.to_image(transform(picture))
             assert made.shape == image.shape and made.dtype == torch.uint8
     hidden = transforms["cutout"](torch.full((3, 32, 32), 9, dtype=torch.uint8))
     assert (hidden == 0).sum() == 3 * 16 * 16
@@ -243,14 +243,14 @@ def test_corruptions_keep_their_table():
 | contrast | 65,200 | 65,200 | 32,600 | 2.0 |
 | all, one after another | 7,181 | 13,613 | – | – |
 """
-    assert corruptions.markdown(speeds, config) == expected.strip()
-    assert cells(corruptions.markdown(speeds, replace(config, image_size=64)))[0] == [
+    assert corruption_speed.markdown(speeds, config) == expected.strip()
+    assert cells(corruption_speed.markdown(speeds, replace(config, image_size=64)))[0] == [
         *("images/s", "1 thread", "2 threads")
     ]
 
 
 def test_feeds_have_a_row_each_and_their_markdown_agrees(accelerator):
-    text, numbers = feeds.section(TINY, accelerator)
+    text, numbers = feed_speed.section(TINY, accelerator)
     json.dumps(numbers)
     names = ["resident", "streaming", "datasets + DataLoader, no worker", "datasets + DataLoader, one worker"]
     assert [row["feed"] for row in numbers["feeds"]] == names
@@ -263,11 +263,11 @@ def test_feeds_have_a_row_each_and_their_markdown_agrees(accelerator):
 
 
 def test_feeds_give_the_images_of_the_file(tmp_path):
-    path = feeds.write_parquet(tmp_path, TINY)
-    split = ResidentSplit.load(feeds.held(path), show_progress=False)
+    path = feed_speed.write_parquet(tmp_path, TINY)
+    split = ResidentSplit.load(feed_speed.held(path), show_progress=False)
     assert torch.equal(split.images, picture_levels(24, 32, TINY.seed))
     assert split.labels.tolist() == [row % 3 for row in range(24)]
-    with feeds.open_feeds(path, split, TINY, CPU) as opened:
+    with feed_speed.open_feeds(path, split, TINY, CPU) as opened:
         for name, draw in opened:
             batches = [draw() for _ in range(6)]
             images, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
@@ -279,7 +279,7 @@ def test_feeds_give_the_images_of_the_file(tmp_path):
 
 def test_a_watched_feed_throws_away_what_was_read_ahead():
     drawn = iter(range(100))
-    feed = feeds.WatchedFeed(4, lambda: next(drawn))
+    feed = feed_speed.WatchedFeed(4, lambda: next(drawn))
     assert feed.next_batch() == 0 and feed.waited > 0
     feed.use_up()
     assert feed.waited == 0 and feed.next_batch() == 6

@@ -17,11 +17,12 @@ from huggingface_hub.repocard_data import model_index_to_eval_results
 from PIL import Image
 
 from hf_transinv.augment.learned import AugmentationConfig, AugmentationPanel
-from hf_transinv.card import render_card
-from hf_transinv.checkpoint import export_classifier, save_augmentation
+from hf_transinv.augment.saving import save_augmentation
 from hf_transinv.errors import InputError
+from hf_transinv.experiment.publish import describe_magnitudes, describe_student, hub_id
+from hf_transinv.hub.card import render_card
+from hf_transinv.hub.export import export_classifier
 from hf_transinv.models.classifier import Classifier, open_classifier
-from hf_transinv.publish import describe_magnitudes, describe_student, hub_id
 from hf_transinv.record import published
 from tests.launching import REPOSITORY, environment
 

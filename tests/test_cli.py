@@ -13,9 +13,10 @@ import torch
 from accelerate.commands.launch import launch_command_parser
 from torch.distributed.run import parse_args
 
-from hf_transinv import cli, record
-from hf_transinv.card import render_card
+from hf_transinv import record
+from hf_transinv.commands import cli
 from hf_transinv.commands.env import facts, shown
+from hf_transinv.hub.card import render_card
 from tests.launching import PYTHON, REPOSITORY, environment
 from tests.test_card import record as finished_record
 
@@ -145,18 +146,21 @@ def test_accelerate_is_started_with_its_own_flags():
     arguments = cli.accelerate_arguments("train", launcher, ["--seed", "1"])
     assert arguments == [
         *("--num_processes=4", "--mixed_precision=bf16", "--multi_gpu"),
-        *("--module", "hf_transinv.cli", "train", "--seed", "1"),
+        *("--module", "hf_transinv.commands.cli", "train", "--seed", "1"),
     ]
     parsed = launch_command_parser().parse_args(arguments)
     assert (parsed.num_processes, parsed.mixed_precision, parsed.multi_gpu, parsed.module) == (4, "bf16", True, True)
-    assert (parsed.training_script, parsed.training_script_args) == ("hf_transinv.cli", ["train", "--seed", "1"])
+    assert (parsed.training_script, parsed.training_script_args) == (
+        "hf_transinv.commands.cli",
+        ["train", "--seed", "1"],
+    )
 
 
 def test_torchrun_is_started_for_several_processes_on_a_cpu():
     launcher = {"num_processes": "4", "mixed_precision": "bf16", "num_cpu_threads_per_process": "3"}
     arguments, variables = cli.torchrun_arguments("train", launcher, ["--seed", "1"])
     assert arguments == [
-        *("--nproc_per_node=4", "--standalone", "--module", "hf_transinv.cli", "train", "--seed", "1")
+        *("--nproc_per_node=4", "--standalone", "--module", "hf_transinv.commands.cli", "train", "--seed", "1")
     ]
     assert variables == {
         "ACCELERATE_USE_CPU": "true",

@@ -13,13 +13,13 @@ import yaml
 from matplotlib.figure import Figure
 from PIL import Image
 
-from hf_transinv.comparison import Comparison
-from hf_transinv.comparison_config import read_comparison
-from hf_transinv.comparison_figure import plot_comparison
-from hf_transinv.comparison_table import comparison_markdown, summarise
+from hf_transinv.comparison.figure import plot_comparison
+from hf_transinv.comparison.plan import Comparison
+from hf_transinv.comparison.plan_reader import read_comparison
+from hf_transinv.comparison.table import comparison_markdown, summarise
 from hf_transinv.errors import InputError
-from hf_transinv.methods import MethodConfig
-from hf_transinv.run_state import checkpoints
+from hf_transinv.experiment.methods import MethodConfig
+from hf_transinv.training.checkpointing import checkpoints
 from tests.launching import PYTHON, REPOSITORY, end_when, succeed
 
 COMPARE = REPOSITORY / "recipes" / "compare.py"

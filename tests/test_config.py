@@ -10,9 +10,9 @@ import yaml
 
 from hf_transinv.augment.learned import AugmentationConfig
 from hf_transinv.augment.primitives import PrimitiveConfig
-from hf_transinv.command_line import as_flags, parse
 from hf_transinv.config import DataConfig, OutputConfig, StudentConfig, TrainConfig, as_dict
 from hf_transinv.errors import InputError
+from hf_transinv.experiment.arguments import as_flags, parse
 from hf_transinv.objectives.transinv import TransInvConfig
 
 GROUPS = [DataConfig, StudentConfig, TrainConfig, TransInvConfig, AugmentationConfig, PrimitiveConfig, OutputConfig]

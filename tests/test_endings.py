@@ -13,8 +13,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from hf_transinv import checkpoint
-from hf_transinv.run_state import checkpoints
+from hf_transinv.augment import saving
+from hf_transinv.training.checkpointing import checkpoints
 from tests.launching import tiny_teachers
 from tests.test_bad_input import LEAST, _alone, refused, run  # noqa: F401 (fixtures)
 
@@ -51,7 +51,7 @@ def full_disk(monkeypatch, place: str) -> None:
         raise OSError(errno.ENOSPC, FULL)
 
     where = {
-        "augmentation": (checkpoint, "save_file", half_weights),
+        "augmentation": (saving, "save_file", half_weights),
         "figures": (matplotlib.figure.Figure, "savefig", half_picture),
         "student": (timm.models, "save_for_hf", half_export),
         "run.json": (Path, "write_text", half_text),

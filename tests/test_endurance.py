@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hf_transinv.record import RunRecord, read_metrics
-from hf_transinv.run_state import checkpoints
+from hf_transinv.training.checkpointing import checkpoints
 from tests.launching import PYTHON, REPOSITORY, succeed, tiny_teachers
 
 KILLING = REPOSITORY / "tests" / "killing.py"

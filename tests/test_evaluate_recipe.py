@@ -13,11 +13,11 @@ from PIL import Image
 from timm.data import create_transform, resolve_model_data_config
 
 from hf_transinv.augment.corruptions import corrupt
-from hf_transinv.checkpoint import export_classifier
 from hf_transinv.data.decoding import decode_image
 from hf_transinv.data.resident import ResidentSplit
 from hf_transinv.data.sources import open_source
 from hf_transinv.evaluation import evaluate
+from hf_transinv.hub.export import export_classifier
 from hf_transinv.models.classifier import open_classifier
 from tests.launching import ACCELERATE, EVALUATE, TWO_PROCESSES, succeed, tiny_vit_folder
 

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from hf_transinv import AugmentationPanel, Supervised, TransInv
 from hf_transinv.config import TrainConfig
-from hf_transinv.data.crops import OrdinaryAugmentation
+from hf_transinv.data.transforms import CropFlip
 from hf_transinv.models.teacher import EMATeacher, Teacher
 from hf_transinv.objectives.mutual import MutualLearning
-from hf_transinv.trainer import Trainer
+from hf_transinv.training.trainer import Trainer
 from tests.launching import REPOSITORY
 from tests.tiny_run import random_split, tiny_vit
 
@@ -90,7 +90,7 @@ def by_trainer(folder, student_pairs: list[Pair], augmentation_pairs: list[Pair]
         channels_last=False,
     )
     feeds = {"student": Listed(student_pairs), "augmentation": Listed(augmentation_pairs)}
-    ordinary = OrdinaryAugmentation("none", False)
+    ordinary = CropFlip("none", False)
     trainer = Trainer(Accelerator(cpu=True), method, feeds, ordinary, config, STEPS, 5.0, folder, "tiny")
     while trainer.step < STEPS:
         trainer.take_turn()

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
-from hf_transinv.checkpoint import export_classifier
 from hf_transinv.errors import InputError
+from hf_transinv.hub.export import export_classifier
 from hf_transinv.models import Classifier, open_classifier
 
 NAMES = ["ant", "bee", "cat", "dog", "elk"]

@@ -11,9 +11,9 @@ from PIL import Image
 from timm.data import create_transform, resolve_model_data_config
 from transformers import AutoImageProcessor, pipeline
 
-from hf_transinv.checkpoint import export_classifier
 from hf_transinv.data.decoding import fit
 from hf_transinv.errors import InputError
+from hf_transinv.hub.export import export_classifier
 from hf_transinv.models import Classifier, open_classifier
 from tests.models.families import SIDE, tiny_folder, tiny_processor
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hf_transinv.commands import hard_toy as toy
-from hf_transinv.data.crops import to_float
+from hf_transinv.data.transforms import to_float
 from hf_transinv.errors import InputError
 from tests.launching import PYTHON, REPOSITORY, succeed
 

@@ -12,11 +12,11 @@ import pytest
 import torch
 from safetensors.torch import load, load_file
 
-from hf_transinv.checkpoint import export_classifier
-from hf_transinv.command_line import parse
 from hf_transinv.config import OutputConfig
 from hf_transinv.errors import InputError
-from hf_transinv.hub import BackgroundPush, check_finished, check_token, push_run
+from hf_transinv.experiment.arguments import parse
+from hf_transinv.hub.export import export_classifier
+from hf_transinv.hub.push import BackgroundPush, check_finished, check_token, push_run
 from hf_transinv.models.classifier import open_classifier
 from tests.launching import PYTHON, REPOSITORY, launch
 from tests.loopback_hub import LoopbackHub
@@ -346,7 +346,7 @@ def test_pushes_that_fail_warn_once(hub_here, student, caplog):
             push.after_checkpoint(step)
             until(lambda step=step: len(hub_here.asked("POST", COMMIT)) == step)
     assert titles(hub_here) == ["Student after 3 steps"]
-    (warning,) = [record.getMessage() for record in caplog.records if record.name == "hf_transinv.hub"]
+    (warning,) = [record.getMessage() for record in caplog.records if record.name == "hf_transinv.hub.push"]
     assert warning.startswith("step 1: lab/student could not be pushed (403") and hub_here.token not in warning
 
 

@@ -24,7 +24,7 @@ from hf_transinv.invariance.sweeps import (
     ranking,
     summarise,
 )
-from hf_transinv.invariance.widest_range import (
+from hf_transinv.invariance.tolerated_range import (
     WidestRangeConfig,
     _largest_share,
     differential_entropy,

@@ -14,7 +14,7 @@ from PIL import Image
 
 from hf_transinv.augment.magnitudes import ParameterRange
 from hf_transinv.invariance.page import page
-from hf_transinv.invariance.pictures import picture_strip, plot_curves
+from hf_transinv.invariance.plots import picture_strip, plot_curves
 from hf_transinv.invariance.report import (
     Measured,
     Report,
@@ -25,7 +25,7 @@ from hf_transinv.invariance.report import (
     tolerated_text,
 )
 from hf_transinv.invariance.sweeps import corruption_sweeps, primitive_sweeps, summarise
-from hf_transinv.invariance.widest_range import RangeFound, WidestRange
+from hf_transinv.invariance.tolerated_range import RangeFound, WidestRange
 from tests.launching import PYTHON, REPOSITORY, succeed, tiny_teachers
 
 RECIPE = REPOSITORY / "recipes" / "invariance.py"

@@ -10,14 +10,14 @@ import torch
 import yaml
 from accelerate import Accelerator
 
-from hf_transinv.card import render_card
 from hf_transinv.commands import compare
-from hf_transinv.comparison_config import read_comparison
+from hf_transinv.comparison.plan_reader import read_comparison
 from hf_transinv.config import DataConfig
 from hf_transinv.data.batches import Feed
 from hf_transinv.data.run_data import Data, open_data
 from hf_transinv.errors import InputError
-from hf_transinv.run import Session
+from hf_transinv.experiment.session import Session
+from hf_transinv.hub.card import render_card
 from tests.test_card import record, text_of
 
 BATCH, EPOCH = 20, 5  # digits/target has 100 training images

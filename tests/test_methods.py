@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 
 import hf_transinv  # noqa: F401 (registers the architectures)
 from hf_transinv.augment.policies import POLICIES, PolicyConfig, build_policies
-from hf_transinv.command_line import parse
 from hf_transinv.errors import InputError
-from hf_transinv.methods import GROUPS, LEARNED, METHODS, TITLES, MethodConfig
+from hf_transinv.experiment.arguments import parse
+from hf_transinv.experiment.methods import GROUPS, LEARNED, METHODS, TITLES, MethodConfig
 from tests.launching import ACCELERATE, PYTHON, REPOSITORY, launch, succeed
 
 TRAIN = REPOSITORY / "recipes" / "train.py"

@@ -11,7 +11,7 @@ from hf_transinv.augment.learned import AugmentationConfig, AugmentationPanel
 from hf_transinv.config import TrainConfig
 from hf_transinv.errors import InputError
 from hf_transinv.models.classifier import open_classifier
-from hf_transinv.optimizers import build_optimizer, network_schedule
+from hf_transinv.training.optim import build_optimizer, network_schedule
 
 CONFIG = TrainConfig(max_steps=40, learning_rate=0.2, weight_decay=0.01, momentum=0.8, warmup_ratio=0.1)
 

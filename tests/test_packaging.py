@@ -45,7 +45,7 @@ def test_every_module_and_everything_that_configurations_name_is_in_it(installed
 @pytest.mark.parametrize("flags", [[], ["--config", "digits"]], ids=["embedded default", "by its name"])
 def test_it_runs_from_an_empty_folder(installed, tmp_path, flags):
     few = ["--max_steps", "2", "--baselines", "--eval_corruptions", "none", "--output_dir", "out"]
-    command = [*PYTHON, "-m", "hf_transinv.cli", "multi-teacher", *flags, *few]
+    command = [*PYTHON, "-m", "hf_transinv.commands.cli", "multi-teacher", *flags, *few]
     env = environment(tmp_path) | {"PYTHONPATH": str(installed)}
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -43,7 +43,7 @@ def test_the_package_is_typed():
 def test_importing_it_registers_architectures_and_loads_nothing_else():
     code = (
         "import sys, hf_transinv, timm; assert timm.is_model('wrn16_2_cifar'); "
-        "heavy = ('transformers', 'datasets', 'accelerate', 'torchmetrics', 'matplotlib', 'hf_transinv.trainer'); "
+        "heavy = ('transformers', 'datasets', 'accelerate', 'torchmetrics', 'matplotlib', 'hf_transinv.training'); "
         "print([name for name in heavy if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=True)

@@ -13,10 +13,10 @@ import timm
 import torch
 from safetensors.torch import load_file
 
-from hf_transinv.card import render_card
-from hf_transinv.checkpoint import load_augmentation
+from hf_transinv.augment.saving import load_augmentation
 from hf_transinv.data.resident import ResidentSplit
 from hf_transinv.data.sources import open_source
+from hf_transinv.hub.card import render_card
 from hf_transinv.record import published, read_metrics
 from tests.launching import (
     ACCELERATE,

@@ -8,7 +8,8 @@ from importlib.metadata import version
 import pytest
 
 from hf_transinv.errors import InputError
-from hf_transinv.record import Metrics, RunRecord, environment, read_metrics, write_json
+from hf_transinv.files import write_json
+from hf_transinv.record import Metrics, RunRecord, environment, read_metrics
 
 
 def test_json_is_replaced_whole_or_not_at_all(tmp_path):

@@ -13,8 +13,8 @@ from torch import nn
 
 from hf_transinv.config import OutputConfig
 from hf_transinv.errors import InputError
-from hf_transinv.launch import output_folder
-from hf_transinv.run_state import checkpoints, discard, load_state, save_state
+from hf_transinv.experiment.launch import output_folder
+from hf_transinv.training.checkpointing import checkpoints, discard, load_state, save_state
 
 TRAINING = {
     "step": 7,

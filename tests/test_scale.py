@@ -19,9 +19,9 @@ from torch._subclasses import FakeTensorMode
 
 from hf_transinv.config import OutputConfig
 from hf_transinv.errors import InputError
-from hf_transinv.launch import start_accelerator
+from hf_transinv.experiment.launch import start_accelerator
 from hf_transinv.models import EMATeacher, Teacher, open_classifier, place_teachers
-from hf_transinv.placement import Placement
+from hf_transinv.training.distributed import Placement
 from tests.launching import ACCELERATE, MULTI_TEACHER, REPOSITORY, TWO_PROCESSES, succeed, tiny_vit_folder
 from tests.tiny_run import tiny_vit
 
@@ -111,7 +111,7 @@ from accelerate import Accelerator
 from hf_transinv.augment.learned import AugmentationConfig, AugmentationPanel
 from hf_transinv.checkpoint import export_classifier
 from hf_transinv.config import OutputConfig, TrainConfig
-from hf_transinv.data.crops import OrdinaryAugmentation
+from hf_transinv.data.crops import CropFlip
 from hf_transinv.errors import InputError
 from hf_transinv.launch import start_accelerator
 from hf_transinv.models import EMATeacher, open_classifier
@@ -148,7 +148,7 @@ def trainer_of(build, name, **options):
     feeds = {player: resident_feed(8, number, accelerator) for number, player in enumerate(objective.players)}
     (folder / name).mkdir(exist_ok=True)
     trainer = Trainer(
-        accelerator, objective, feeds, OrdinaryAugmentation(), config, config.max_steps, 5.0, folder / name, name
+        accelerator, objective, feeds, CropFlip(), config, config.max_steps, 5.0, folder / name, name
     )
     for player, optimizer in trainer.optimizers.items():
         for group in optimizer.param_groups if player == "augmentation" else ():

@@ -26,21 +26,22 @@ import yaml
 from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
 from hf_transinv.augment.magnitudes import ParameterRange
-from hf_transinv.card import render_card
-from hf_transinv.checkpoint import export_classifier, load_augmentation
-from hf_transinv.comparison_config import read_comparison
+from hf_transinv.augment.saving import load_augmentation
+from hf_transinv.comparison.plan_reader import read_comparison
 from hf_transinv.errors import InputError
 from hf_transinv.evaluation.conditions import Condition
 from hf_transinv.evaluation.corrupted_folders import open_corrupted_folder
-from hf_transinv.hub import push_run
+from hf_transinv.experiment.publish import describe_teacher
+from hf_transinv.hub.card import render_card
+from hf_transinv.hub.export import export_classifier
+from hf_transinv.hub.push import push_run
 from hf_transinv.invariance.page import page
 from hf_transinv.invariance.report import Measured, Report, summary_markdown
 from hf_transinv.invariance.sweeps import corruption_sweeps, primitive_sweeps, summarise
-from hf_transinv.invariance.widest_range import RangeFound, WidestRange
+from hf_transinv.invariance.tolerated_range import RangeFound, WidestRange
 from hf_transinv.models.classifier import open_classifier
+from hf_transinv.models.conv_vae import load_vae
 from hf_transinv.models.teacher import Teacher
-from hf_transinv.models.vae import load_vae
-from hf_transinv.publish import describe_teacher
 from tests.launching import MULTI_TEACHER, REPOSITORY, tiny_vit_folder
 from tests.loopback_hub import LoopbackHub
 from tests.loopback_hub.fixture import hub, hub_here
@@ -112,7 +113,7 @@ def test_the_search_finds_what_it_is_for(tmp_path):
 
 
 def test_the_loader_of_yaml_makes_no_objects():
-    from hf_transinv.command_line import _Loader
+    from hf_transinv.experiment.arguments import _Loader
 
     assert issubclass(_Loader, yaml.SafeLoader)
     assert not {tag for tag in _Loader.yaml_constructors if tag and "python" in tag}

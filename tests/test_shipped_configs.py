@@ -22,17 +22,17 @@ import yaml
 from PIL import Image
 from safetensors.torch import save_file
 
-from hf_transinv import local_hub
-from hf_transinv.checkpoint import export_classifier
-from hf_transinv.comparison_config import read_comparison
+from hf_transinv.comparison.plan_reader import read_comparison
 from hf_transinv.data.sources import open_dataset
 from hf_transinv.errors import InputError
-from hf_transinv.local_hub import VARIABLE
+from hf_transinv.experiment.session import Session
+from hf_transinv.hub.export import export_classifier
 from hf_transinv.models.classifier import open_classifier
 from hf_transinv.models.location import locate
-from hf_transinv.run import Session
-from hf_transinv.shipped import config_file, launch_file, model_folder
-from hf_transinv.trainer import Trainer
+from hf_transinv.resolve import local_hub
+from hf_transinv.resolve.local_hub import VARIABLE
+from hf_transinv.resolve.shipped import config_file, launch_file, model_folder
+from hf_transinv.training.trainer import Trainer
 from tests.launching import REPOSITORY
 
 SHIPPED = sorted((REPOSITORY / "recipes" / "configs").glob("*.yaml"))

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from hf_transinv.models.vae import load_vae
+from hf_transinv.models.conv_vae import load_vae
 from tests.launching import PYTHON, REPOSITORY, launch, succeed
 
 TRAIN_VAE = REPOSITORY / "recipes" / "train_vae.py"

@@ -17,10 +17,10 @@ from PIL import Image
 
 from hf_transinv.data.sources import open_source
 from hf_transinv.data.streaming import StreamingFeed
-from hf_transinv.divergence import TrainingDiverged
 from hf_transinv.errors import InputError
 from hf_transinv.record import read_metrics
-from hf_transinv.run_state import checkpoints
+from hf_transinv.training.checkpointing import checkpoints
+from hf_transinv.training.nan_guard import TrainingDiverged
 from tests.tiny_run import random_split, resident_feed, tensors_of, tiny_trainer
 
 SPEEDS = {"images_per_second"}

@@ -11,13 +11,13 @@ from accelerate import Accelerator
 from hf_transinv.augment.learned import AugmentationConfig, AugmentationPanel
 from hf_transinv.config import TrainConfig
 from hf_transinv.data.batches import Feed
-from hf_transinv.data.crops import OrdinaryAugmentation
 from hf_transinv.data.resident import ResidentFeed, ResidentSplit
+from hf_transinv.data.transforms import CropFlip
 from hf_transinv.models.classifier import Classifier
 from hf_transinv.models.teacher import EMATeacher, Teacher
 from hf_transinv.objectives.supervised import Supervised
 from hf_transinv.objectives.transinv import TransInv, TransInvConfig
-from hf_transinv.trainer import Trainer
+from hf_transinv.training.trainer import Trainer
 
 
 def random_split(num_images: int = 40, num_classes: int = 3) -> ResidentSplit:
@@ -63,7 +63,7 @@ def tiny_trainer(
         player: feed(config.batch_size, config.seed + number, accelerator)
         for number, player in enumerate(("student", "augmentation"))
     }
-    ordinary = OrdinaryAugmentation()
+    ordinary = CropFlip()
     return Trainer(accelerator, objective, feeds, ordinary, config, config.max_steps, 5.0, folder, "tiny")
 
 

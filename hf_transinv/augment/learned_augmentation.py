@@ -32,9 +32,10 @@ from torchvision import tv_tensors
 
 from hf_transinv.augment.learned import AugmentationPanel, Selection
 from hf_transinv.augment.places import CONFIG, WEIGHTS, find_augmentation, push_augmentation, refuse_foreign
-from hf_transinv.checkpoint import load_augmentation, save_augmentation
+from hf_transinv.augment.saving import load_augmentation, save_augmentation
 from hf_transinv.errors import InputError
-from hf_transinv.record import published, read_json
+from hf_transinv.files import read_json
+from hf_transinv.record import published
 
 # Resampling with negative lobes (bicubic, Lanczos) overshoots by this much; normalised images go far beyond it.
 _OVERSHOOT = 0.25

@@ -14,9 +14,9 @@ from typing import Any
 from huggingface_hub import CommitOperationAdd, HfApi
 
 from hf_transinv.errors import InputError
-from hf_transinv.hub_errors import READ_FAILURES, client_says
-from hf_transinv.models.download import fetch
-from hf_transinv.record import read_json
+from hf_transinv.files import read_json
+from hf_transinv.resolve.download import fetch
+from hf_transinv.resolve.hub_errors import READ_FAILURES, client_says
 
 FOLDER, CONFIG, WEIGHTS = "augmentation", "config.json", "augmentation.safetensors"
 

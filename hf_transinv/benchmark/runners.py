@@ -18,20 +18,20 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import nn
 
+from hf_transinv.augment.hard_augmenters import AugmenterConfig, build_augmenter
 from hf_transinv.augment.learned import AugmentationConfig, AugmentationPanel
 from hf_transinv.augment.policies.augmix import AugMix
-from hf_transinv.augment.teachaugment import TeachAugmentation
-from hf_transinv.augment.warps import AugmenterConfig, build_augmenter
+from hf_transinv.augment.teach_augmentation import TeachAugmentation
 from hf_transinv.benchmark.bounds import Turn
-from hf_transinv.benchmark.config import BenchmarkConfig
-from hf_transinv.benchmark.pictures import class_names
+from hf_transinv.benchmark.options import BenchmarkConfig
+from hf_transinv.benchmark.synthetic import class_names
 from hf_transinv.benchmark.timing import Stopwatch, repeats
-from hf_transinv.data.crops import OrdinaryAugmentation
 from hf_transinv.data.resident import ResidentFeed, ResidentSplit
-from hf_transinv.methods import TITLES
+from hf_transinv.data.transforms import CropFlip
+from hf_transinv.experiment.methods import TITLES
 from hf_transinv.models.classifier import Classifier, open_classifier
 from hf_transinv.models.teacher import EMATeacher, Teacher
-from hf_transinv.objectives.augmix import AugMixConsistency, AugMixConsistencyConfig
+from hf_transinv.objectives.augmix_consistency import AugMixConsistency, AugMixConsistencyConfig
 from hf_transinv.objectives.base import Objective
 from hf_transinv.objectives.distillation import Distillation, DistillationConfig
 from hf_transinv.objectives.hard import Hard, HardConfig
@@ -41,7 +41,7 @@ from hf_transinv.objectives.mutual import MutualLearning
 from hf_transinv.objectives.supervised import Supervised
 from hf_transinv.objectives.teachaugment import TeachAugment, TeachAugmentConfig
 from hf_transinv.objectives.transinv import TransInv, TransInvConfig
-from hf_transinv.trainer import Trainer
+from hf_transinv.training.trainer import Trainer
 
 PLAIN = "plain training (crop + flip)"
 
@@ -133,9 +133,7 @@ def build_trainer(
     steps, per_epoch = config.train.max_steps, feeds["student"].batches_per_epoch
     # The folder is for records and checkpoints, which single turns do not write.
     folder = Path(".")
-    return Trainer(
-        accelerator, objective, feeds, OrdinaryAugmentation(), config.train, steps, per_epoch, folder, objective.name
-    )
+    return Trainer(accelerator, objective, feeds, CropFlip(), config.train, steps, per_epoch, folder, objective.name)
 
 
 @dataclass

@@ -7,21 +7,21 @@ transinv compare --mixed_precision bf16 --config compare_transinv_table1 \
     stopped, it goes on with the same command and --resume_from latest; more --rows, --groups and --seeds may join then
 
 comparison.md, comparison.json and figures/comparison.png are written anew after every run; run.json holds every
-result whole. `hf_transinv/comparison_config.py` says what a YAML may hold.
+result whole. `hf_transinv/comparison/plan_reader.py` says what a YAML may hold.
 """
 
 from dataclasses import replace
 
-from hf_transinv.comparison import Run
-from hf_transinv.comparison_config import read_comparison
-from hf_transinv.comparison_table import write_comparison
+from hf_transinv.comparison.plan import Run
+from hf_transinv.comparison.plan_reader import read_comparison
+from hf_transinv.comparison.table import write_comparison
 from hf_transinv.errors import InputError
-from hf_transinv.launch import agree
-from hf_transinv.methods import MethodBuilder
+from hf_transinv.experiment.launch import agree
+from hf_transinv.experiment.methods import MethodBuilder
+from hf_transinv.experiment.session import Session
 from hf_transinv.objectives.base import Objective
 from hf_transinv.record import RunRecord
-from hf_transinv.run import Session
-from hf_transinv.shipped import config_folder
+from hf_transinv.resolve.shipped import config_folder
 
 
 def build(session: Session, run: Run) -> Objective:

@@ -26,7 +26,6 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from hf_transinv.augment.corruptions import check_corruption
-from hf_transinv.command_line import parse
 from hf_transinv.config import DataConfig, OutputConfig, as_dict
 from hf_transinv.data.columns import listed
 from hf_transinv.data.hold_out import HoldOut
@@ -34,15 +33,16 @@ from hf_transinv.data.run_data import named_classes, warnings_of
 from hf_transinv.data.sources import Source, default_eval_split, open_dataset
 from hf_transinv.errors import InputError
 from hf_transinv.evaluation import evaluate, evaluation_markdown
-from hf_transinv.evaluation.conditions import check_augmentations
+from hf_transinv.evaluation.conditions import check_augmentations, chosen_corruptions
 from hf_transinv.evaluation.splits import SourceSplit, first_image_size
+from hf_transinv.experiment.arguments import parse
+from hf_transinv.experiment.launch import agree, output_folder, start_accelerator
 from hf_transinv.figures import plot_corruption_heatmap
-from hf_transinv.launch import agree, chosen_corruptions, output_folder, start_accelerator
+from hf_transinv.files import atomic_write_text, write_json
 from hf_transinv.models import Classifier, open_classifier
 from hf_transinv.models.description import describe
 from hf_transinv.models.published import what_differs
-from hf_transinv.record import environment, write_json
-from hf_transinv.whole import write_whole
+from hf_transinv.record import environment
 
 logger = logging.getLogger(__name__)
 
@@ -206,7 +206,7 @@ class EvaluationConfig:
             eval_augment=self.augment,
             eval_batch_size=self.eval_batch_size,
         )
-        self.corruptions = chosen_corruptions(self.output)
+        self.corruptions = chosen_corruptions(self.output.eval_corruptions)
         check_augmentations(self.augment)
         if self.corrupted_folder and self.frost_folder:
             raise InputError("give corrupted_folder or frost_folder, not both: what is read is not made")
@@ -223,7 +223,7 @@ class EvaluationConfig:
 def save(folder: Path, record: dict, table: str) -> None:
     """evaluation.json, evaluation.md and, with corruptions, the heat map."""
     write_json(folder / "evaluation.json", record)
-    write_whole(folder / "evaluation.md", table)
+    atomic_write_text(folder / "evaluation.md", table)
     if record["results"]["corruptions"]:
         plot_corruption_heatmap({record["model"]: record["results"]}, folder / "corruption_heatmap.png")
 
@@ -288,7 +288,7 @@ def main(description: str = __doc__ or "") -> None:
         table += f"\n{len(skipped)} images could not be decoded and are left out.\n" if skipped else ""
         save(folder, record, table)
         if skipped:
-            write_whole(folder / "skipped_images.txt", "".join(f"{line}\n" for line in sorted(skipped)))
+            atomic_write_text(folder / "skipped_images.txt", "".join(f"{line}\n" for line in sorted(skipped)))
         print(f"\n{table}\nTable and evaluation.json are in {folder}")
     accelerator.wait_for_everyone()
     accelerator.end_training()

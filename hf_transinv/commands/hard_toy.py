@@ -23,24 +23,24 @@ from accelerate.utils import set_seed
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from hf_transinv.augment.warps import Augmenter, AugmenterConfig, build_augmenter
-from hf_transinv.command_line import parse
+from hf_transinv.augment.hard_augmenters import Augmenter, AugmenterConfig, build_augmenter
 from hf_transinv.config import OutputConfig, TrainConfig, as_dict
-from hf_transinv.data.crops import OrdinaryAugmentation, to_float
 from hf_transinv.data.resident import ResidentFeed, ResidentSplit
 from hf_transinv.data.sources import open_source
+from hf_transinv.data.transforms import CropFlip, to_float
 from hf_transinv.errors import InputError
+from hf_transinv.experiment.arguments import parse
+from hf_transinv.experiment.launch import Stopped, output_folder, start_accelerator
 from hf_transinv.figures import COLORS, save_figure
-from hf_transinv.launch import Stopped, output_folder, start_accelerator
+from hf_transinv.files import atomic_write_text, write_json
 from hf_transinv.markdown import table
 from hf_transinv.models import Classifier, Teacher
 from hf_transinv.objectives.base import Objective
 from hf_transinv.objectives.hard import Hard, HardConfig
 from hf_transinv.objectives.supervised import Supervised
-from hf_transinv.record import environment, write_json
-from hf_transinv.shipped import config_folder
-from hf_transinv.trainer import Trainer
-from hf_transinv.whole import write_whole
+from hf_transinv.record import environment
+from hf_transinv.resolve.shipped import config_folder
+from hf_transinv.training.trainer import Trainer
 
 MARGIN = 4  # pixels around the 8 px digits, and so the largest shift that leaves them whole
 SIDE = 8 + 2 * MARGIN
@@ -119,7 +119,7 @@ def train(
     }
     folder.mkdir(parents=True)
     steps = config.max_steps
-    ordinary = OrdinaryAugmentation("none", flip=False)
+    ordinary = CropFlip("none", flip=False)
     per_epoch = len(split) / config.batch_size
     trainer = Trainer(accelerator, objective, feeds, ordinary, config, steps, per_epoch, folder, folder.name)
     trainer.train()
@@ -241,7 +241,7 @@ def main(description: str = __doc__ or "") -> None:
     rows = summary(results)
     shown = markdown(rows, len(toy.seeds))
     write_json(folder / "hard_toy.json", {"config": as_dict(*groups), **environment(), "rows": rows, "seeds": results})
-    write_whole(folder / "hard_toy.md", shown)
+    atomic_write_text(folder / "hard_toy.md", shown)
     images = to_float(splits[1].images[:6])
     generator = torch.Generator().manual_seed(toy.seeds[-1])
     with torch.no_grad():

@@ -14,17 +14,16 @@ from typing import Any
 
 from hf_transinv.augment.corruptions import check_corruption
 from hf_transinv.augment.learned import AugmentationConfig, AugmentationPanel
-from hf_transinv.command_line import parse
 from hf_transinv.config import DataConfig, OutputConfig, StudentConfig, TrainConfig, as_dict
 from hf_transinv.errors import InputError
+from hf_transinv.experiment.arguments import parse
+from hf_transinv.experiment.session import Session, new_student
 from hf_transinv.figures import plot_probe
+from hf_transinv.files import atomic_write_text, write_json
 from hf_transinv.models.teacher import build_teachers
 from hf_transinv.objectives.supervised import Supervised
 from hf_transinv.objectives.transinv import TransInv, TransInvConfig
-from hf_transinv.record import write_json
-from hf_transinv.run import Session, new_student
-from hf_transinv.shipped import config_folder
-from hf_transinv.whole import write_whole
+from hf_transinv.resolve.shipped import config_folder
 
 
 @dataclass
@@ -106,7 +105,7 @@ def main(description: str = __doc__ or "") -> None:
         results = probe_results(session.rows, names.teachers, probe.own, config)
         write_json(session.folder / "probe.json", {"estimator": augment.estimator, "probes": results})
         table = probe_markdown(results)
-        write_whole(session.folder / "probe.md", table)
+        atomic_write_text(session.folder / "probe.md", table)
         plot_probe(results, session.folder / "figures" / "probe.png")
         session.record.update(status="finished")
         print(f"\n{table}\nFigure, numbers and run.json are in {session.folder}")

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 
-from hf_transinv.command_line import parse
 from hf_transinv.errors import InputError
-from hf_transinv.hub import check_finished, check_token, push_run
+from hf_transinv.experiment.arguments import parse
+from hf_transinv.hub.push import check_finished, check_token, push_run
 
 
 @dataclass

@@ -5,8 +5,8 @@ transinv single-teacher --dataset uoft-cs/cifar100 --label_column fine_label \
     the student starts from the teacher's weights with a new head
 """
 
-from hf_transinv.methods import train
-from hf_transinv.shipped import config_folder
+from hf_transinv.experiment.methods import train
+from hf_transinv.resolve.shipped import config_folder
 
 
 def main(description: str = __doc__ or "") -> None:

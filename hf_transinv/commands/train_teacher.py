@@ -5,11 +5,11 @@ transinv train-teacher --dataset digits/source --student wrn10_1_cifar \
 """
 
 from hf_transinv.augment.policies import CorruptionConfig
-from hf_transinv.command_line import parse
 from hf_transinv.config import DataConfig, OutputConfig, StudentConfig, TrainConfig, as_dict
+from hf_transinv.experiment.arguments import parse
+from hf_transinv.experiment.publish import publish
+from hf_transinv.experiment.session import Session, new_student
 from hf_transinv.objectives.supervised import Supervised
-from hf_transinv.publish import publish
-from hf_transinv.run import Session, new_student
 
 
 def main(description: str = __doc__ or "") -> None:

@@ -13,15 +13,15 @@ from pathlib import Path
 import torch
 from accelerate.utils import set_seed
 
-from hf_transinv.command_line import parse
 from hf_transinv.config import DataConfig, OutputConfig, TrainConfig, as_dict
-from hf_transinv.data.crops import OrdinaryAugmentation, to_float
-from hf_transinv.launch import Stopped
-from hf_transinv.models.vae import ConvVAE, VAEConfig, save_vae
-from hf_transinv.objectives.vae import VAEObjective
-from hf_transinv.run import Session
-from hf_transinv.run_state import checkpoints
-from hf_transinv.trainer import Trainer
+from hf_transinv.data.transforms import CropFlip, to_float
+from hf_transinv.experiment.arguments import parse
+from hf_transinv.experiment.launch import Stopped
+from hf_transinv.experiment.session import Session
+from hf_transinv.models.conv_vae import ConvVAE, VAEConfig, save_vae
+from hf_transinv.objectives.elbo import VAEObjective
+from hf_transinv.training.checkpointing import checkpoints
+from hf_transinv.training.trainer import Trainer
 
 
 @dataclass
@@ -92,7 +92,7 @@ def build_trainer(session: Session, vae: ConvVAE, data: DataConfig) -> Trainer:
     """The loop; `Session.fit` is for classifiers, which it evaluates."""
     train, accelerator = session.train, session.accelerator
     feeds = {"student": session.data.feed(train.batch_size, train.seed, accelerator)}
-    ordinary = OrdinaryAugmentation(data.crop, data.flip)
+    ordinary = CropFlip(data.crop, data.flip)
     steps = session.steps()
     return Trainer(accelerator, VAEObjective(vae), feeds, ordinary, train, *steps, session.folder, "vae")
 

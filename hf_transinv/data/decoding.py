@@ -19,7 +19,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError, features
 from torch import Tensor
 
 from hf_transinv.errors import InputError
-from hf_transinv.hub_errors import READ_FAILURES, client_says
+from hf_transinv.resolve.hub_errors import READ_FAILURES, client_says
 
 _logger = logging.getLogger(__name__)
 

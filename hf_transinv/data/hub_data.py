@@ -12,7 +12,7 @@ from hf_transinv.data.labelling import renamed
 from hf_transinv.data.opened import FilesOpened, Opened
 from hf_transinv.data.parquet_files import ParquetFiles
 from hf_transinv.errors import InputError
-from hf_transinv.hub_errors import LOG_IN, READ_FAILURES, client_says
+from hf_transinv.resolve.hub_errors import LOG_IN, READ_FAILURES, client_says
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetBuilder, IterableDataset

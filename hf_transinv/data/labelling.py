@@ -19,7 +19,7 @@ from hf_transinv.data.classes import (
 from hf_transinv.data.columns import is_class_label
 from hf_transinv.data.opened import Opened
 from hf_transinv.data.parquet_files import ParquetFiles
-from hf_transinv.data.pieces import ParquetPieces, as_labels
+from hf_transinv.data.row_groups import ParquetPieces, as_labels
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_transinv.data.columns import is_class_label, listed
 from hf_transinv.data.folders import local_path
-from hf_transinv.data.pieces import footer_of
+from hf_transinv.data.row_groups import footer_of
 from hf_transinv.data.split_names import in_order, split_word
 from hf_transinv.data.walk import File
 from hf_transinv.errors import InputError

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from hf_transinv.data.batches import check_same_feed, epoch_order, share_of_batch
 from hf_transinv.data.classes import check_label
-from hf_transinv.data.rows import RowDecoder, decoding_threads, none_decoded
+from hf_transinv.data.image_decoder import RowDecoder, decoding_threads, none_decoded
 from hf_transinv.data.sources import Source
 from hf_transinv.errors import InputError
 

@@ -17,11 +17,11 @@ from hf_transinv.data.hub_data import RowsOnly, open_hub, reading
 from hf_transinv.data.labelling import class_counts, labelled_pieces, labelled_rows, numbers_in, renamed
 from hf_transinv.data.local import open_local
 from hf_transinv.data.opened import FilesOpened, Opened
-from hf_transinv.data.pieces import PieceRows, Pieces, TablePieces
+from hf_transinv.data.row_groups import PieceRows, Pieces, TablePieces
 from hf_transinv.data.split_names import default_eval_split, find_split, spec_parts
 from hf_transinv.errors import InputError
-from hf_transinv.hub_errors import client_says
-from hf_transinv.local_hub import local_copy
+from hf_transinv.resolve.hub_errors import client_says
+from hf_transinv.resolve.local_hub import local_copy
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset

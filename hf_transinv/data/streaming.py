@@ -26,11 +26,11 @@ from torch import Tensor
 
 from hf_transinv.data.batches import check_same_feed, share_of_batch
 from hf_transinv.data.classes import check_label
-from hf_transinv.data.lanes import Lanes, PieceLanes, StreamLane
-from hf_transinv.data.rows import RowDecoder, decoding_threads
+from hf_transinv.data.image_decoder import RowDecoder, decoding_threads
+from hf_transinv.data.shuffle import Lanes, PieceLanes, StreamLane
 from hf_transinv.data.sources import Source, cannot_be_read_on
 from hf_transinv.errors import InputError
-from hf_transinv.hub_errors import READ_FAILURES
+from hf_transinv.resolve.hub_errors import READ_FAILURES
 
 BUFFER_SIZE = 2048  # rows, undecoded: ImageNet's JPEGs, 110 kB each, then take about 0.2 GB while they are shuffled
 _PREFETCH = 2  # batches; a third would only take memory, as one decoder serves them in order

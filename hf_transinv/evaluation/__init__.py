@@ -28,10 +28,10 @@ from hf_transinv.data.resident import ResidentSplit
 from hf_transinv.errors import InputError
 from hf_transinv.evaluation.conditions import CLEAN, Augmented, Condition, check_augmentations
 from hf_transinv.evaluation.corrupted_folders import Opened, open_corrupted_folder
+from hf_transinv.evaluation.corruption_table import corruption_markdown, evaluation_markdown
 from hf_transinv.evaluation.scorer import Scorer
 from hf_transinv.evaluation.splits import Split, TensorSplit
 from hf_transinv.evaluation.summary import summary
-from hf_transinv.evaluation.tables import corruption_markdown, evaluation_markdown
 from hf_transinv.models.classifier import Classifier
 from hf_transinv.models.labels import class_columns
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hf_transinv.augment.corruptions import corrupt
+from hf_transinv.augment.corruptions import CORRUPTIONS, corrupt
 from hf_transinv.augment.policies.jitter import ColorJitter, RandomGrayscale
 from hf_transinv.augment.policies.pad_crop import PadCrop
 from hf_transinv.errors import InputError
@@ -90,3 +90,24 @@ def check_augmentations(names: Iterable[str]) -> None:
     unknown = [name for name in names if name not in AUGMENTATIONS]
     if unknown:
         raise InputError(f"evaluation under {', '.join(unknown)}: unknown; there are {', '.join(AUGMENTATIONS)}")
+
+
+def chosen_corruptions(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The corruptions to evaluate under.
+
+    Args:
+        names: of corruptions, or ("all",), or ("none",).
+
+    Raises:
+        InputError: one is unknown.
+    """
+    if names in (("none",), ()):
+        return ()
+    if names == ("all",):
+        return CORRUPTIONS
+    unknown = sorted(set(names) - set(CORRUPTIONS))
+    if unknown:
+        raise InputError(
+            f"eval_corruptions {', '.join(unknown)}: unknown; there are {', '.join(CORRUPTIONS)}, all and none"
+        )
+    return names

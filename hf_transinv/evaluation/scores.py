@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hf_transinv.objectives.divergences import euclidean_distance, kl_divergence
+from hf_transinv.divergences import euclidean_distance, kl_divergence
 
 COLUMNS = ("top1", "top5", "nll", "brier", "confidence", "kl", "feature_distance")
 NUM_BINS = 15  # Guo et al., table 1

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from hf_transinv.data.classes import check_label
 from hf_transinv.data.decoding import BadImageError, decode_image
+from hf_transinv.data.image_decoder import RowDecoder, encoded_image, none_decoded
 from hf_transinv.data.resident import ResidentSplit
-from hf_transinv.data.rows import RowDecoder, encoded_image, none_decoded
 from hf_transinv.errors import InputError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader
 
 from hf_transinv.figures import LARGEST_MAGNIFIED_IMAGE
-from hf_transinv.invariance.pictures import picture_strip, plot_curves, plot_ranges, style_of
+from hf_transinv.invariance.plots import picture_strip, plot_curves, plot_ranges, style_of
 from hf_transinv.invariance.report import Measured, Report, headline, number, short_names, tolerated_text
 from hf_transinv.invariance.sweeps import LEVEL, Curve, Sweep, ranking
 

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from hf_transinv.invariance.sweeps import LEVEL, Curve, Sweep, beyond, ranking
-from hf_transinv.invariance.widest_range import WidestRange
+from hf_transinv.invariance.tolerated_range import WidestRange
 
 _SHOWN_IN_HEADLINE = 2
 

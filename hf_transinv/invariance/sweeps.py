@@ -31,9 +31,9 @@ from torch import Tensor, nn
 from hf_transinv.augment import ops
 from hf_transinv.augment.corruptions import check_corruption
 from hf_transinv.augment.corruptions.severities import SEVERITIES
-from hf_transinv.data.crops import to_float
+from hf_transinv.data.transforms import to_float
+from hf_transinv.divergences import kl_divergence
 from hf_transinv.evaluation.conditions import Condition, generator_of
-from hf_transinv.objectives.divergences import kl_divergence
 
 LEVEL = 0.95
 """The agreement below which a strength is no longer tolerated."""

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from hf_transinv.errors import InputError
-from hf_transinv.hub_errors import READ_FAILURES, client_says
+from hf_transinv.models.autoencoder import Autoencoder
 from hf_transinv.models.classifier import resize
-from hf_transinv.models.vae import Autoencoder
+from hf_transinv.resolve.hub_errors import READ_FAILURES, client_says
 
 # 32 px would leave 4 x 4 latents at the usual eightfold reduction; ours, not measured.
 SHORTEST_SIDE = 128

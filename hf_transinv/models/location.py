@@ -17,11 +17,11 @@ from typing import Any
 import timm
 
 from hf_transinv.errors import InputError
-from hf_transinv.local_hub import local_copy
-from hf_transinv.models.download import download, files_on_hub
-from hf_transinv.models.size_limit import check_sizes
-from hf_transinv.record import read_json
-from hf_transinv.shipped import model_folder
+from hf_transinv.files import read_json
+from hf_transinv.models.param_budget import check_sizes
+from hf_transinv.resolve.download import download, files_on_hub
+from hf_transinv.resolve.local_hub import local_copy
+from hf_transinv.resolve.shipped import model_folder
 
 _logger = logging.getLogger(__name__)
 

@@ -20,10 +20,10 @@ from timm.data import create_transform, resolve_model_data_config
 from torch import Tensor, nn
 
 from hf_transinv.errors import InputError
-from hf_transinv.hub_errors import client_says
 from hf_transinv.models.location import Location
+from hf_transinv.models.param_budget import no_larger_than, stored_elements
 from hf_transinv.models.published import FILTERS, Published
-from hf_transinv.models.size_limit import no_larger_than, stored_elements
+from hf_transinv.resolve.hub_errors import client_says
 
 _logger = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from torch import nn
 
 from hf_transinv.errors import InputError
 from hf_transinv.models.location import Location
+from hf_transinv.models.param_budget import check_sizes, no_larger_than, stored_elements
 from hf_transinv.models.processors import read_processor
-from hf_transinv.models.size_limit import check_sizes, no_larger_than, stored_elements
 from hf_transinv.models.timm_networks import is_placeholder
 
 _logger = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hf_transinv.draws import Together
+from hf_transinv.augment.policies.base import Together
 from hf_transinv.models.classifier import Classifier
 from hf_transinv.objectives.base import AUGMENTATION, Batch, Objective
 

@@ -25,15 +25,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from hf_transinv.augment.policies.base import Policy, apply_all, draw_all
+from hf_transinv.augment.policies.base import Policy, Together, apply_all, draw_all
 from hf_transinv.augment.policies.strong import StrongAugment
-from hf_transinv.draws import Together
+from hf_transinv.divergences import cross_entropy, top_k_kl
 from hf_transinv.errors import InputError
 from hf_transinv.models.classifier import Classifier
 from hf_transinv.models.labels import class_columns
 from hf_transinv.models.teacher import EMATeacher, Teacher
 from hf_transinv.objectives.base import Batch, Objective
-from hf_transinv.objectives.divergences import cross_entropy, top_k_kl
 
 logger = logging.getLogger(__name__)
 
@@ -113,7 +112,7 @@ class Distillation(Objective):
 
     def loss(self, player: str, nets: Mapping[str, nn.Module], batch: Batch, draws: Together) -> dict[str, Tensor]:
         images = apply_all(self.policies, batch.images, draws)
-        logits, share = nets["student"](images), batch.scale / batch.whole
+        logits, share = nets["student"](images), batch.share
         labelled = cross_entropy(logits, batch.labels, self.label_smoothing).sum() * share
         distilled = sum(self._divergence(answer, logits).sum() for answer in self._answers(images))
         distilled = distilled * (share / len(self.teachers))

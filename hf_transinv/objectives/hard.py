@@ -25,12 +25,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hf_transinv.augment.warps import Augmenter
+from hf_transinv.augment.hard_augmenters import Augmenter
+from hf_transinv.divergences import cross_entropy, kl_divergence
 from hf_transinv.errors import InputError
 from hf_transinv.models.classifier import Classifier
 from hf_transinv.models.teacher import Teacher
 from hf_transinv.objectives.base import AUGMENTATION, Batch, Objective
-from hf_transinv.objectives.divergences import cross_entropy, kl_divergence
 from hf_transinv.objectives.switching import TurnSwitch
 
 CITATION = """@article{nix2023hard,
@@ -132,11 +132,11 @@ class Hard(Objective):
     def loss(self, player: str, nets: Mapping[str, nn.Module], batch: Batch, draws: Tensor) -> dict[str, Tensor]:
         losses = self._student_losses if player == "student" else self._augmentation_losses
         terms = losses(nets, batch, draws)
-        self._disagreement.append(terms["disagreement"].detach() / batch.scale)
+        self._disagreement.append(terms["disagreement"].detach() / batch.world_size)
         return terms
 
     def _student_losses(self, nets: Mapping[str, nn.Module], batch: Batch, z: Tensor) -> dict[str, Tensor]:
-        images, share = batch.images, batch.scale / batch.whole
+        images, share = batch.images, batch.share
         with torch.no_grad():
             augmented = nets[AUGMENTATION](images, z)
             reference, reference_augmented = self._ask_teacher(images), self._ask_teacher(augmented)
@@ -151,7 +151,7 @@ class Hard(Objective):
         return terms
 
     def _augmentation_losses(self, nets: Mapping[str, nn.Module], batch: Batch, z: Tensor) -> dict[str, Tensor]:
-        images, share, config = batch.images, batch.scale / batch.whole, self.config
+        images, share, config = batch.images, batch.share, self.config
         augmented = nets[AUGMENTATION](images, z)
         with torch.no_grad():
             clean, reference = nets["student"](images), self._ask_teacher(images)

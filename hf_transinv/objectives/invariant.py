@@ -27,13 +27,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from hf_transinv.augment.policies.base import Policy, apply_all, draw_all
-from hf_transinv.draws import Together
+from hf_transinv.augment.policies.base import Policy, Together, apply_all, draw_all
+from hf_transinv.divergences import cross_entropy, euclidean_distance, symmetric_kl
 from hf_transinv.errors import InputError
 from hf_transinv.models.classifier import Classifier
 from hf_transinv.models.features import inputs_of, last_layer
 from hf_transinv.objectives.base import Batch, Objective
-from hf_transinv.objectives.divergences import cross_entropy, euclidean_distance, symmetric_kl
 
 CITATION = """@inproceedings{chen2021augmentation,
   title     = {Augmentation Invariant Training},
@@ -125,7 +124,7 @@ class InvariantTraining(Objective):
             invariance = invariance + symmetric_kl(first, second, config.ait_detach_target)
         if config.ait_metric != "kl":
             invariance = invariance + euclidean_distance(first, second)
-        share = batch.scale / batch.whole
+        share = batch.share
         labelled = cross_entropy(logits, batch.labels.repeat(2), self.label_smoothing).sum() * share
         invariance = invariance.sum() * share
         return {

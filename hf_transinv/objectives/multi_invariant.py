@@ -18,12 +18,11 @@ from itertools import combinations
 import torch
 from torch import Tensor, nn
 
-from hf_transinv.augment.policies.base import Policy, apply_all, draw_all
-from hf_transinv.draws import Together
+from hf_transinv.augment.policies.base import Policy, Together, apply_all, draw_all
+from hf_transinv.divergences import cross_entropy, symmetric_kl
 from hf_transinv.errors import InputError
 from hf_transinv.models.classifier import Classifier
 from hf_transinv.objectives.base import Batch, Objective
-from hf_transinv.objectives.divergences import cross_entropy, symmetric_kl
 from hf_transinv.objectives.invariant import CITATION
 from hf_transinv.objectives.mutual import name_networks
 
@@ -100,7 +99,7 @@ class MultiInvariantTraining(Objective):
         return Together(tuple(draw_all(self.policies, shape, generator) for _ in range(self.variants)))
 
     def loss(self, player: str, nets: Mapping[str, nn.Module], batch: Batch, draws: Together) -> dict[str, Tensor]:
-        config, share = self.config, batch.scale / batch.whole
+        config, share = self.config, batch.share
         variants = [
             apply_all(self.policies, variant, drawn)
             for variant, drawn in zip(batch.variants, draws.parts, strict=True)

@@ -16,12 +16,11 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from hf_transinv.augment.policies.base import Policy, apply_all, draw_all
-from hf_transinv.draws import Together
+from hf_transinv.augment.policies.base import Policy, Together, apply_all, draw_all
+from hf_transinv.divergences import cross_entropy, kl_divergence
 from hf_transinv.errors import InputError
 from hf_transinv.models.classifier import Classifier
 from hf_transinv.objectives.base import Batch, Objective
-from hf_transinv.objectives.divergences import cross_entropy, kl_divergence
 
 CITATION = """@inproceedings{zhang2018deep,
   title     = {Deep Mutual Learning},
@@ -64,7 +63,7 @@ class MutualLearning(Objective):
 
     def loss(self, player: str, nets: Mapping[str, nn.Module], batch: Batch, draws: Together) -> dict[str, Tensor]:
         images = apply_all(self.policies, batch.images, draws)
-        logits, share = nets[player](images), batch.scale / batch.whole
+        logits, share = nets[player](images), batch.share
         with torch.no_grad():
             peers = [nets[name](images) for name in self.players if name != player]
         labelled = cross_entropy(logits, batch.labels, self.label_smoothing).sum() * share

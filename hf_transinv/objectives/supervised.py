@@ -10,10 +10,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from hf_transinv.augment.policies.base import Policy, apply_all, draw_all
-from hf_transinv.draws import Together
+from hf_transinv.augment.policies.base import Policy, Together, apply_all, draw_all
+from hf_transinv.divergences import cross_entropy
 from hf_transinv.objectives.base import Batch, Objective
-from hf_transinv.objectives.divergences import cross_entropy
 
 
 class Supervised(Objective):
@@ -40,4 +39,4 @@ class Supervised(Objective):
     def loss(self, player: str, nets: Mapping[str, nn.Module], batch: Batch, draws: Together) -> dict[str, Tensor]:
         logits = nets["student"](apply_all(self.policies, batch.images, draws))
         losses = cross_entropy(logits, batch.labels, self.label_smoothing)
-        return {"total": losses.sum() * (batch.scale / batch.whole)}
+        return {"total": losses.sum() * batch.share}

@@ -31,14 +31,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hf_transinv.augment.policies.base import Together
 from hf_transinv.augment.replay import ReplayBuffer
-from hf_transinv.augment.teachaugment import TeachAugmentation
-from hf_transinv.draws import Together
+from hf_transinv.augment.teach_augmentation import TeachAugmentation
+from hf_transinv.divergences import cross_entropy
 from hf_transinv.errors import InputError
 from hf_transinv.models.teacher import EMATeacher
 from hf_transinv.objectives.adversarial import AdversarialAugmentation
 from hf_transinv.objectives.base import AUGMENTATION, Batch, Objective
-from hf_transinv.objectives.divergences import cross_entropy
 
 CITATION = """@inproceedings{suzuki2022teachaugment,
   title     = {TeachAugment: Data Augmentation Optimization Using Teacher Knowledge},
@@ -180,7 +180,7 @@ class TeachAugment(AdversarialAugmentation):
         directions = directions.to(augmented.images) / self.augmentation.std.view(3)
         with torch.autocast(batch.images.device.type, enabled=False):
             colours = sliced_wasserstein(batch.images.float(), augmented.coloured, directions, config.teach_sort)
-        share = batch.scale / batch.whole
+        share = batch.share
         terms = {"adversarial": adversarial, "teacher": teacher, "colours": config.teach_colour_weight * colours}
         sums = {name: values.sum() * share for name, values in terms.items()}
         return {"total": torch.stack(list(sums.values())).sum(), **{name: sums[name].detach() for name in sums}}

@@ -34,6 +34,7 @@ import torch
 from torch import Tensor, nn
 
 from hf_transinv.augment.learned import AugmentationPanel, Selection
+from hf_transinv.augment.policies.base import Together
 from hf_transinv.augment.primitives import CITATION
 from hf_transinv.augment.selection import (
     Draws,
@@ -42,12 +43,11 @@ from hf_transinv.augment.selection import (
     mean_by_model,
     relaxed_categorical,
 )
-from hf_transinv.draws import Together
+from hf_transinv.divergences import cross_entropy, kl_divergence, soft_cross_entropy
 from hf_transinv.errors import InputError
 from hf_transinv.models.teacher import EMATeacher
 from hf_transinv.objectives.adversarial import AdversarialAugmentation
 from hf_transinv.objectives.base import Batch, Objective
-from hf_transinv.objectives.divergences import cross_entropy, kl_divergence, soft_cross_entropy
 
 
 @dataclass
@@ -173,7 +173,7 @@ class TransInv(AdversarialAugmentation):
         keep = self._keep(batch.images, augmented, draws)
         objectives, hard_mean, keep_mean, dual = self._objectives(hard, keep, selection, draws, batch)
         # Constants of a turn are shared out over micro-batches as the images are.
-        part = len(batch.images) * batch.scale / batch.whole
+        part = len(batch.images) * batch.world_size / batch.global_batch_size
         bonus = config.p_entropy * entropy(selection.p).sum() * part
         if config.selection == "r":
             chosen = selection.r
@@ -192,7 +192,7 @@ class TransInv(AdversarialAugmentation):
         """O_k, and the means of hard and keep under A^k, all [L]; and the dual objective of the multipliers."""
         config, device = self.config, hard.device
         model, choice = draws.model.to(device), draws.choice.to(device)
-        share = draws.share.to(device) * batch.scale
+        share = draws.share.to(device) * batch.world_size
 
         def mean(values: Tensor) -> Tensor:
             if draws.gumbel is not None:  # the choice is already in the image
@@ -208,7 +208,7 @@ class TransInv(AdversarialAugmentation):
             return hard_mean / classes - keep_mean / self._log_classes.to(device), hard_mean, keep_mean, dual
         multipliers = selection.multipliers
         if config.multipliers == "teacher":
-            part = len(batch.images) * batch.scale / batch.whole
+            part = len(batch.images) * batch.world_size / batch.global_batch_size
             excess = keep_mean - config.tolerance * part
             dual = (multipliers[:, 0] * excess.detach()).sum()
             return hard_mean - multipliers[:, 0].detach() * excess, hard_mean, keep_mean, dual

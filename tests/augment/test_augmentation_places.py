@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from hf_transinv.augment.learned_augmentation import LearnedAugmentation
-from hf_transinv.checkpoint import export_classifier, load_augmentation, save_augmentation
+from hf_transinv.augment.saving import load_augmentation, save_augmentation
 from hf_transinv.errors import InputError
+from hf_transinv.hub.export import export_classifier
 from hf_transinv.models.classifier import open_classifier
 from tests.augment.learned_pair import TEACHERS, build, floats, panel
 from tests.launching import REPOSITORY

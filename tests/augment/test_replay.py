@@ -6,7 +6,7 @@ from torch import nn
 
 from hf_transinv.augment.replay import TODAY, ReplayBuffer
 from hf_transinv.errors import InputError
-from hf_transinv.run_state import load_state, save_state
+from hf_transinv.training.checkpointing import load_state, save_state
 from tests.oracles import teachaugment as oracle
 
 

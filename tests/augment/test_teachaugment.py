@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from hf_transinv.augment.teachaugment import TeachAugmentation, recolour
+from hf_transinv.augment.teach_augmentation import TeachAugmentation, recolour
 from hf_transinv.errors import InputError
 from tests.oracles import teachaugment as oracle
 

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from hf_transinv.augment.hard_augmenters import AugmenterConfig, LatentShift, build_augmenter
 from hf_transinv.augment.thin_plate import control_points, pixel_centres, thin_plate_basis, warp_thin_plate
-from hf_transinv.augment.warps import AugmenterConfig, LatentShift, build_augmenter
 from hf_transinv.errors import InputError
-from hf_transinv.models.vae import ConvVAE, VAEConfig, save_vae
+from hf_transinv.models.conv_vae import ConvVAE, VAEConfig, save_vae
 from tests.oracles import thin_plate as oracle
 
 KINDS = ("affine", "thin_plate", "vae")

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hf_transinv.data.crops import CropDraws, OrdinaryAugmentation, draw_boxes, to_float
+from hf_transinv.data.transforms import CropDraws, CropFlip, draw_boxes, to_float
 from hf_transinv.errors import InputError
 
 
@@ -29,7 +29,7 @@ def _slow_pad_crop(image: Tensor, top: int, left: int, flip: bool, padding: int)
 @pytest.mark.parametrize("padding", [0, 1, 3, 9])
 def test_padded_crop_equals_a_loop_over_pixels(dtype: torch.dtype, padding: int) -> None:
     images = _images(dtype)
-    augmentation = OrdinaryAugmentation(padding=padding)
+    augmentation = CropFlip(padding=padding)
     draws = augmentation.draw(5, (9, 7), torch.Generator().manual_seed(padding))
     draws.flip[:2] = torch.tensor([True, False])
     cropped = augmentation(images, draws)
@@ -41,7 +41,7 @@ def test_padded_crop_equals_a_loop_over_pixels(dtype: torch.dtype, padding: int)
 
 def test_resized_crop_equals_interpolating_each_box() -> None:
     images = _images(torch.float32)
-    augmentation = OrdinaryAugmentation("resized")
+    augmentation = CropFlip("resized")
     draws = augmentation.draw(5, (9, 7), torch.Generator().manual_seed(3))
     draws.flip[:2] = torch.tensor([True, False])
     draws.boxes[4] = torch.tensor([8.0, 6.0, 1.0, 1.0])
@@ -77,7 +77,7 @@ def test_boxes_of_a_shape_that_no_attempt_fits_are_central() -> None:
 
 
 def test_draws_come_from_the_generator_alone_and_cover_their_range() -> None:
-    augmentation = OrdinaryAugmentation()
+    augmentation = CropFlip()
     first = augmentation.draw(2000, (32, 32), torch.Generator().manual_seed(1))
     again = augmentation.draw(2000, (32, 32), torch.Generator().manual_seed(1))
     assert torch.equal(first.top, again.top) and torch.equal(first.flip, again.flip)
@@ -87,14 +87,14 @@ def test_draws_come_from_the_generator_alone_and_cover_their_range() -> None:
 
 @pytest.mark.parametrize("crop", ["pad", "resized", "none"])
 def test_a_slice_of_the_draws_crops_a_slice_of_the_batch(crop: str) -> None:
-    images, augmentation = _images(), OrdinaryAugmentation(crop)
+    images, augmentation = _images(), CropFlip(crop)
     draws = augmentation.draw(5, (9, 7), torch.Generator().manual_seed(0))
     assert len(draws[1:4]) == 3
     assert torch.equal(augmentation(images, draws)[1:4], augmentation(images[1:4], draws[1:4]))
 
 
 def test_neither_crop_nor_flip_changes_nothing() -> None:
-    images, augmentation = _images(), OrdinaryAugmentation("none", flip=False)
+    images, augmentation = _images(), CropFlip("none", flip=False)
     draws = augmentation.draw(5, (9, 7), torch.Generator().manual_seed(0))
     assert torch.equal(augmentation(images, draws), images)
     only_flip = CropDraws(flip=torch.tensor([True] * 5))
@@ -110,4 +110,4 @@ def test_to_float_is_in_zero_to_one() -> None:
 @pytest.mark.parametrize("fields", [{"crop": "corner"}, {"padding": -1}, {"scale": (0.0, 1.0)}, {"scale": (0.9, 0.5)}])
 def test_fields_that_make_no_sense_are_refused(fields: dict) -> None:
     with pytest.raises(InputError):
-        OrdinaryAugmentation(**fields)
+        CropFlip(**fields)

@@ -15,8 +15,8 @@ from torch import uint8, zeros
 from torchvision.io import encode_png
 
 from hf_transinv.data.batches import epoch_order, permutation
-from hf_transinv.data.lanes import PieceLanes
-from hf_transinv.data.pieces import ParquetPieces, Pieces, TablePieces, footer_of
+from hf_transinv.data.row_groups import ParquetPieces, Pieces, TablePieces, footer_of
+from hf_transinv.data.shuffle import PieceLanes
 from hf_transinv.data.sources import open_source
 from hf_transinv.data.streaming import StreamingFeed
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from scipy.stats import binom, chi2
 
+from hf_transinv.data.image_decoder import decoding_threads
 from hf_transinv.data.resident import ResidentFeed, ResidentSplit
-from hf_transinv.data.rows import decoding_threads
 from hf_transinv.data.sources import open_source
 from hf_transinv.errors import InputError
 from tests.data.conftest import encode, numbered_pixels

@@ -15,7 +15,7 @@ import torch
 from hf_transinv.data.sources import open_source
 from hf_transinv.data.streaming import StreamingFeed
 from hf_transinv.errors import InputError
-from hf_transinv.run_state import checkpoints
+from hf_transinv.training.checkpointing import checkpoints
 from tests.data.conftest import encode
 from tests.launching import MULTI_TEACHER, PYTHON, TWO_PROCESSES, launch, saved_steps, succeed, tiny_teachers
 from tests.loopback_hub import LoopbackHub

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from hf_transinv.data.rows import RowDecoder
+from hf_transinv.data.image_decoder import RowDecoder
 from hf_transinv.data.sources import open_source
 from hf_transinv.data.streaming import StreamingFeed
 from tests.data.test_lanes import write_shards

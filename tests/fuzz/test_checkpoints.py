@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 
 from hf_transinv.augment.learned import AugmentationConfig, AugmentationPanel
 from hf_transinv.augment.primitives import PrimitiveConfig
-from hf_transinv.card import render_card
-from hf_transinv.checkpoint import load_augmentation, save_augmentation
+from hf_transinv.augment.saving import load_augmentation, save_augmentation
 from hf_transinv.errors import InputError
+from hf_transinv.hub.card import render_card
 from hf_transinv.models.classifier import Classifier, open_classifier
-from hf_transinv.models.vae import ConvVAE, VAEConfig, load_vae, save_vae
+from hf_transinv.models.conv_vae import ConvVAE, VAEConfig, load_vae, save_vae
 from hf_transinv.record import Metrics, RunRecord, read_metrics
-from hf_transinv.run_state import load_state, save_state
+from hf_transinv.training.checkpointing import load_state, save_state
 from tests.fuzz import STRANGE, damaged_bytes, damaged_json, examples, result_or_error
 from tests.launching import tiny_vit_folder
 from tests.test_card import record

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from hf_transinv.augment.learned import AugmentationConfig
 from hf_transinv.augment.primitives import PrimitiveConfig
-from hf_transinv.command_line import parse, read_fields
-from hf_transinv.comparison_config import read_comparison
+from hf_transinv.comparison.plan_reader import read_comparison
 from hf_transinv.config import DataConfig, OutputConfig, StudentConfig, TrainConfig, as_dict
 from hf_transinv.errors import InputError
-from hf_transinv.methods import MethodConfig
+from hf_transinv.experiment.arguments import parse, read_fields
+from hf_transinv.experiment.methods import MethodConfig
 from hf_transinv.objectives.transinv import TransInvConfig
 from tests.fuzz import STRANGE, damaged_bytes, examples, result_or_error
 

@@ -5,8 +5,8 @@ import torch
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
 
-from hf_transinv.checkpoint import export_classifier
 from hf_transinv.data.decoding import fit
+from hf_transinv.hub.export import export_classifier
 from hf_transinv.models import Classifier, open_classifier
 from tests.models.families import ARCHITECTURES, NAMES, NOT_FOLLOWED, SIDE, TINY, tiny_folder
 

@@ -8,11 +8,10 @@ import torch
 from safetensors.torch import load_file
 
 from hf_transinv.errors import InputError
+from hf_transinv.models.conv_vae import ConvVAE, VAEConfig, is_vae_folder, load_vae, open_autoencoder, save_vae
 from hf_transinv.models.diffusers_vae import DiffusersVAE
-from hf_transinv.models.vae import ConvVAE, VAEConfig, is_vae_folder, load_vae, open_autoencoder, save_vae
-from hf_transinv.objectives.base import Batch
-from hf_transinv.objectives.vae import VAEObjective, gaussian_kl
-from hf_transinv.turns import only_training
+from hf_transinv.objectives.base import Batch, only_training
+from hf_transinv.objectives.elbo import VAEObjective, gaussian_kl
 
 TINY = {"vae_latent_channels": 3, "vae_width": 4, "vae_halvings": 2}
 

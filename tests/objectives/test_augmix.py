@@ -6,7 +6,7 @@ import torch
 from hf_transinv.augment.policies.fixed import FixedAug
 from hf_transinv.augment.policies.jitter import RandomGrayscale
 from hf_transinv.errors import InputError
-from hf_transinv.objectives.augmix import AugMixConsistency, AugMixConsistencyConfig
+from hf_transinv.objectives.augmix_consistency import AugMixConsistency, AugMixConsistencyConfig
 from tests.objectives.parts import batch_of, check_parts_add_up, draws_of, losses_of
 from tests.objectives.tiny import classifier, seeded
 from tests.oracles import losses as oracle

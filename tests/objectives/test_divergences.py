@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from hf_transinv.objectives import divergences
+from hf_transinv import divergences
 from tests.objectives.tiny import seeded
 from tests.oracles import losses as oracle
 

@@ -7,18 +7,17 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from hf_transinv.augment.warps import AugmenterConfig, build_augmenter
+from hf_transinv.augment.hard_augmenters import AugmenterConfig, build_augmenter
 from hf_transinv.config import TrainConfig
-from hf_transinv.data.crops import OrdinaryAugmentation
+from hf_transinv.data.transforms import CropFlip
 from hf_transinv.errors import InputError
+from hf_transinv.models.conv_vae import ConvVAE, VAEConfig, save_vae
 from hf_transinv.models.labels import class_columns
-from hf_transinv.models.vae import ConvVAE, VAEConfig, save_vae
-from hf_transinv.objectives.base import Batch
+from hf_transinv.objectives.base import Batch, only_training
 from hf_transinv.objectives.hard import Hard, HardConfig
 from hf_transinv.objectives.switching import TurnSwitch
 from hf_transinv.record import read_metrics
-from hf_transinv.trainer import Trainer
-from hf_transinv.turns import only_training
+from hf_transinv.training.trainer import Trainer
 from tests.launching import TWO_PROCESSES, succeed
 from tests.objectives.tiny import classifier, pixels, seeded, teacher
 from tests.oracles import hard as oracle
@@ -284,7 +283,7 @@ def tiny_trainer(folder, steps=12, augment=None, **train):
         player: resident_feed(config.batch_size, number, accelerator)
         for number, player in enumerate(("student", "augmentation"))
     }
-    ordinary = OrdinaryAugmentation()
+    ordinary = CropFlip()
     return Trainer(accelerator, objective, feeds, ordinary, config, config.max_steps, 5.0, folder, "hard")
 
 

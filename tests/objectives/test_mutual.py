@@ -7,8 +7,8 @@ import torch
 from hf_transinv.augment.policies.fixed import FixedAug
 from hf_transinv.errors import InputError
 from hf_transinv.models.classifier import Classifier
+from hf_transinv.objectives.base import only_training
 from hf_transinv.objectives.mutual import MutualLearning
-from hf_transinv.turns import only_training
 from tests.objectives.parts import batch_of, check_parts_add_up, draws_of, losses_of, wide_classifier
 from tests.objectives.tiny import classifier
 from tests.oracles import losses as oracle

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from hf_transinv.augment.policies.corruption import RandomCorruption
+from hf_transinv.divergences import cross_entropy, kl_divergence, soft_cross_entropy
 from hf_transinv.objectives.base import Batch
-from hf_transinv.objectives.divergences import cross_entropy, kl_divergence, soft_cross_entropy
 from hf_transinv.objectives.supervised import Supervised
 from tests.objectives.tiny import classifier, pixels, seeded
 from tests.oracles import transinv as oracle

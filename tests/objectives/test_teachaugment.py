@@ -7,12 +7,12 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from hf_transinv.augment.teachaugment import TeachAugmentation
+from hf_transinv.augment.teach_augmentation import TeachAugmentation
 from hf_transinv.config import TrainConfig
-from hf_transinv.data.crops import OrdinaryAugmentation
+from hf_transinv.data.transforms import CropFlip
 from hf_transinv.errors import InputError
 from hf_transinv.models import EMATeacher
-from hf_transinv.objectives.base import Batch
+from hf_transinv.objectives.base import Batch, only_training
 from hf_transinv.objectives.invariant import InvariantConfig, InvariantTraining
 from hf_transinv.objectives.supervised import Supervised
 from hf_transinv.objectives.teachaugment import (
@@ -22,8 +22,7 @@ from hf_transinv.objectives.teachaugment import (
     non_saturating_loss,
     sliced_wasserstein,
 )
-from hf_transinv.trainer import Trainer
-from hf_transinv.turns import only_training
+from hf_transinv.training.trainer import Trainer
 from tests.objectives.tiny import classifier, pixels, seeded
 from tests.oracles import teachaugment as oracle
 from tests.oracles import transinv
@@ -373,7 +372,7 @@ def trainer_at(folder, **config):
     settings = TeachAugmentConfig(teach_inner_steps=2, teach_replay_chunks=4, **config)
     objective = TeachAugment(Supervised(student), augmentation, EMATeacher(student), settings, 2, 8)
     feeds = {name: resident_feed(8, seed, accelerator) for seed, name in enumerate(("student", "augmentation"))}
-    return Trainer(accelerator, objective, feeds, OrdinaryAugmentation(), train, 8, 5.0, folder, "tiny")
+    return Trainer(accelerator, objective, feeds, CropFlip(), train, 8, 5.0, folder, "tiny")
 
 
 @pytest.mark.parametrize("share", [False, True])

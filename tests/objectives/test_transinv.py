@@ -7,15 +7,14 @@ import pytest
 import torch
 from torch import nn
 
+from hf_transinv.augment.policies.base import Together
 from hf_transinv.augment.selection import Draws
-from hf_transinv.draws import Together
 from hf_transinv.errors import InputError
 from hf_transinv.models import EMATeacher, Teacher
 from hf_transinv.models.classifier import Classifier
-from hf_transinv.objectives.base import Batch
+from hf_transinv.objectives.base import Batch, only_training
 from hf_transinv.objectives.supervised import Supervised
 from hf_transinv.objectives.transinv import TransInv, TransInvConfig
-from hf_transinv.turns import only_training
 from tests.objectives.tiny import K, classifier, panel, pixels, seeded, teacher
 from tests.oracles import transinv as oracle
 

@@ -9,15 +9,15 @@ from torch import nn
 from hf_transinv.augment.policies.fixed import FixedAug
 from hf_transinv.augment.policies.jitter import ColorJitter
 from hf_transinv.config import TrainConfig
-from hf_transinv.data.crops import OrdinaryAugmentation
+from hf_transinv.data.transforms import CropFlip
 from hf_transinv.models import EMATeacher, Teacher
-from hf_transinv.objectives.augmix import AugMixConsistency, AugMixConsistencyConfig
+from hf_transinv.objectives.augmix_consistency import AugMixConsistency, AugMixConsistencyConfig
 from hf_transinv.objectives.base import Objective
 from hf_transinv.objectives.distillation import Distillation, DistillationConfig
 from hf_transinv.objectives.invariant import InvariantConfig, InvariantTraining
 from hf_transinv.objectives.multi_invariant import MultiInvariantConfig, MultiInvariantTraining
 from hf_transinv.objectives.mutual import MutualLearning
-from hf_transinv.trainer import Trainer
+from hf_transinv.training.trainer import Trainer
 from tests.tiny_run import resident_feed, tiny_vit
 
 METHODS = ("augmix", "ait", "ait_features", "multi_ait", "mutual", "distillation")
@@ -50,4 +50,4 @@ def trainer_of(method: str, folder: Path, **train: int) -> Trainer:
     accelerator = Accelerator(cpu=True)
     feeds = {"student": resident_feed(config.batch_size, config.seed, accelerator)}
     objective = objective_of(method)
-    return Trainer(accelerator, objective, feeds, OrdinaryAugmentation(), config, 4, 5.0, folder, method)
+    return Trainer(accelerator, objective, feeds, CropFlip(), config, 4, 5.0, folder, method)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hf_transinv.augment.corruptions.draws import clipped_zooms, draw, most_of, per_image
+from hf_transinv.augment.corruptions.common import clipped_zooms, draw, most_of, per_image
 from hf_transinv.augment.corruptions.severities import Constants
 
 _LARGEST_RADIUS = 10  # of a disk of defocus_blur

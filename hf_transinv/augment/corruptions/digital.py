@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hf_transinv.augment.corruptions.draws import draw, per_image, per_row, smoothing_matrices
+from hf_transinv.augment.corruptions.common import draw, per_image, per_row, smoothing_matrices
 from hf_transinv.augment.corruptions.severities import Constants
 
 # Quantisation tables of ITU-T T.81, annex K, at quality 50, [8, 8]: of brightness, of the two colour differences.

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hf_transinv.augment.corruptions.draws import draw, per_image
+from hf_transinv.augment.corruptions.common import draw, per_image
 from hf_transinv.augment.corruptions.severities import Constants
 
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from hf_transinv.augment.corruptions.blur import blur_directional
-from hf_transinv.augment.corruptions.draws import clipped_zooms, draw, most_of, per_image
+from hf_transinv.augment.corruptions.common import clipped_zooms, draw, most_of, per_image
 from hf_transinv.augment.corruptions.frost import frost_textures
 from hf_transinv.augment.corruptions.severities import LARGEST_SMALL_IMAGE, Constants
 

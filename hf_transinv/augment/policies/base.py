@@ -2,12 +2,25 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from hf_transinv.draws import Together
+
+@dataclass(frozen=True)
+class Together:
+    """Several draws that belong to the same images, cut together.
+
+    Attributes:
+        parts: each sliceable by rows as the batch is, or None where nothing is drawn.
+    """
+
+    parts: tuple[Any, ...]
+
+    def __getitem__(self, rows: slice) -> "Together":
+        return Together(tuple(None if part is None else part[rows] for part in self.parts))
 
 
 class Policy(ABC):

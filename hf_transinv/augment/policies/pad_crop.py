@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hf_transinv.augment.policies.base import Policy
-from hf_transinv.data.crops import CropDraws, OrdinaryAugmentation
+from hf_transinv.data.transforms import CropDraws, CropFlip
 
 
 class PadCrop(Policy):
@@ -19,7 +19,7 @@ class PadCrop(Policy):
     name = "pad_crop"
 
     def __init__(self) -> None:
-        self._crop = OrdinaryAugmentation("pad", flip=False)
+        self._crop = CropFlip("pad", flip=False)
 
     def draw(self, shape: tuple[int, ...], generator: torch.Generator) -> CropDraws:
         return self._crop.draw(shape[0], (shape[-2], shape[-1]), generator)

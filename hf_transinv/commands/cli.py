@@ -1,0 +1,248 @@
+"""One command for everything: `transinv NAME [launcher flags] [flags of the command]`.
+
+Without launcher flags a command runs in this process. With any of them it is started by accelerate's launcher, or,
+where several processes are wanted on a CPU, by torchrun: accelerate would start one there.
+
+Nothing but the standard library is imported before a command is known, so that --help answers at once; the console
+script loads this file without its package (hf_transinv_start.py).
+"""
+
+import difflib
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+COMMANDS = {
+    "train": "train",
+    "multi-teacher": "multi_teacher",
+    "single-teacher": "single_teacher",
+    "train-teacher": "train_teacher",
+    "train-vae": "train_vae",
+    "compare": "compare",
+    "evaluate": "evaluate",
+    "invariance": "invariance_report",
+    "probe": "probe",
+    "hard-toy": "hard_toy",
+    "benchmark": "benchmark_report",
+    "push": "push",
+    "card": "render_card",
+    "env": "env",
+}
+"""Name -> module of `hf_transinv.commands`."""
+
+UNLAUNCHED = ("push", "card", "env")
+"""They train and measure nothing: no device, no processes."""
+
+LAUNCHER_FLAGS = {
+    "num_processes": "processes, over all machines",
+    "mixed_precision": "no, bf16 or fp16",
+    "gpu_ids": "GPUs of this machine, such as 0,1; all",
+    "accelerate_config": "a YAML of accelerate config, or a shipped one: one_gpu, multi_gpu, multi_node, fsdp2, cpu",
+    "config_file": "the same, as accelerate calls it",
+    "num_cpu_threads_per_process": "threads of each process",
+    "num_machines": "machines; the same command on each, with the three below",
+    "machine_rank": "which of them this is, from 0",
+    "main_process_ip": "address of the first",
+    "main_process_port": "its port",
+}
+SWITCHES = {"cpu": "use the CPU though there is a GPU", "multi_gpu": "a process a GPU (DDP)"}
+
+_USAGE = 2
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run a command.
+
+    Args:
+        argv: the command line without the program; default: the process's.
+
+    Raises:
+        SystemExit: with the exit code of the command.
+    """
+    name, *rest = [*(sys.argv[1:] if argv is None else argv)] or [""]
+    if name in ("-h", "--help", "help"):
+        print(help_text())
+    elif name == "--version":
+        print(_version())
+    elif name not in COMMANDS:
+        near = difflib.get_close_matches(name.replace("_", "-"), COMMANDS, n=1)
+        hint = f"did you mean {near[0]}? Else " if near else ""
+        said = f"unknown command {name!r}; {hint}" if name else "no command given; "
+        sys.exit(_failed(f"{said}see transinv --help"))
+    else:
+        try:
+            launcher, flags = split_flags(rest)
+        except ValueError as error:
+            sys.exit(_failed(str(error)))
+        if launcher and name in UNLAUNCHED:
+            sys.exit(_failed(f"{name} runs in one process, on no device: leave out --{next(iter(launcher))}"))
+        sys.exit(launch(name, launcher, flags) if launcher else run(name, flags))
+
+
+def help_text() -> str:
+    """What `transinv --help` says: the first line of each command, and the launcher flags."""
+    folder = Path(__file__).parent
+    lines = ["usage: transinv COMMAND [launcher flags] [flags of the command]", "", "commands:"]
+    for name, module in COMMANDS.items():
+        with (folder / f"{module}.py").open(encoding="utf-8") as file:
+            lines.append(f"  {name:<16}{file.readline().strip().strip(chr(34))}")
+    lines += ["", "launcher flags (without any of them, one process, and a GPU if there is one):"]
+    lines += [f"  --{name:<30}{text}" for name, text in (LAUNCHER_FLAGS | SWITCHES).items()]
+    lines += ["", "transinv COMMAND --help explains every flag of a command; transinv --version."]
+    return "\n".join(lines)
+
+
+def split_flags(argv: Sequence[str]) -> tuple[dict[str, str | bool], list[str]]:
+    """The launcher's flags, wherever they stand, and those of the command.
+
+    Raises:
+        ValueError: a launcher flag without its value.
+    """
+    launcher: dict[str, str | bool] = {}
+    flags: list[str] = []
+    tokens = iter(argv)
+    for token in tokens:
+        name, joined, value = token.removeprefix("--").partition("=")
+        if not token.startswith("--") or name not in LAUNCHER_FLAGS | SWITCHES:
+            flags.append(token)
+        elif name in SWITCHES:
+            launcher[name] = True
+        else:
+            given = value if joined else next(tokens, "")
+            if not given or given.startswith("--"):
+                raise ValueError(f"--{name} needs a value: {LAUNCHER_FLAGS[name]}")
+            launcher["config_file" if name == "accelerate_config" else name] = given
+    return launcher, flags
+
+
+def run(name: str, flags: Sequence[str]) -> int:
+    """A command in this process."""
+    sys.argv = [f"transinv {name}", *flags]
+    from hf_transinv.experiment.launch import clear_errors
+
+    with clear_errors():
+        importlib.import_module(f"hf_transinv.commands.{COMMANDS[name]}").main()
+    return 0
+
+
+def launch(name: str, launcher: Mapping[str, Any], flags: Sequence[str]) -> int:
+    """A command in processes of its own; returns its exit code, the first that failed where there are several."""
+    from subprocess import CalledProcessError
+
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    settings = dict(launcher)
+    if not os.path.isfile(settings.get("config_file", __file__)):
+        from hf_transinv.resolve.shipped import launch_file
+
+        settings["config_file"] = launch_file(settings["config_file"])
+    try:
+        if wants_torchrun(settings):
+            from torch.distributed.run import parse_args, run
+
+            arguments, variables = torchrun_arguments(name, settings, flags)
+            os.environ.update(variables)
+            _pass_signals_on()
+            run(parse_args(arguments))
+        else:
+            from accelerate.commands.launch import launch_command, launch_command_parser
+
+            _pass_signals_on()
+            launch_command(launch_command_parser().parse_args(accelerate_arguments(name, settings, flags)))
+    except CalledProcessError as error:
+        return error.returncode if error.returncode > 0 else 128 - error.returncode
+    except ChildFailedError as error:
+        code = error.get_first_failure()[1].exitcode
+        return code if code > 0 else 128 - code
+    return 0
+
+
+def accelerate_arguments(name: str, launcher: Mapping[str, Any], flags: Sequence[str]) -> list[str]:
+    """What follows `accelerate launch`."""
+    own = [f"--{key}" if value is True else f"--{key}={value}" for key, value in launcher.items()]
+    return [*own, "--module", "hf_transinv.commands.cli", name, *flags]
+
+
+def torchrun_arguments(
+    name: str, launcher: Mapping[str, Any], flags: Sequence[str]
+) -> tuple[list[str], dict[str, str]]:
+    """What follows `torchrun`, and the variables by which accelerate learns the rest: several processes on a CPU."""
+    settings = _file_settings(launcher) | dict(launcher)
+    machines = int(settings.get("num_machines", 1))
+    processes, uneven = divmod(int(settings["num_processes"]), machines)
+    if uneven:
+        sys.exit(_failed(f"--num_processes {settings['num_processes']} cannot be shared among {machines} machines"))
+    arguments = [f"--nproc_per_node={processes}"]
+    if machines == 1:
+        arguments.append("--standalone")
+    else:
+        arguments += [f"--nnodes={machines}", f"--node_rank={settings.get('machine_rank', 0)}"]
+        arguments.append(f"--master_addr={settings.get('main_process_ip', '127.0.0.1')}")
+        arguments.append(f"--master_port={settings.get('main_process_port', 29500)}")
+    variables = {"ACCELERATE_USE_CPU": "true"}
+    if "mixed_precision" in settings:
+        variables["ACCELERATE_MIXED_PRECISION"] = str(settings["mixed_precision"])
+    if "num_cpu_threads_per_process" in settings:
+        variables["OMP_NUM_THREADS"] = str(settings["num_cpu_threads_per_process"])
+    return [*arguments, "--module", "hf_transinv.commands.cli", name, *flags], variables
+
+
+def wants_torchrun(launcher: Mapping[str, Any]) -> bool:
+    """Whether several processes are asked for, and there is nothing but a CPU for them."""
+    settings = _file_settings(launcher) | dict(launcher)
+    if not str(settings.get("num_processes", 1)).isdigit() or int(settings.get("num_processes", 1)) < 2:
+        return False
+    if settings.get("cpu") or settings.get("use_cpu") or os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true":
+        return True
+    if "num_processes" not in launcher or "multi_gpu" in launcher:
+        return False
+    import torch
+
+    return not torch.accelerator.is_available()
+
+
+def _file_settings(launcher: Mapping[str, Any]) -> dict[str, Any]:
+    """What the launcher's YAML says; accelerate itself complains of one that cannot be read."""
+    if "config_file" not in launcher:
+        return {}
+    import yaml
+
+    try:
+        content = yaml.safe_load(Path(launcher["config_file"]).read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _pass_signals_on() -> None:
+    """The command writes its checkpoint and ends itself; the launcher waits for that instead of leaving it alone."""
+
+    def to_children(number: int, _: Any) -> None:
+        import psutil  # of accelerate
+
+        for child in psutil.Process().children():
+            child.send_signal(number)
+
+    signal.signal(signal.SIGTERM, to_children)
+    signal.signal(signal.SIGINT, lambda *_: None)  # the terminal sends it to the children, too
+
+
+def _version() -> str:
+    try:
+        return version("hf-transinv")
+    except PackageNotFoundError:
+        return "unknown: hf-transinv is not installed"
+
+
+def _failed(message: str) -> int:
+    sys.stderr.write(f"error: {message}\n")
+    return _USAGE
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,157 @@
+"""A comparison: one student, one data set, one schedule; a row a method, and several seeds of each.
+
+    rows x groups x seeds = runs
+
+A group is what all its rows have in common and the next group has otherwise (its teacher, say); each row stands in
+each group. `comparison_config` reads a comparison from its YAML, `comparison_table` says what it came to.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hf_transinv.augment.learned import AugmentationConfig
+from hf_transinv.augment.policies import CorruptionConfig
+from hf_transinv.config import DataConfig, OutputConfig, StudentConfig, TrainConfig
+from hf_transinv.errors import InputError
+from hf_transinv.experiment.methods import MethodConfig
+
+CROP_FLIP = "crop + flip"
+"""Title of the row to which the others' cost is relative, where no other is named."""
+
+
+@dataclass
+class CompareConfig:
+    """What is compared, and which part of it runs.
+
+    Attributes:
+        seeds: every row is trained once with each.
+        scale: which block of the YAML's scale counts; default: the first.
+        rows: titles of the rows that run; default: all.
+        groups: titles of the groups that run; default: all.
+        plain: title of the row to which the others' cost is relative; default: "crop + flip", where there is one.
+    """
+
+    seeds: tuple[int, ...] = (0, 1, 2)
+    scale: str | None = None
+    rows: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    plain: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.seeds or min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
+            raise InputError(f"seeds {list(self.seeds)}: expected at least one, each once, none negative")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the table, in one group.
+
+    Attributes:
+        title: of the row.
+        group: of its group; "" where there are none.
+        overrides: what it does otherwise, of its group and its own.
+        data: whose crop and flip count.
+        names: the student and its teachers.
+        train: the loop, but for its seed.
+        options: of the method, an instance of each of `methods.GROUPS`.
+    """
+
+    title: str
+    group: str
+    overrides: Mapping[str, Any]
+    data: DataConfig
+    names: StudentConfig
+    train: TrainConfig
+    options: tuple[Any, ...]
+
+    @property
+    def label(self) -> str:
+        """Group and title."""
+        return f"{self.group}: {self.title}" if self.group else self.title
+
+    @property
+    def network(self) -> str:
+        """Whose architecture the student has."""
+        start, _, index = self.names.student_init.partition(":")
+        return self.names.teachers[int(index) - 1] if start == "teacher" else str(self.names.student)
+
+    @property
+    def trained_on(self) -> tuple[str, ...]:
+        """Corruptions of the benchmark that the student meets in training."""
+        option = {type(one): one for one in self.options}
+        method = option[MethodConfig]
+        is_corrupted = "corruption" in (*method.augment, *method.second_augment)
+        named = option[CorruptionConfig].corruption if is_corrupted else ()
+        primitives = option[AugmentationConfig].primitives if method.learned == "transinv" else ()
+        return tuple(dict.fromkeys((*named, *(name.partition(":")[0] for name in primitives if ":" in name))))
+
+
+@dataclass(frozen=True)
+class Run:
+    """One row with one seed."""
+
+    row: Row
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """As in run.json."""
+        return f"{self.row.label}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A whole comparison, checked.
+
+    Attributes:
+        rows: all of them, group by group, whether they are to run or not.
+        chosen: what is to run.
+        output: where to.
+        config: the fields that all rows share, flat, for run.json.
+    """
+
+    rows: tuple[Row, ...]
+    chosen: CompareConfig
+    output: OutputConfig
+    config: Mapping[str, Any]
+
+    @property
+    def plain(self) -> str | None:
+        """Title of the row to which the others' cost is relative."""
+        has_crop_flip = any(row.title == CROP_FLIP for row in self.rows)
+        return self.chosen.plain or (CROP_FLIP if has_crop_flip else None)
+
+    @property
+    def chosen_rows(self) -> tuple[Row, ...]:
+        """The rows that are to run."""
+        titles, groups = self.chosen.rows, self.chosen.groups
+        of_groups = [row for row in self.rows if not groups or row.group in groups]
+        return tuple(row for row in of_groups if not titles or row.title in titles)
+
+    @property
+    def overrides(self) -> dict[str, dict[str, Any]]:
+        """What each row does otherwise, for run.json."""
+        return {row.label: dict(row.overrides) for row in self.rows}
+
+    def runs(self, before: Mapping[str, Any]) -> list[Run]:
+        """What is to run, all rows with one seed before the next; the run that the folder began with comes first.
+
+        Args:
+            before: run.json of the comparison that is resumed, or nothing.
+
+        Raises:
+            InputError: a row is another than before, or the first run is not among those chosen.
+        """
+        known = before.get("comparison", {})
+        changed = [label for label, own in self.overrides.items() if known.get(label, own) != own]
+        if changed:
+            raise InputError(
+                f"row {changed[0]!r} was {known[changed[0]]}, is {self.overrides[changed[0]]}: a comparison is "
+                "resumed with the rows it was started with; more rows and more seeds may join them"
+            )
+        runs = [Run(row, seed) for seed in self.chosen.seeds for row in self.chosen_rows]
+        lead = before.get("main_row")
+        if lead and lead not in {run.name for run in runs}:
+            raise InputError(f"this comparison began with {lead}: keep it among --rows, --groups and --seeds")
+        return sorted(runs, key=lambda run: run.name != lead)

@@ -1,0 +1,204 @@
+"""The ordinary augmentation, crop and flip, for a whole batch at once on its device.
+
+Sampling and image maths are apart: ``CropFlip.draw`` draws random numbers from the generator it is given,
+calling it with those draws is deterministic, so a batch can be replayed or cut up.
+"""
+
+import math
+from dataclasses import dataclass, fields
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hf_transinv.errors import InputError
+
+_RATIO = (3 / 4, 4 / 3)  # torchvision.transforms.RandomResizedCrop, after Szegedy et al. 2014
+_ATTEMPTS = 10  # the same; then its central fallback
+
+
+@dataclass
+class CropDraws:
+    """What was drawn for each image of a batch; slicing cuts all of it: ``draws[a:b]``.
+
+    Attributes:
+        flip: bool [B], mirror the image left to right.
+        top: int64 [B], first row of the window in the padded image; None unless the crop is "pad".
+        left: int64 [B], first column of it; None unless the crop is "pad".
+        boxes: float32 [B, 4], (top, left, height, width) in whole pixels; None unless the crop is "resized".
+    """
+
+    flip: Tensor
+    top: Tensor | None = None
+    left: Tensor | None = None
+    boxes: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.flip)
+
+    def __getitem__(self, index: slice | Tensor) -> "CropDraws":
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return CropDraws(**{name: None if value is None else value[index] for name, value in values.items()})
+
+    def to(self, device: torch.device | str) -> "CropDraws":
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return CropDraws(**{name: None if value is None else value.to(device) for name, value in values.items()})
+
+
+@dataclass(frozen=True)
+class CropFlip:
+    """Random crop and horizontal flip.
+
+    Attributes:
+        crop: "pad" moves the image inside a border of zeros, "resized" zooms into a box of it, "none" leaves it.
+        flip: whether half of the images are mirrored.
+        padding: width of the border in pixels; None is an eighth of the height (4 at 32 px, as the CIFAR recipes
+            have it: Zagoruyko and Komodakis 2016, section 3).
+        scale: for "resized", range of the box's share of the area. Ours is narrower than RandomResizedCrop's
+            (0.08, 1), which belongs to long ImageNet schedules.
+    """
+
+    crop: Literal["pad", "resized", "none"] = "pad"
+    flip: bool = True
+    padding: int | None = None
+    scale: tuple[float, float] = (0.35, 1.0)
+
+    def __post_init__(self) -> None:
+        if self.crop not in ("pad", "resized", "none"):
+            raise InputError(f"Unknown crop {self.crop!r}. Choose one of 'pad', 'resized', 'none'.")
+        if self.padding is not None and self.padding < 0:
+            raise InputError(f"The crop's padding is {self.padding}. Give a number of pixels from 0 on.")
+        if not 0 < self.scale[0] <= self.scale[1] <= 1:
+            raise InputError(f"The crop's scale is {self.scale}. Give two shares of the area, 0 < low <= high <= 1.")
+
+    def draw(self, batch_size: int, image_size: tuple[int, int], generator: torch.Generator) -> CropDraws:
+        """Draws the parameters of a batch, on the generator's device.
+
+        Args:
+            batch_size: number of images.
+            image_size: (height, width) of the images, in pixels.
+            generator: the source of all randomness here.
+        """
+        device = generator.device
+        if self.flip:
+            flip = torch.rand(batch_size, generator=generator, device=device) < 0.5
+        else:
+            flip = torch.zeros(batch_size, dtype=torch.bool, device=device)
+        if self.crop == "resized":
+            return CropDraws(flip, boxes=draw_boxes(batch_size, image_size, self.scale, generator))
+        if self.crop == "pad":
+            offsets = (2, batch_size)
+            high = 2 * self._padding(image_size[0]) + 1
+            top, left = torch.randint(high, offsets, generator=generator, device=device)
+            return CropDraws(flip, top=top, left=left)
+        return CropDraws(flip)
+
+    def __call__(self, images: Tensor, draws: CropDraws) -> Tensor:
+        """Applies what was drawn.
+
+        Args:
+            images: [B, 3, H, W], uint8 or floating point.
+            draws: of the same B and the same image size.
+
+        Returns:
+            The same shape and dtype.
+        """
+        draws = draws.to(images.device)
+        if draws.boxes is not None:
+            return crop_resized(images, draws.boxes, draws.flip)
+        padding = self._padding(images.shape[-2]) if self.crop == "pad" else 0
+        zero = torch.zeros(len(images), dtype=torch.int64, device=images.device)
+        top = zero if draws.top is None else draws.top
+        left = zero if draws.left is None else draws.left
+        return crop_padded(images, top, left, draws.flip, padding)
+
+    def _padding(self, height: int) -> int:
+        return height // 8 if self.padding is None else self.padding
+
+
+def to_float(images: Tensor) -> Tensor:
+    """uint8 [B, 3, H, W] -> float32 in [0, 1]."""
+    return images.float().div_(255)
+
+
+def crop_padded(images: Tensor, top: Tensor, left: Tensor, flip: Tensor, padding: int) -> Tensor:
+    """Cuts from each zero-padded image a window of the image's own size, then mirrors it where asked.
+
+    Args:
+        images: [B, C, H, W], any dtype.
+        top: int64 [B], in 0 ... 2 * padding.
+        left: int64 [B], in 0 ... 2 * padding.
+        flip: bool [B].
+        padding: width of the border, in pixels.
+    """
+    batch_size, _, height, width = images.shape
+    # Channels last: the one gather below then moves whole pixels.
+    padded = F.pad(images, (padding,) * 4).permute(0, 2, 3, 1).contiguous()
+    rows = top[:, None] + torch.arange(height, device=images.device)
+    columns = torch.arange(width, device=images.device).expand(batch_size, width)
+    columns = left[:, None] + torch.where(flip[:, None], width - 1 - columns, columns)
+    index = torch.arange(batch_size, device=images.device)
+    return padded[index[:, None, None], rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def crop_resized(images: Tensor, boxes: Tensor, flip: Tensor) -> Tensor:
+    """Cuts a box out of each image and enlarges it bilinearly to the image's size, then mirrors it where asked.
+
+    Equal to ``F.interpolate(box, mode="bilinear", align_corners=False)`` on each box: nothing outside the box is seen.
+
+    Args:
+        images: [B, C, H, W], uint8 or floating point.
+        boxes: [B, 4], (top, left, height, width) in pixels, inside the image.
+        flip: bool [B].
+    """
+    height, width = images.shape[-2:]
+    y = _positions(boxes[:, 0], boxes[:, 2], height)
+    x = _positions(boxes[:, 1], boxes[:, 3], width)
+    x = torch.where(flip[:, None], x.flip(1), x)
+    grid_y = ((2 * y + 1) / height - 1)[:, :, None].expand(-1, height, width)
+    grid_x = ((2 * x + 1) / width - 1)[:, None, :].expand(-1, height, width)
+    grid = torch.stack((grid_x, grid_y), dim=3)
+    values = images if images.is_floating_point() else images.float()
+    cut = F.grid_sample(values, grid.to(values.dtype), mode="bilinear", padding_mode="border", align_corners=False)
+    return cut if images.is_floating_point() else cut.round_().clamp_(0, 255).to(images.dtype)
+
+
+def draw_boxes(
+    batch_size: int, image_size: tuple[int, int], scale: tuple[float, float], generator: torch.Generator
+) -> Tensor:
+    """Draws the boxes of torchvision's RandomResizedCrop, all images at once.
+
+    Each image takes the first of ten attempts (share of the area uniform in scale, log of width / height uniform) that
+    fits into the image; else the largest central box of an allowed shape.
+
+    Returns:
+        float32 [B, 4]: (top, left, height, width), whole pixels, on the generator's device.
+    """
+    height, width = image_size
+    area, log_ratio, down, right = torch.rand(4, batch_size, _ATTEMPTS, generator=generator, device=generator.device)
+    area = height * width * (scale[0] + (scale[1] - scale[0]) * area)
+    ratio = torch.exp(math.log(_RATIO[0]) + (math.log(_RATIO[1]) - math.log(_RATIO[0])) * log_ratio)
+    box_width = (area * ratio).sqrt().round()
+    box_height = (area / ratio).sqrt().round()
+    fits = (box_width > 0) & (box_width <= width) & (box_height > 0) & (box_height <= height)
+    top = (down * (height - box_height + 1)).floor().minimum(height - box_height)
+    left = (right * (width - box_width + 1)).floor().minimum(width - box_width)
+    attempts = torch.stack((top, left, box_height, box_width), dim=2)
+    first = fits.int().argmax(dim=1)
+    chosen = attempts[torch.arange(batch_size, device=first.device), first]
+    central = torch.tensor(_central_box(height, width), dtype=chosen.dtype, device=chosen.device)
+    return torch.where(fits.any(dim=1)[:, None], chosen, central)
+
+
+def _central_box(height: int, width: int) -> tuple[int, int, int, int]:
+    box_height = min(height, max(1, round(width / _RATIO[0])))
+    box_width = min(width, max(1, round(height * _RATIO[1])))
+    return (height - box_height) // 2, (width - box_width) // 2, box_height, box_width
+
+
+def _positions(start: Tensor, length: Tensor, size: int) -> Tensor:
+    """Returns [B, size]: where output pixels lie in the image, in pixels, never beyond the box's outermost centres."""
+    centres = (torch.arange(size, device=start.device) + 0.5) / size
+    inside = (centres * length[:, None] - 0.5).clamp_(min=0).minimum(length[:, None] - 1)
+    return start[:, None] + inside

@@ -1,0 +1,282 @@
+"""What the recipes share: one run from its configuration to a trained and evaluated student in its output folder."""
+
+import logging
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object, set_seed
+
+from hf_transinv.config import DataConfig, OutputConfig, StudentConfig, TrainConfig
+from hf_transinv.data.batches import Feed
+from hf_transinv.data.run_data import open_data
+from hf_transinv.data.transforms import CropFlip, to_float
+from hf_transinv.errors import InputError
+from hf_transinv.evaluation import evaluate
+from hf_transinv.evaluation.conditions import check_augmentations, chosen_corruptions
+from hf_transinv.experiment.launch import Stopped, agree, check_same_run, doing, output_folder, start_accelerator
+from hf_transinv.files import atomic_write_text
+from hf_transinv.hub.push import BackgroundPush, check_token
+from hf_transinv.models.classifier import Classifier, open_classifier
+from hf_transinv.models.description import describe
+from hf_transinv.models.teacher import EMATeacher, check_answers
+from hf_transinv.objectives.base import Objective
+from hf_transinv.record import RunRecord
+from hf_transinv.training.checkpointing import checkpoints
+from hf_transinv.training.trainer import Trainer
+
+logger = logging.getLogger(__name__)
+
+_ASKED = 32  # images that each teacher has to answer before training starts
+
+
+def new_student(config: StudentConfig, label_names: list[str], seed: int) -> Classifier:
+    """The student as it is before training: the same for every method with the same seed."""
+    set_seed(seed)
+    start, _, index = config.student_init.partition(":")
+    if start == "scratch":
+        return open_classifier(config.student, num_classes=len(label_names), label_names=label_names, pretrained=False)
+    name = config.teachers[int(index) - 1] if start == "teacher" else config.student
+    student = open_classifier(name, num_classes=len(label_names))
+    if start == "teacher" or student.label_names != label_names:
+        student.relabel(label_names)
+    return student
+
+
+class Session:
+    """One run: everything that the main row and the rows beside it share.
+
+    Args:
+        recipe: its name, for folders and records.
+        data: which pictures.
+        train: the loop.
+        output: where to, and what is measured.
+        config: all fields of the run, flat.
+
+    Attributes:
+        folder: the output folder.
+        record: run.json, on the main process (None elsewhere).
+        rows: what is known of each row: of an earlier start of the run, when it resumes.
+    """
+
+    def __init__(
+        self, recipe: str, data: DataConfig, train: TrainConfig, output: OutputConfig, config: dict[str, Any]
+    ) -> None:
+        self.recipe, self.train, self.output = recipe, train, output
+        self.corruptions = chosen_corruptions(output.eval_corruptions)
+        check_augmentations(output.eval_augment)
+        if output.push_to_hub:
+            check_token()
+        self.accelerator = start_accelerator(output)
+        share = train.batch_size / (self.accelerator.num_processes * train.gradient_accumulation_steps)
+        if share != int(share):
+            raise InputError(
+                f"batch_size {train.batch_size} cannot be split into {self.accelerator.num_processes} processes x "
+                f"{train.gradient_accumulation_steps} micro-batches"
+            )
+        self.folder = agree(self.accelerator, lambda: output_folder(output, recipe))
+        self._skipped: set[str] = set()
+        self.rows, self.main_row = agree(self.accelerator, lambda: self._earlier_rows(config)), None
+        self.record = RunRecord(self.folder, recipe, config) if self.accelerator.is_main_process else None
+        if self.record:
+            self.record.content["hardware"] |= {
+                "device": self.accelerator.device.type,
+                "processes": self.accelerator.num_processes,
+                "mixed_precision": self.accelerator.mixed_precision,
+            }
+        doing("reading the data")
+        self.data = open_data(data, self.accelerator)
+        self.train = self._fitting(train)
+
+    def _fitting(self, train: TrainConfig) -> TrainConfig:
+        """The loop with a batch no larger than the data: default sizes are made for more.
+
+        Raises:
+            InputError: there are too few images for every process and micro-batch to have one.
+        """
+        rows, parts = self.data.num_rows, self.accelerator.num_processes * train.gradient_accumulation_steps
+        if rows is None or train.batch_size <= rows:
+            return train
+        if rows < parts:
+            raise InputError(
+                f"the training split has {rows} images for {parts} processes x micro-batches, which need one each: "
+                "launch fewer processes, or lower gradient_accumulation_steps"
+            )
+        step = math.lcm(parts, 2) if rows >= math.lcm(parts, 2) else parts  # some methods show an image twice
+        smaller = replace(train, batch_size=rows // step * step)
+        if self.record:
+            said = f"batch_size {train.batch_size} is more than the {rows} training images"
+            logger.warning("%s: %d is used", said, smaller.batch_size)
+        return smaller
+
+    def _describe(self, objective: Objective) -> None:
+        """What a run says at its start, on one screen: data, student, teachers, and how images reach each."""
+        if not self.record:
+            return
+        side, lines = self.data.image_size, list(self.data.described)
+        lines += [f"{player:11} {describe(student, side)}" for player, student in objective.students.items()]
+        for teacher in dict.fromkeys(objective.teachers):
+            own = "the student's average: " if isinstance(teacher, EMATeacher) else ""
+            lines.append(f"teacher     {own}{describe(teacher.classifier, side)}")
+        print("\n".join(("", *lines, "")), flush=True)
+
+    def _earlier_rows(self, config: dict[str, Any]) -> dict[str, Any]:
+        """What an earlier start of this run has finished."""
+        if not self.output.resume_from:
+            return {}
+        before = RunRecord.read(self.folder)
+        check_same_run(before["config"], config)
+        return before.get("rows", {}) if self.output.resume_from == "latest" else {}
+
+    def _take_folder(self) -> None:
+        """Write run.json, open the tracker: only now, so that input that is refused leaves the folder as it was."""
+        if self.record:
+            self.record.update(rows=self.rows, main_row=self.main_row)
+            self.note_skipped(self.data.skipped)
+        if self.output.report_to != "none":
+            config = _flat_config(self.record.content["config"]) if self.record else None
+            self.accelerator.project_configuration.logging_dir = str(self.folder)
+            self.accelerator.init_trackers(self.recipe, config=config)
+
+    def steps(self) -> tuple[int, float]:
+        """Student steps in all, and in an epoch."""
+        rows = self.data.num_rows
+        per_epoch = float("inf") if rows is None else rows // self.train.batch_size
+        if self.train.max_steps is not None:
+            return self.train.max_steps, per_epoch
+        if rows is None:
+            raise InputError("the stream does not say how long it is: give --max_steps instead of --num_train_epochs")
+        return max(1, round(self.train.num_train_epochs * per_epoch)), per_epoch
+
+    def fit(self, name: str, objective: Objective, crop: str, flip: bool, seed: int | None = None) -> dict[str, Any]:
+        """Train and evaluate one row, from its last checkpoint when the run resumes.
+
+        Args:
+            name: of the row; the first row has the output folder for itself, the others go below baselines/.
+            objective: the method.
+            crop: ordinary augmentation, as in DataConfig.
+            flip: the same.
+            seed: of everything random in this row; default: the run's.
+
+        Returns:
+            Results, seconds and images seen; kept in run.json under rows. Networks that trained beside the student
+            have rows of their own: "NAME, PLAYER".
+
+        Raises:
+            Stopped: a signal ended the training; a checkpoint is written.
+        """
+        main = self.main_row in (None, name)
+        folder = self.folder if main else self.folder / "baselines" / re.sub(r"\W+", "_", name)
+        train = self.train if seed is None else replace(self.train, seed=seed)
+        doing(f"starting {name!r}", folder)
+        trainer, feeds = self._trainer(name, objective, crop, flip, folder, train)
+        self._resume(trainer, folder, main)
+        if self.main_row is None:
+            self.main_row = name
+            self._take_folder()
+            self._describe(objective)
+        if name in self.rows and trainer.step >= trainer.max_steps:
+            trainer.finish()
+            return self.rows[name]
+        doing(f"training {name!r}")
+        try:
+            trainer.train()
+        finally:
+            for feed in feeds.values():
+                feed.close()
+        if trainer.stopped:
+            raise Stopped(
+                f"stopped at step {trainer.step}; a checkpoint is in {folder / 'checkpoints'}. "
+                f"Go on with the same command and: --output_dir {self.folder} --resume_from latest"
+            )
+        trainer.finish()
+        skipped = [line for feed in feeds.values() for line in feed.skipped]
+        if self.accelerator.num_processes > 1:
+            skipped = gather_object(skipped)
+        if self.record:
+            self.note_skipped(skipped)
+        told = {
+            "steps": trainer.step,
+            "images_seen": trainer.images_seen,
+            "train_seconds": round(trainer.seconds, 1),
+            "images_skipped": max(feed.num_skipped for feed in feeds.values()),
+            "learned": objective.observe(),
+            "warnings": trainer.warnings,
+        }
+        doing(f"evaluating {name!r}")
+        for index, (player, student) in enumerate(objective.students.items()):
+            results = evaluate(
+                student,
+                self.data.evaluation,
+                accelerator=self.accelerator,
+                corruptions=self.corruptions,
+                severities=self.output.eval_severities,
+                augmentations=self.output.eval_augment,
+                batch_size=self.output.eval_batch_size,
+            )
+            self.rows[f"{name}, {player}" if index else name] = {"results": results, **told}
+        if self.record:
+            self.record.update(rows=self.rows)
+        return self.rows[name]
+
+    def note_skipped(self, found: Sequence[str]) -> None:
+        """The list of images that were left out, where any were."""
+        self._skipped.update(found)
+        if self._skipped:
+            atomic_write_text(
+                self.folder / "skipped_images.txt", "".join(f"{line}\n" for line in sorted(self._skipped))
+            )
+
+    def _trainer(
+        self, name: str, objective: Objective, crop: str, flip: bool, folder: Path, train: TrainConfig
+    ) -> tuple[Trainer, dict[str, Feed]]:
+        accelerator = self.accelerator
+        # The student's batches are the same whatever the method: other players have an order of their own.
+        variants = objective.variants_a_network
+        if train.batch_size % variants:
+            raise InputError(
+                f"{objective.name} shows {variants} variants of each image: batch_size {train.batch_size} must be a "
+                f"multiple of {variants}"
+            )
+        batch_size = train.batch_size // variants
+        feeds = {
+            player: self.data.feed(batch_size, train.seed + (0 if player == "student" else 1_000_003), accelerator)
+            for player in sorted({"student" if "student" in players else players[0] for players in objective.turns})
+        }
+        with accelerator.autocast():
+            check_answers(objective.teachers, to_float(self.data.evaluation.images[:_ASKED]))
+        folder.mkdir(parents=True, exist_ok=True)
+        ordinary = CropFlip(crop, flip)
+        is_pushed = self.output.push_every and self.record and folder == self.folder
+        student = next(iter(objective.students.values()))
+        place = {"tag": name.lower(), "image_size": self.data.image_size}
+        push = BackgroundPush(student, self.output, **place) if is_pushed else None
+        return Trainer(accelerator, objective, feeds, ordinary, train, *self.steps(), folder, name, push), feeds
+
+    def _resume(self, trainer: Trainer, folder: Path, main: bool) -> None:
+        if not self.output.resume_from:
+            return
+        if main and self.output.resume_from != "latest":
+            trainer.resume(Path(self.output.resume_from))
+            return
+        saved = checkpoints(folder / "checkpoints")
+        if saved:
+            trainer.resume(saved[-1])
+
+    def leave(self) -> None:
+        """Close trackers and process group, all processes together."""
+        self.accelerator.wait_for_everyone()
+        self.accelerator.end_training()
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+
+def _flat_config(config: dict[str, Any]) -> dict[str, Any]:
+    """What trackers take as hyperparameters."""
+    return {
+        name: value if isinstance(value, int | float | str | bool) else str(value) for name, value in config.items()
+    }

@@ -1,0 +1,1 @@
+"""What leaves this machine: exports, cards and pushes."""

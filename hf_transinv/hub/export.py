@@ -1,0 +1,125 @@
+"""A student as others load it: timm's Hub layout, or transformers' own for its networks.
+
+    config.json        architecture, label names, mean / std / input size; `hf_transinv` marks it as an export of ours
+    model.safetensors  the weights, contiguous, on the CPU
+    README.md          the card, when one is given
+
+A folder appears whole or not at all: it is written beside its place and then renamed.
+"""
+
+import copy
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+
+from hf_transinv.errors import InputError
+from hf_transinv.files import put_in_place
+from hf_transinv.models.classifier import Classifier
+from hf_transinv.models.exported import image_processor_for, timm_preprocessing
+
+_MARK = "hf_transinv"
+
+
+def export_classifier(
+    classifier: Classifier,
+    folder: str | Path,
+    *,
+    card: str | None = None,
+    tag: str = "transinv",
+    extra: dict[str, Any] | None = None,
+    image_size: int | None = None,
+) -> Path:
+    """Write `classifier` so that timm (or transformers) loads it with the same logits to the bit, and prepares
+    pictures as this library's evaluation does.
+
+    Args:
+        classifier: left as it is, whatever device or memory format it has.
+        folder: where; an older export of ours there is replaced.
+        card: content of README.md.
+        tag: the weights' name, as in timm's "resnet18.TAG".
+        extra: JSON values for the `hf_transinv` block of config.json.
+        image_size: side of the pictures that it was evaluated with, in pixels, before the network resizes them; None:
+            the size that the network takes.
+
+    Raises:
+        InputError: the folder holds something else than an export of ours, or neither library has words for what
+            `classifier` does to pictures.
+    """
+    folder = Path(folder)
+    _refuse_foreign(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # of an export that was killed
+    partial.mkdir()
+    try:
+        network = copy.deepcopy(classifier.network).cpu().to(memory_format=torch.contiguous_format)
+        mark = {"format": 1, "image_size": image_size or min(classifier.input_size), **(extra or {})}
+        if classifier.image_processor is None:
+            _save_timm(network, classifier, partial, tag, mark, image_size)
+        else:
+            _save_transformers(network, classifier, partial, mark, image_size)
+        # safetensors writes for the owner alone, whatever the umask.
+        shutil.copymode(partial / "config.json", partial / "model.safetensors")
+        if card is not None:
+            (partial / "README.md").write_text(card, encoding="utf-8")
+        put_in_place(partial, folder)
+    except SafetensorError as error:
+        raise InputError(f"{folder} could not be written ({error}). Is the disk full?") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def _refuse_foreign(folder: Path) -> None:
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    try:
+        ours = _MARK in json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        ours = False
+    if not ours:
+        raise InputError(
+            f"{str(folder)!r} exists and is not an export of this library; nothing was written. Give another folder."
+        )
+
+
+def _save_timm(
+    network: nn.Module, classifier: Classifier, folder: Path, tag: str, mark: dict[str, Any], image_size: int | None
+) -> None:
+    from timm.models import save_for_hf
+
+    network.pretrained_cfg = {
+        **network.pretrained_cfg,
+        "tag": tag,
+        "num_classes": classifier.num_classes,
+        **timm_preprocessing(classifier, image_size),
+    }
+    # What belonged to the weights the network started from, not to these.
+    for key in ("label_names", "label_descriptions", "label_offset", "test_input_size", "test_crop_pct", "state_dict"):
+        network.pretrained_cfg.pop(key, None)
+    model_config = {_MARK: mark}
+    if classifier.label_names is not None:
+        # A list: transformers shows a dict with integer keys as labels '0', '1', ...
+        model_config["label_names"] = list(classifier.label_names)
+    save_for_hf(network, str(folder), model_config=model_config, safe_serialization=True)
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    # transformers passes num_classes itself, and timm 1.0.31 writes it here too: one TypeError for every pipeline.
+    config.get("model_args", {}).pop("num_classes", None)
+    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def _save_transformers(
+    network: nn.Module, classifier: Classifier, folder: Path, mark: dict[str, Any], image_size: int | None
+) -> None:
+    if classifier.label_names is not None:
+        network.config.id2label = dict(enumerate(classifier.label_names))
+        network.config.label2id = {name: index for index, name in enumerate(classifier.label_names)}
+    network.config.update({_MARK: mark})
+    network.save_pretrained(folder)
+    image_processor_for(classifier, image_size).save_pretrained(folder)

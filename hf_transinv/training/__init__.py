@@ -1,0 +1,1 @@
+"""The loop: players take turns, on any number of devices, and resume to the bit."""
