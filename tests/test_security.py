@@ -42,11 +42,11 @@ from hf_transinv.invariance.tolerated_range import RangeFound, WidestRange
 from hf_transinv.models.classifier import open_classifier
 from hf_transinv.models.conv_vae import load_vae
 from hf_transinv.models.teacher import Teacher
+from tests.hub.test_card import record
+from tests.hub.test_push import make_run
 from tests.launching import MULTI_TEACHER, REPOSITORY, tiny_vit_folder
 from tests.loopback_hub import LoopbackHub
 from tests.loopback_hub.fixture import hub, hub_here
-from tests.test_card import record
-from tests.test_hub import make_run
 from tests.tiny_run import tiny_vit
 
 __all__ = ["hub", "hub_here"]

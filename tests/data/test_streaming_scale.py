@@ -13,7 +13,7 @@ import torch
 from hf_transinv.data.image_decoder import RowDecoder
 from hf_transinv.data.sources import open_source
 from hf_transinv.data.streaming import StreamingFeed
-from tests.data.test_lanes import write_shards
+from tests.data.test_shuffle import write_shards
 from tests.launching import TWO_PROCESSES, succeed
 
 pytestmark = pytest.mark.slow

@@ -22,10 +22,10 @@ from hf_transinv.models.conv_vae import ConvVAE, VAEConfig, load_vae, save_vae
 from hf_transinv.record import Metrics, RunRecord, read_metrics
 from hf_transinv.training.checkpointing import load_state, save_state
 from tests.fuzz import STRANGE, damaged_bytes, damaged_json, examples, result_or_error
+from tests.hub.test_card import record
 from tests.launching import tiny_vit_folder
-from tests.test_card import record
-from tests.test_run_state import TRAINING, modules
 from tests.tiny_run import tiny_trainer
+from tests.training.test_checkpointing import TRAINING, modules
 
 
 @pytest.fixture(scope="module")

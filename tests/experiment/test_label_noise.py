@@ -18,7 +18,7 @@ from hf_transinv.data.run_data import Data, open_data
 from hf_transinv.errors import InputError
 from hf_transinv.experiment.session import Session
 from hf_transinv.hub.card import render_card
-from tests.test_card import record, text_of
+from tests.hub.test_card import record, text_of
 
 BATCH, EPOCH = 20, 5  # digits/target has 100 training images
 

@@ -17,8 +17,8 @@ from hf_transinv import record
 from hf_transinv.commands import cli
 from hf_transinv.commands.env import facts, shown
 from hf_transinv.hub.card import render_card
+from tests.hub.test_card import record as finished_record
 from tests.launching import PYTHON, REPOSITORY, environment
-from tests.test_card import record as finished_record
 
 RECIPES = sorted((REPOSITORY / "recipes").glob("*.py"))
 TINY = ["--dataset", "digits/target", "--image_size", "32", "--student", "wrn10_1_cifar", "--teachers", "ema"]

@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from hf_transinv.augment import saving
 from hf_transinv.training.checkpointing import checkpoints
+from tests.experiment.test_bad_input import LEAST, _alone, refused, run  # noqa: F401 (fixtures)
 from tests.launching import tiny_teachers
-from tests.test_bad_input import LEAST, _alone, refused, run  # noqa: F401 (fixtures)
 
 FULL = "No space left on device"
 

@@ -24,7 +24,7 @@ from hf_transinv.errors import InputError
 from hf_transinv.experiment.launch import check_same_run
 from hf_transinv.training.trainer import Trainer
 from tests.launching import MULTI_TEACHER, TRAIN_TEACHER, tiny_teachers
-from tests.test_run_state import files_no_larger_than
+from tests.training.test_checkpointing import files_no_larger_than
 
 LEAST = ["--dataset", "digits/target", "--image_size", "32", "--student", "wrn10_1_cifar", "--batch_size", "16"]
 LEAST += ["--max_steps", "4", "--inner_steps", "1", "--teachers", "ema", "--eval_corruptions", "none"]

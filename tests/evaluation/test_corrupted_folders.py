@@ -9,7 +9,7 @@ from hf_transinv.augment.corruptions import corrupt
 from hf_transinv.data.resident import ResidentSplit
 from hf_transinv.errors import InputError
 from hf_transinv.evaluation import evaluate
-from tests.test_evaluation import make_classifier, make_split
+from tests.evaluation.test_evaluation import make_classifier, make_split
 
 NUM_IMAGES = 12
 OPTIONS = {"corruptions": ("contrast", "pixelate"), "severities": (1, 4), "batch_size": 5, "show_progress": False}

@@ -13,8 +13,8 @@ from hf_transinv.errors import InputError
 from hf_transinv.evaluation import corruption_markdown, evaluate, evaluation_markdown
 from hf_transinv.evaluation.conditions import AUGMENTATIONS, Augmented
 from hf_transinv.models.classifier import Classifier
+from tests.evaluation.test_evaluation import make_classifier, make_split, named
 from tests.oracles import losses as oracle
-from tests.test_evaluation import make_classifier, make_split, named
 
 ALL = tuple(AUGMENTATIONS)
 
