@@ -40,6 +40,7 @@ def train(student: Classifier, teachers: torch.nn.ModuleList, batches: Iterable[
 
 
 def main() -> None:
+    """Train on the embedded digits."""
     split = ResidentSplit.load(open_source("digits/target"), image_size=32)
     feed = ResidentFeed(split, batch_size=50, seed=0)
     torch.manual_seed(0)

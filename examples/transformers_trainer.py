@@ -60,6 +60,7 @@ class TransInvTrainer(Trainer):
 
 
 def main() -> None:
+    """Train on the embedded digits."""
     split = ResidentSplit.load(open_source("digits/target"), image_size=32)
     pairs = zip(split.images, split.labels, strict=True)
     rows = [{"pixel_values": image / 255, "labels": label} for image, label in pairs]

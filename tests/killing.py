@@ -95,7 +95,7 @@ def arm(number: int, said: Path) -> None:
     save_file = partial(torn_save, "save_file", safetensors.torch.save_file)
     checkpointing.save_file = saving.save_file = save_file
     torch.save = partial(torn_save, "torch.save", torch.save)
-    Metrics.append = lambda metrics, **values: torn_line(metrics, **values)
+    Metrics.append = torn_line
 
 
 def check(folder: Path) -> None:

@@ -94,7 +94,7 @@ class Augmenter(nn.Module, ABC):
         self.latent_dim = latent_dim
 
     def draw(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        """z for a batch of the shape (B, 3, H, W): [B, M], standard normal, on the CPU."""
+        """Z for a batch of the shape (B, 3, H, W): [B, M], standard normal, on the CPU."""
         return torch.randn(shape[0], self.latent_dim, generator=generator)
 
     def forward(self, images: Tensor, draws: Tensor) -> Tensor:

@@ -91,7 +91,7 @@ class LearnedAugmentation(nn.Module):
         return self
 
     def selection(self) -> Selection:
-        """p [L, K], q [L] and r [L] (and the multipliers) as they were learned, on the CPU."""
+        """P [L, K], q [L] and r [L] (and the multipliers) as they were learned, on the CPU."""
         with torch.no_grad():
             return Selection(*(values.float().cpu() for values in self.panel.selection()))
 

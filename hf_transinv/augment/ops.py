@@ -23,7 +23,7 @@ def per_image(values: Tensor) -> Tensor:
 
 
 def adjust_contrast_brightness(images: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
-    """alpha x + beta, with contrast `alpha` [B] and brightness `beta` [B]."""
+    """Alpha x + beta, with contrast `alpha` [B] and brightness `beta` [B]."""
     return per_image(alpha) * images + per_image(beta)
 
 
@@ -46,7 +46,7 @@ def gaussian_taps(variance: Tensor, radius: int) -> Tensor:
 
 
 def blur_gaussian(images: Tensor, variance: Tensor, gamma: Tensor, radius: int) -> Tensor:
-    """gamma x + (1 - gamma) Conv(x, kappa) with a Gaussian kappa, edges reflected.
+    """Gamma x + (1 - gamma) Conv(x, kappa) with a Gaussian kappa, edges reflected.
 
     Args:
         images: [B, C, H, W].
@@ -72,7 +72,7 @@ def blur_radius(max_variance: float) -> int:
 
 
 def add_gaussian_noise(images: Tensor, variance: Tensor, noise: Tensor) -> Tensor:
-    """x + sqrt(nu) eps, with `variance` nu [B] and standard normal `noise` eps of the shape of the images."""
+    """X + sqrt(nu) eps, with `variance` nu [B] and standard normal `noise` eps of the shape of the images."""
     # The slope of the root at 0 is infinite, and infinity times a saturated sigmoid's 0 is no number.
     scale = variance.clamp_min(torch.finfo(variance.dtype).tiny).sqrt()
     return images + per_image(scale) * noise
@@ -80,7 +80,8 @@ def add_gaussian_noise(images: Tensor, variance: Tensor, noise: Tensor) -> Tenso
 
 def into_range(images: Tensor, mode: str = "clamp") -> Tensor:
     """Bring pixels back into [0, 1]: "clamp" saturates as a camera does; "fold" is the triangle wave of TeachAugment,
-    which keeps a gradient everywhere."""
+    which keeps a gradient everywhere.
+    """
     if mode == "fold":
         return 1 - (torch.remainder(images, 2) - 1).abs()
     return images.clamp(0, 1)

@@ -17,7 +17,8 @@ from torch import Tensor
 
 def shear_matrix(factor: Tensor, across: bool) -> Tensor:
     """Rows move by `factor` of their depth below the upper edge (across), or columns of their distance from the left:
-    float64 [n] -> [n, 6]."""
+    float64 [n] -> [n, 6].
+    """
     zero, one = torch.zeros_like(factor), torch.ones_like(factor)
     return torch.stack((one, factor, zero, zero, one, zero) if across else (one, zero, zero, factor, one, zero), dim=1)
 
@@ -106,7 +107,8 @@ def _centres(size: int, like: Tensor) -> Tensor:
 
 def _pixel_before(position: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
     """The pixel before a position, counted from 1 in an image with a border of one pixel, int32 of 0 to `size`; how
-    far it is from there to the next one; whether the position is in the image."""
+    far it is from there to the next one; whether the position is in the image.
+    """
     inside = (position >= 0) & (position < size)
     position = position.sub_(0.5)
     before = position.floor()

@@ -83,7 +83,7 @@ class Primitive(nn.Module):
         return self.ranges
 
     def forward(self, z: Tensor) -> Tensor:
-        """z [B, M] -> parameters [B, P], each inside its range."""
+        """Z [B, M] -> parameters [B, P], each inside its range."""
         unit = torch.sigmoid(self.last(torch.relu(self.hidden(z))))
         return torch.lerp(self.low, self.high, unit)
 

@@ -116,7 +116,8 @@ def sample_gumbel(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
 
 def relaxed_categorical(log_p: Tensor, gumbel: Tensor, temperature: float, hard: bool) -> Tensor:
     """A relaxed one-hot sample g of Categorical(p), [..., K]; `hard` puts the one-hot vector in the forward pass and
-    keeps the relaxed one's gradient (straight through)."""
+    keeps the relaxed one's gradient (straight through).
+    """
     soft = torch.softmax((log_p + gumbel) / temperature, dim=-1)
     if not hard:
         return soft

@@ -131,7 +131,7 @@ def measure_policies(config: BenchmarkConfig, accelerator: Accelerator) -> list[
 
 
 def torchvision_transforms(options: PolicyConfig, size: int) -> dict[str, v2.Transform]:
-    """torchvision's transforms by the name of the policy that they are beside, as strong as `options` say.
+    """Torchvision's transforms by the name of the policy that they are beside, as strong as `options` say.
 
     Args:
         options: of the policies.

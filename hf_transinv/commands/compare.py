@@ -26,7 +26,8 @@ from hf_transinv.resolve.shipped import config_folder
 
 def build(session: Session, run: Run) -> Objective:
     """The objective of a run, its student as every row with this seed has it; the session then has the row's loop and
-    label noise."""
+    label noise.
+    """
     session.train = run.row.train
     session.data = replace(session.data, config=run.row.data)
     return MethodBuilder(session, run.row.names, run.row.train, *run.row.options).build(run.seed)

@@ -90,7 +90,7 @@ def read_comparison(
 
 
 def _titled(section: Any, where: str) -> dict[str, dict[str, Any]]:
-    """title -> fields; a title without fields has none."""
+    """Title -> fields; a title without fields has none."""
     section = {} if section is None else section
     if not isinstance(section, dict) or not all(isinstance(own or {}, dict) for own in section.values()):
         raise InputError(f"config {where}: expected titles, each with fields below it; given {reprlib.repr(section)}")

@@ -108,7 +108,8 @@ def are_places(classes: Classes, wanted: Classes) -> bool:
 
 def apply_renumbering(numbers: np.ndarray, renumbered: np.ndarray | None) -> np.ndarray:
     """Class numbers [N] in their new numbering; what is missing, negative or beyond the names stays to be refused by
-    its row."""
+    its row.
+    """
     if renumbered is None:
         return numbers
     is_inside = (numbers >= 0) & (numbers < len(renumbered))

@@ -119,7 +119,8 @@ class RowDecoder:
 
 def decoding_threads(cells: Iterable[dict[str, Any] | None], most: int) -> int:
     """How many threads decode such images fastest: `most` of them, or one, as small images are decoded sooner than
-    threads hand the interpreter to each other. Those of which only the path is known are not called small."""
+    threads hand the interpreter to each other. Those of which only the path is known are not called small.
+    """
     sizes = [len(cell["bytes"]) for cell in cells if cell and cell["bytes"]]
     return 1 if sizes and sum(sizes) < _SMALL * len(sizes) else most
 

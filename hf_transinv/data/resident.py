@@ -160,8 +160,7 @@ class ResidentFeed:
     """
 
     def __init__(self, split: ResidentSplit, batch_size: int, seed: int, rank: int = 0, world: int = 1) -> None:
-        """
-        Args:
+        """Args:
             split: the data.
             batch_size: images in a batch of all processes together.
             seed: of the order, from 0 on.

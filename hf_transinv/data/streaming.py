@@ -73,8 +73,7 @@ class StreamingFeed:
         on_bad_image: Literal["raise", "skip"] = "raise",
         buffer_size: int = BUFFER_SIZE,
     ) -> None:
-        """
-        Args:
+        """Args:
             source: opened with streaming.
             batch_size: images in a batch of all processes together.
             seed: of the order, from 0 on.
@@ -186,7 +185,8 @@ class StreamingFeed:
         self, readers: ThreadPoolExecutor, epoch: int, position: int
     ) -> Iterator[tuple[dict[int, Any], bool]]:
         """Yields of the epoch's global batches from a position on the rows of this process's lanes, by their place in
-        the batch, and whether it is the epoch's last batch."""
+        the batch, and whether it is the epoch's last batch.
+        """
         width = self.batch_size // self._lanes.count
         lanes = range(self.share.start // width, -(-self.share.stop // width))
         places = range(lanes.start * width, lanes.stop * width)

@@ -189,7 +189,8 @@ def _read_json(path: str) -> "pa.Table":
 
 def _numbers_or_text(column: "pa.ChunkedArray") -> "pa.ChunkedArray":
     """Text -> whole numbers, where every cell is one as it is usually written (also 1.0, as pandas writes it where a
-    number is missing elsewhere; an empty cell is then a missing number)."""
+    number is missing elsewhere; an empty cell is then a missing number).
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
 

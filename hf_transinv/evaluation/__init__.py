@@ -119,7 +119,8 @@ def _check(conditions: Sequence[Condition], batch_size: int) -> None:
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
     """The model in eval mode, every module's own mode restored on the way out; as written, even where its training is
-    compiled: another mode and batch size would be compiled anew, for minutes."""
+    compiled: another mode and batch size would be compiled anew, for minutes.
+    """
     training = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

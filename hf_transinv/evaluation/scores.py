@@ -70,7 +70,7 @@ def image_scores(answer: Answer, labels: Tensor, original: Answer | None = None)
 
 
 def _variation(answer: Answer, original: Answer | None) -> tuple[Tensor, Tensor]:
-    """kl and feature_distance, [B] each; 0 where there is nothing to compare."""
+    """Kl and feature_distance, [B] each; 0 where there is nothing to compare."""
     nothing = answer.logits.new_zeros(len(answer.logits))
     if original is None:
         return nothing, nothing

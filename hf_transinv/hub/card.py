@@ -159,7 +159,8 @@ def _fraction(percent: float | None) -> float | None:
 
 def _student(run: Mapping[str, Any]) -> dict[str, Any]:
     """What is known of the student; of an earlier record only what its configuration says: an architecture of timm's
-    registry, by name."""
+    registry, by name.
+    """
     if "student" in run:
         return run["student"]
     name = (run["config"].get("student") or "").partition(".")[0]

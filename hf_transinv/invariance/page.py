@@ -27,7 +27,8 @@ def _example(report: Report, sweep: Sweep, curve: Curve) -> dict[str, str]:
 
 def _ranked(report: Report, model: Measured, corruptions: bool, largest: float) -> list[dict[str, Any]]:
     """Rows of a ranking: the bar is the mean agreement, or left and right of the middle what lies beyond the
-    reference, as shares of the whole width."""
+    reference, as shares of the whole width.
+    """
     scores, relative = report.scores(model), report.is_relative(model)
     rows = []
     for name in ranking(scores, report.sweeps, corruptions):

@@ -83,7 +83,8 @@ def plot_curves(sweep: Sweep, curves: Sequence[Curve], tolerance: float) -> str:
 
 def plot_ranges(found: Sequence[RangeFound]) -> str:
     """One primitive: a track a parameter, in it a bar a model from the 5 to the 95 % quantile, a dot at the median.
-    Returns an SVG as a data URI."""
+    Returns an SVG as a data URI.
+    """
     rows = len(found[0].parameters)
     height = 0.14 * len(found) + 0.42
     with rc_context({"font.family": "sans-serif"}):

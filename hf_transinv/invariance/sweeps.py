@@ -67,7 +67,8 @@ class Sweep:
 
     def apply(self, images: Tensor, strength: float, seed: int, batch_index: int) -> Tensor:
         """Images [B, 3, H, W] in [0, 1], changed; the batch's place alone seeds the random numbers, so that directions
-        and noise patterns stay as the strength grows."""
+        and noise patterns stay as the strength grows.
+        """
         if self.deform is None:
             return Condition(self.name, int(strength)).apply(images, seed, batch_index)
         return ops.into_range(self.deform(images, strength, generator_of(seed, self.name, batch_index)))

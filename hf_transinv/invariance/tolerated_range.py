@@ -124,7 +124,7 @@ def differential_entropy(samples: Tensor) -> Tensor:
 
 
 def log_width(primitive: Primitive, z: Tensor) -> Tensor:
-    """ln W: the mean over the parameters of their entropies as shares of their full ranges; about 0 at most."""
+    """Ln W: the mean over the parameters of their entropies as shares of their full ranges; about 0 at most."""
     share = (primitive(z) - primitive.low) / (primitive.high - primitive.low)
     return differential_entropy(share).mean()
 

@@ -53,7 +53,7 @@ class Location:
 
     @property
     def is_timm(self) -> bool:
-        """timm names an `architecture`, transformers a `model_type`; a timm network that it wrapped has both."""
+        """Timm names an `architecture`, transformers a `model_type`; a timm network that it wrapped has both."""
         if self.config is None:
             return True
         return "architecture" in self.config and self.config.get("model_type") in (None, "timm_wrapper")

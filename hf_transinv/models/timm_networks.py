@@ -167,7 +167,7 @@ def _preprocessing(name: str, network: nn.Module, built_for: int | Sequence[int]
 
 
 def _published(name: str, data: dict[str, Any]) -> Published:
-    """timm's own validation: the size, crop and filter of its tests, up to the normalisation."""
+    """Timm's own validation: the size, crop and filter of its tests, up to the normalisation."""
     channels, height, width = map(int, data["input_size"])
     words = f"{height}x{width}, crop_pct {data['crop_pct']}, crop_mode {data['crop_mode']}, {data['interpolation']}"
     if not max(height, width) / float(data["crop_pct"]) <= _LONGEST_SIDE:

@@ -52,11 +52,11 @@ class WideResNet(ResNetV2):
             self.head.fc.reset_parameters()
 
     def forward_intermediates(self, x: Tensor, indices: int | list[int] | None = None, **kwargs: Any) -> Any:
-        """timm's method; `indices` count the stem and the three stages, where ResNetV2 counts four stages."""
+        """Timm's method; `indices` count the stem and the three stages, where ResNetV2 counts four stages."""
         return super().forward_intermediates(x, self._absolute(indices), **kwargs)
 
     def prune_intermediate_layers(self, indices: int | list[int] = 1, **kwargs: Any) -> list[int]:
-        """timm's method; `indices` count the stem and the three stages, where ResNetV2 counts four stages."""
+        """Timm's method; `indices` count the stem and the three stages, where ResNetV2 counts four stages."""
         return super().prune_intermediate_layers(self._absolute(indices), **kwargs)
 
     def _absolute(self, indices: int | list[int] | None) -> list[int]:

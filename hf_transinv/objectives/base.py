@@ -153,7 +153,8 @@ class Objective(ABC):
 
     def step(self) -> None:
         """What follows the step of the player's optimizer: averages and multipliers move, gradients are cleared, and
-        the turn goes to the next player."""
+        the turn goes to the next player.
+        """
         player = self.player
         self.after_step(player, self.players)
         self.players[player].zero_grad(set_to_none=True)

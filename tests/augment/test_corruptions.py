@@ -330,7 +330,7 @@ def test_unknown_names_and_severities_list_the_known():
             corrupt(images, "contrast", severity)
 
 
-@pytest.mark.parametrize("low, high", [(-0.5, 1.0), (0.0, 255.0), (0.0, 1.001)])
+@pytest.mark.parametrize(("low", "high"), [(-0.5, 1.0), (0.0, 255.0), (0.0, 1.001)])
 def test_images_outside_0_to_1_are_refused_with_their_range(low, high):
     images = torch.rand(2, 3, 32, 32)
     images[0, 0, 0, 0], images[1, 2, 31, 31] = low, high

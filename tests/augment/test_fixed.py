@@ -52,7 +52,7 @@ def test_every_deformation_at_every_level():
 
 
 @pytest.mark.parametrize(
-    "index, upward, expected",
+    ("index", "upward", "expected"),
     [
         (0, [True, False], [1.4, -0.25]),
         (0, [False, True], [0.6, 0.25]),

@@ -40,7 +40,7 @@ def build(vae_folder):
 
 
 class TestThinPlate:
-    @pytest.mark.parametrize("side, size", [(2, (5, 5)), (3, (6, 4)), (4, (5, 7))])
+    @pytest.mark.parametrize(("side", "size"), [(2, (5, 5)), (3, (6, 4)), (4, (5, 7))])
     def test_against_the_slow_spline(self, side, size):
         images = pixels(2, 2, *size, dtype=torch.float64)
         displacements = 0.6 * pixels(2, side**2, 2, seed=1, dtype=torch.float64) - 0.3
@@ -193,7 +193,7 @@ def test_a_thin_plate_is_for_one_image_size(build):
 
 
 @pytest.mark.parametrize(
-    "fields, said",
+    ("fields", "said"),
     [
         ({"hard_augmenter": "spline"}, "not one of affine, thin_plate, vae"),
         ({"hard_padding": "wrap"}, "not one of zeros, border, reflection"),

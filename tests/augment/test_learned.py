@@ -83,7 +83,7 @@ class TestChosen:
         expected = {(k, i): int(((draws.model == k) & (draws.choice == i)).sum()) for k in range(2) for i in range(K)}
         assert computed == expected
 
-    @pytest.mark.parametrize("estimator, strata", [("expectation", False), ("gumbel", True)])
+    @pytest.mark.parametrize(("estimator", "strata"), [("expectation", False), ("gumbel", True)])
     def test_every_image_has_noise_of_its_own(self, estimator, strata):
         panel, images = build(estimator=estimator), pixels(20)
         draws = draw(panel, images, strata)
@@ -110,7 +110,7 @@ class TestChosen:
         assert all(parameter.grad.abs().max() > 0 for parameter in panel.models[1].primitives.parameters())
 
 
-@pytest.mark.parametrize("estimator, strata", [("expectation", True), ("expectation", False), ("gumbel", True)])
+@pytest.mark.parametrize(("estimator", "strata"), [("expectation", True), ("expectation", False), ("gumbel", True)])
 class TestReplay:
     def test_same_generator_state_same_images(self, estimator, strata):
         panel, images = build(estimator=estimator), pixels()
@@ -291,7 +291,7 @@ class TestCorruptions:
         assert not torch.equal(first, second)
 
     @pytest.mark.parametrize(
-        "name, said",
+        ("name", "said"),
         [
             ("gaussian_blurr", "expected some of contrast_brightness.*gaussian_noise:3"),
             ("rain:3", "rain.*known are gaussian_noise"),

@@ -75,7 +75,7 @@ class TestValues:
         expected = each(images, oracle.gaussian_noise, variance, noise)
         assert_exact(ops.add_gaussian_noise(images, variance, noise), expected)
 
-    @pytest.mark.parametrize("mode, reference", [("clamp", oracle.clamped), ("fold", oracle.folded)])
+    @pytest.mark.parametrize(("mode", "reference"), [("clamp", oracle.clamped), ("fold", oracle.folded)])
     def test_into_range(self, mode, reference):
         images = uniform(2, 3, 6, 6, low=-3.0, high=4.0)
         brought = ops.into_range(images, mode)

@@ -94,7 +94,7 @@ def test_each_image_has_its_own_operations_in_order():
 
 
 @pytest.mark.parametrize(
-    "name, parameter",
+    ("name", "parameter"),
     [
         *(("posterize", 8), ("solarize", 256), ("solarize_add", 0), ("rotate", 0)),
         *((name, 1) for name in ("brightness", "contrast", "color", "sharpness")),

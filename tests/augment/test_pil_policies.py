@@ -116,7 +116,7 @@ def strengths_of(space, count, height=32, width=32):
 
 
 @pytest.mark.parametrize(
-    "space, published, count",
+    ("space", "published", "count"),
     [
         (spaces.TORCHVISION, torchvision_policies.RandAugment()._augmentation_space(31, (40, 32)), 31),
         (WIDE, torchvision_policies.TrivialAugmentWide()._augmentation_space(31), 31),
@@ -187,7 +187,7 @@ class TestRandAugment:
         assert torch.equal(policy(images, draws)[still], images[still])
 
     @pytest.mark.parametrize(
-        "arguments, said",
+        ("arguments", "said"),
         [
             ({"num_ops": 0}, "N"),
             ({"magnitude": 31}, "M"),

@@ -43,7 +43,7 @@ def test_shares_are_as_asked():
         assert ((counts - expected) ** 2 / expected).sum() < chi2.ppf(0.999, len(known) - 1)
 
 
-@pytest.mark.parametrize("share, clean", [(0.0, 0), (1.0, 100)])
+@pytest.mark.parametrize(("share", "clean"), [(0.0, 0), (1.0, 100)])
 def test_all_or_none(share, clean):
     assert (RandomCorruption(["pixelate"], share).draw((100, 3, 32, 32), seeded()).which == -1).sum() == clean
 
@@ -77,7 +77,7 @@ def test_parts_follow_the_same_draws_with_noise_of_their_own():
 
 
 @pytest.mark.parametrize(
-    "arguments, said",
+    ("arguments", "said"),
     [
         ({"names": ["rain"]}, "rain"),
         ({"names": []}, r"\(none\)"),

@@ -125,7 +125,7 @@ def test_primitive_config_errors(fields):
 
 
 @pytest.mark.parametrize(
-    "fields, said",
+    ("fields", "said"),
     [
         ({"primitives": ("solarize",)}, "solarize"),
         ({"primitives": ()}, "expected some of"),

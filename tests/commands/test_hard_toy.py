@@ -81,7 +81,7 @@ def test_the_teacher_hands_on_nothing_by_plain_distillation(ran):
 
 
 @pytest.mark.parametrize(
-    "flags, said",
+    ("flags", "said"),
     [
         (["--seeds", 1, 1], "each once"),
         (["--teacher_steps", 0], "teacher_steps must be"),

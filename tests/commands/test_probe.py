@@ -49,7 +49,7 @@ def test_a_finished_probe_is_not_run_again(probed):
 
 
 @pytest.mark.parametrize(
-    "flags, said",
+    ("flags", "said"),
     [
         (["--own", "contrast"], "1 corruptions for 2 teachers"),
         (["--own", "rain", "contrast"], "Unknown corruption 'rain'"),

@@ -233,7 +233,7 @@ def test_batches_that_cannot_be_are_refused(batch_size: int, world: int, said: s
 
 
 @pytest.mark.parametrize(
-    "cells, threads",
+    ("cells", "threads"),
     [
         ([{"bytes": b"x" * 2000, "path": None}, {"bytes": b"x" * 6000, "path": None}, None], 1),
         ([{"bytes": b"x" * 2000, "path": None}, {"bytes": b"x" * 9000, "path": None}], 4),

@@ -55,7 +55,7 @@ def evaluated(student, image, side):
     return student.prepare(fit(image, side)[None] / 255)
 
 
-@pytest.mark.parametrize("cfg", INHERITED, ids=lambda cfg: "-".join(cfg))
+@pytest.mark.parametrize("cfg", INHERITED, ids="-".join)
 @torch.inference_mode()
 def test_timm_and_transformers_prepare_as_the_evaluation_did(tmp_path, cfg):
     student = student_of(tmp_path, cfg)

@@ -296,7 +296,7 @@ def until(condition: Callable[[], bool]) -> None:
 @pytest.fixture
 def student() -> Iterator:
     torch.manual_seed(0)
-    yield tiny_vit()
+    return tiny_vit()
 
 
 def test_each_push_is_the_student_of_its_step(hub_here, student):

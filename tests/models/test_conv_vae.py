@@ -177,7 +177,7 @@ class TestFolder:
 
 
 @pytest.mark.parametrize(
-    "fields, said",
+    ("fields", "said"),
     [({"vae_width": 0}, "vae_width must be at least 1"), ({"vae_pixel_sd": 0.0}, r"vae_pixel_sd must be in \(0, 1\]")],
 )
 def test_impossible_values_are_refused(fields, said):

@@ -17,7 +17,7 @@ def objective_of(weight=12.0, policies=None, smoothing=0.0):
     return AugMixConsistency(classifier(5).double(), AugMixConsistencyConfig(weight), policies, smoothing)
 
 
-@pytest.mark.parametrize("weight, smoothing", [(12.0, 0.0), (3.0, 0.1)])
+@pytest.mark.parametrize(("weight", "smoothing"), [(12.0, 0.0), (3.0, 0.1)])
 def test_loss(weight, smoothing):
     objective, batch = objective_of(weight, smoothing=smoothing), batch_of(7)
     draws = draws_of(objective, batch)

@@ -45,8 +45,8 @@ def slow_distillation(teacher, student, k, temperature, renormalise, t_squared):
     return total / len(teacher) * (temperature**2 if t_squared else 1.0)
 
 
-@pytest.mark.parametrize("renormalise, t_squared", [(False, False), (True, False), (False, True), (True, True)])
-@pytest.mark.parametrize("k, temperature, weight", [(2, 2.0, 1.0), (5, 10.0, 0.5), (3, 1.0, 2.0)])
+@pytest.mark.parametrize(("renormalise", "t_squared"), [(False, False), (True, False), (False, True), (True, True)])
+@pytest.mark.parametrize(("k", "temperature", "weight"), [(2, 2.0, 1.0), (5, 10.0, 0.5), (3, 1.0, 2.0)])
 def test_loss(k, temperature, weight, renormalise, t_squared):
     options = {"distill_renormalise": renormalise, "distill_t_squared": t_squared, "distill_lambda": weight}
     objective = objective_of(smoothing=0.1, distill_top_k=k, distill_temperature=temperature, **options)
@@ -189,7 +189,7 @@ def test_parts_add_up():
 
 
 @pytest.mark.parametrize(
-    "fields, said",
+    ("fields", "said"),
     [
         ({"distill_lambda": -1.0}, "distill_lambda"),
         ({"distill_top_k": -1}, "distill_top_k"),

@@ -62,7 +62,7 @@ def answers(objective, batch, z, columns=None):
 
 class TestOracle:
     @pytest.mark.parametrize("kind", ["affine", "thin_plate"])
-    @pytest.mark.parametrize("temperature, ce_weight", [(1.0, 0.0), (3.0, 0.5)])
+    @pytest.mark.parametrize(("temperature", "ce_weight"), [(1.0, 0.0), (3.0, 0.5)])
     def test_student(self, kind, temperature, ce_weight):
         objective = build(kind=kind, hard_temperature=temperature, hard_ce_weight=ce_weight)
         batch = batch_of(6)
@@ -184,7 +184,7 @@ class TestSwitch:
             assert switch.player == player
         assert (switch.switches, switch.capped, switch.last) == (4, 2, 2.0)
 
-    @pytest.mark.parametrize("most_turns, look_every", [(1, 1), (4, 1), (7, 3), (10, 5), (5, 5)])
+    @pytest.mark.parametrize(("most_turns", "look_every"), [(1, 1), (4, 1), (7, 3), (10, 5), (5, 5)])
     def test_against_the_slow_one(self, most_turns, look_every):
         values = (4 * torch.rand(200, generator=seeded(3))).tolist()
         switch, seen = TurnSwitch(1.2, 2.6, most_turns, look_every), ["student"]
@@ -336,7 +336,7 @@ class TestWarnings:
 
 
 @pytest.mark.parametrize(
-    "fields, said",
+    ("fields", "said"),
     [
         ({"hard_lower": 0.5}, "0 <= hard_lower < hard_upper"),
         ({"hard_temperature": 0.0}, "hard_temperature must be positive"),

@@ -164,7 +164,7 @@ def test_it_needs_two_variants():
 
 
 @pytest.mark.parametrize(
-    "fields, said",
+    ("fields", "said"),
     [
         ({"ait_metric": "cosine"}, "ait_metric 'cosine' is not one of kl, euclidean, both"),
         ({"ait_layer": "pixels"}, "ait_layer"),

@@ -24,7 +24,7 @@ def objective_of(count, weight=3.0, **options):
     return MultiInvariantTraining(networks(count), MultiInvariantConfig(weight), **options)
 
 
-@pytest.mark.parametrize("count, weight", [(2, 3.0), (3, 1.5), (4, 3.0)])
+@pytest.mark.parametrize(("count", "weight"), [(2, 3.0), (3, 1.5), (4, 3.0)])
 def test_loss(count, weight):
     objective, batch = objective_of(count, weight, label_smoothing=0.1), batch_of(6, variants=count)
     found = losses_of(objective, batch, draws_of(objective, batch))

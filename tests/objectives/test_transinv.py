@@ -304,7 +304,7 @@ class TestParts:
         assert total == pytest.approx(expected, rel=1e-5, abs=1e-5)
         assert_same_gradients(summed, whole)
 
-    @pytest.mark.parametrize("estimator, form", CASES)
+    @pytest.mark.parametrize(("estimator", "form"), CASES)
     @pytest.mark.parametrize("scale", [1, 2])
     def test_augmentation(self, estimator, form, scale):
         objective = build(estimator, **FORMS[form], p_entropy=0.1)
@@ -497,7 +497,7 @@ class TestWarnings:
         assert self.warned({"augmentation/hard": 0.99 * chance}, q=0.0) == {}
         assert set(self.warned({"augmentation/hard": 0.99 * chance}, {"selection": "sum"}, q=4.0)) == {"hole"}
 
-    @pytest.mark.parametrize("key, logits", [("idle", {"q": -6.0}), ("r", {"r": 8.0}), ("p", {"p": 9.0})])
+    @pytest.mark.parametrize(("key", "logits"), [("idle", {"q": -6.0}), ("r", {"r": 8.0}), ("p", {"p": 9.0})])
     def test_collapses_are_named(self, key, logits):
         assert set(self.warned(**logits)) == {key}
 
@@ -530,7 +530,7 @@ def test_turns_are_algorithm_1():
 
 
 @pytest.mark.parametrize(
-    "fields, said",
+    ("fields", "said"),
     [
         ({"objective": "minimax"}, "minimax"),
         ({"multipliers": "image"}, "image"),

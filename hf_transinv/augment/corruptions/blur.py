@@ -61,7 +61,7 @@ def _smooth_along(axis: int, levels: Tensor, taps: Tensor) -> Tensor:
 
 
 def _smoothed_levels(levels: Tensor, sigmas: tuple[float, ...], index: Tensor) -> Tensor:
-    """skimage's Gaussian (cut at 4 sigma, the edge replicated), truncated to whole levels as numpy's uint8 does.
+    """Skimage's Gaussian (cut at 4 sigma, the edge replicated), truncated to whole levels as numpy's uint8 does.
 
     At 32 pixels a neighbour one level darker lowers a pixel by as little as 0.0003 levels, which the truncation turns
     into a whole one: hence float64.

@@ -15,7 +15,8 @@ def per_image(values: tuple[float, ...], index: Tensor) -> Tensor:
 
 def most_of(values: tuple[int, ...], index: Tensor) -> int:
     """The largest of 5 whole numbers, one a severity, among those that occur in `index` [B]; on a GPU among all five,
-    as looking would wait for it."""
+    as looking would wait for it.
+    """
     return max(values) if index.device.type != "cpu" else max(values[severity] for severity in index.unique().tolist())
 
 

@@ -63,7 +63,8 @@ def _recode_strip(levels: Tensor, quality: float) -> Tensor:
 
 def _stretch(planes: Tensor) -> Tensor:
     """To twice the size as libjpeg-turbo does: triangle filter, whole levels, halves up and down from column to
-    column. [n, 2, h, w] -> [n, 2, 2 h, 2 w]."""
+    column. [n, 2, h, w] -> [n, 2, 2 h, 2 w].
+    """
     planes = F.pad(planes, (1, 1, 1, 1), mode="replicate")
     near = 3 * planes[:, :, 1:-1]
     rows = torch.stack((near + planes[:, :, :-2], near + planes[:, :, 2:]), dim=3).flatten(2, 3)
@@ -74,7 +75,8 @@ def _stretch(planes: Tensor) -> Tensor:
 
 def _to_rgb(brightness: Tensor, colour: Tensor) -> Tensor:
     """JFIF's conversion in libjpeg's 16 bits fixed point, exact in float32: levels [n, H, W], [n, 2, H, W] ->
-    [n, 3, H, W]."""
+    [n, 3, H, W].
+    """
     blue, red = (colour - 128).unbind(1)
     differences = torch.stack((91881 * red, -22554 * blue - 46802 * red, 116130 * blue), dim=1)
     return differences.add_(2**15).div_(2**16).floor_().add_(brightness.unsqueeze(1)).clamp_(0, 255)

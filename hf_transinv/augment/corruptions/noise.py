@@ -18,7 +18,8 @@ def gaussian_noise(images: Tensor, constants: Constants, index: Tensor, generato
 
 def _poisson_weights(photons: float) -> tuple[Tensor, Tensor]:
     """How likely counts are at each of 256 levels, `photons` at the brightest: the smallest count that is listed,
-    [256], and probabilities of those from it on, [256, n]. What is left out weighs less than 1e-9."""
+    [256], and probabilities of those from it on, [256, n]. What is left out weighs less than 1e-9.
+    """
     mean = torch.arange(256, dtype=torch.float64)[:, None] * (photons / 255)
     counts = torch.arange(int(photons + 7 * math.sqrt(photons)) + 10, dtype=torch.float64)
     weights = torch.exp(torch.xlogy(counts, mean) - mean - torch.lgamma(counts + 1))
@@ -51,7 +52,8 @@ def alias_table(weights: Tensor) -> tuple[Tensor, Tensor]:
 @lru_cache(maxsize=2)
 def photon_tables(photons: tuple[float, ...]) -> tuple[Tensor, Tensor, Tensor]:
     """For 5 severities and 256 levels: the smallest count, [5 * 256], and, with K cells, K a power of 2, `kept` of
-    `alias_table` and how much larger `other` is than the cell's own count, both [5 * 256, K]."""
+    `alias_table` and how much larger `other` is than the cell's own count, both [5 * 256, K].
+    """
     listed = [_poisson_weights(own) for own in photons]
     cells = 1 << (max(weights.shape[1] for _, weights in listed) - 1).bit_length()
     padded = [F.pad(weights, (0, cells - weights.shape[1])) for _, weights in listed]

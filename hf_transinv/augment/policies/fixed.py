@@ -95,7 +95,7 @@ class FixedAug(Policy):
         return images
 
     def parameters(self, index: int, level: Tensor, upward: Tensor) -> Tensor:
-        """rest + s (end - rest) of deformation `index`: level [n], upward [n, 6] -> [n, P], on the CPU."""
+        """Rest + s (end - rest) of deformation `index`: level [n], upward [n, 6] -> [n, P], on the CPU."""
         primitive = self.primitives[index]
         low, high = torch.tensor(primitive.bounds()).unbind(1)
         rest = torch.tensor(REST[primitive.name])
