@@ -1,14 +1,17 @@
 """The parameters of the learned primitives in physical terms: degrees, percent of a side, pixels squared."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from hf_transinv.augment.primitives import Primitive
+from hf_transinv.augment.learned import AugmentationPanel
+from hf_transinv.augment.primitives import Corruption, Primitive
 
 QUANTILES = (0.05, 0.5, 0.95)
+_DRAWS = 4096  # the 5 % quantile of a uniform variable is then known to 0.3 % of its range
 
 
 @dataclass(frozen=True)
@@ -87,3 +90,19 @@ def describe_parameters(name: str, primitive: Primitive, drawn: Tensor) -> tuple
         quantiles = tuple(torch.quantile(values, levels).tolist())
         described.append(ParameterRange(label, unit, reach.min().item(), reach.max().item(), rest, quantiles))
     return tuple(described)
+
+
+@torch.no_grad()
+def describe_magnitudes(panel: AugmentationPanel, seed: int) -> list[dict[str, Any]]:
+    """For each model, primitive -> its parameters in physical terms, over latents drawn with the seed."""
+    generator = torch.Generator().manual_seed(seed)
+    latents = torch.randn(_DRAWS, panel.config.primitive.latent_dim, generator=generator)
+    latents = latents.to(panel.logits_r.device)
+    return [
+        {
+            name: [asdict(found) for found in describe_parameters(name, primitive, primitive(latents))]
+            for name, primitive in zip(panel.config.primitives, model.primitives, strict=True)
+            if not isinstance(primitive, Corruption)
+        }
+        for model in panel.models
+    ]

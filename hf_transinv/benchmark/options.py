@@ -7,12 +7,12 @@ from pathlib import Path
 from hf_transinv.augment.corruptions import CORRUPTIONS, check_corruption
 from hf_transinv.config import TrainConfig
 from hf_transinv.errors import InputError
-from hf_transinv.experiment.methods import LEARNED, METHODS
 from hf_transinv.objectives.invariant import InvariantTraining
+from hf_transinv.objectives.registry import LEARNED, METHODS
 
 SECTIONS = ("turns", "augmentation", "corruptions", "feeds")
 COMPARED = (*LEARNED, *(method for method in METHODS if method != "supervised"))
-"""What stands beside plain training, by the names that `methods` knows."""
+"""What stands beside plain training, by the names that the registry knows."""
 _MAX_STEPS = 1_000_000  # so many that the learning rate stays at the foot of its warm-up
 
 

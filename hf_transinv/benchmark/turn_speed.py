@@ -6,12 +6,14 @@ from dataclasses import asdict, dataclass
 from accelerate import Accelerator
 from tqdm import tqdm
 
-from hf_transinv.benchmark.bounds import PASSES, Passes, Turn, passes_of_cycle
+from hf_transinv.benchmark.bounds import PASSES, passes_of_cycle
 from hf_transinv.benchmark.options import BenchmarkConfig
 from hf_transinv.benchmark.runners import Entry, Runner, entries
 from hf_transinv.benchmark.synthetic import synthetic_split
 from hf_transinv.benchmark.timing import Spread
 from hf_transinv.markdown import table
+from hf_transinv.objectives.passes import Passes
+from hf_transinv.objectives.turns import Turn
 
 _BATCHES = 4  # in the data set: turns read from memory what they would read in a run
 ALL = "all"

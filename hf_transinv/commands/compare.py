@@ -30,7 +30,7 @@ def build(session: Session, run: Run) -> Objective:
     """
     session.train = run.row.train
     session.data = replace(session.data, config=run.row.data)
-    return MethodBuilder(session, run.row.names, run.row.train, *run.row.options).build(run.seed)
+    return MethodBuilder(session, run.row.names, run.row.train, run.row.options).build(run.seed)
 
 
 def check(session: Session, runs: list[Run]) -> None:

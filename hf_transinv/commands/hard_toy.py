@@ -41,6 +41,7 @@ from hf_transinv.objectives.supervised import Supervised
 from hf_transinv.record import environment
 from hf_transinv.resolve.shipped import config_folder
 from hf_transinv.training.trainer import Trainer
+from hf_transinv.training.trainer_setup import TrainerSetup
 
 MARGIN = 4  # pixels around the 8 px digits, and so the largest shift that leaves them whole
 SIDE = 8 + 2 * MARGIN
@@ -121,7 +122,9 @@ def train(
     steps = config.max_steps
     ordinary = CropFlip("none", flip=False)
     per_epoch = len(split) / config.batch_size
-    trainer = Trainer(accelerator, objective, feeds, ordinary, config, steps, per_epoch, folder, folder.name)
+    trainer = Trainer(
+        accelerator, objective, TrainerSetup(feeds, ordinary, config, steps, per_epoch, folder, folder.name)
+    )
     trainer.train()
     if trainer.stopped:
         raise Stopped(f"stopped in {folder.name}; start again with another --output_dir")

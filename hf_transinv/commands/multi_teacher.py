@@ -7,7 +7,7 @@ transinv multi-teacher --mixed_precision bf16 --config cifar100_three_teachers
     real data and real teachers; every field can be given on the command line, too (--help)
 """
 
-from hf_transinv.experiment.methods import train
+from hf_transinv.experiment.entry import train
 from hf_transinv.resolve.shipped import config_folder
 
 

@@ -5,7 +5,7 @@ transinv single-teacher --dataset uoft-cs/cifar100 --label_column fine_label \
     the student starts from the teacher's weights with a new head
 """
 
-from hf_transinv.experiment.methods import train
+from hf_transinv.experiment.entry import train
 from hf_transinv.resolve.shipped import config_folder
 
 

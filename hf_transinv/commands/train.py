@@ -7,7 +7,7 @@ transinv train ... --method distillation --teachers USER/NAME --augment transinv
 transinv train ... --method supervised --augment teachaugment
 """
 
-from hf_transinv.experiment.methods import train
+from hf_transinv.experiment.entry import train
 
 
 def main(description: str = __doc__ or "") -> None:

@@ -22,6 +22,7 @@ from hf_transinv.models.conv_vae import ConvVAE, VAEConfig, save_vae
 from hf_transinv.objectives.elbo import VAEObjective
 from hf_transinv.training.checkpointing import checkpoints
 from hf_transinv.training.trainer import Trainer
+from hf_transinv.training.trainer_setup import TrainerSetup
 
 
 @dataclass
@@ -94,7 +95,7 @@ def build_trainer(session: Session, vae: ConvVAE, data: DataConfig) -> Trainer:
     feeds = {"student": session.data.feed(train.batch_size, train.seed, accelerator)}
     ordinary = CropFlip(data.crop, data.flip)
     steps = session.steps()
-    return Trainer(accelerator, VAEObjective(vae), feeds, ordinary, train, *steps, session.folder, "vae")
+    return Trainer(accelerator, VAEObjective(vae), TrainerSetup(feeds, ordinary, train, *steps, session.folder, "vae"))
 
 
 def resume(trainer: Trainer, resume_from: str | None, session: Session) -> None:

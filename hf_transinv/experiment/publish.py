@@ -6,7 +6,6 @@ strong the learned deformations became, which data, figures and citations belong
 
 import os
 import re
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,6 @@ import timm
 import torch
 
 from hf_transinv.augment.corruptions import CORRUPTIONS
-from hf_transinv.augment.learned import AugmentationPanel
-from hf_transinv.augment.magnitudes import describe_parameters
-from hf_transinv.augment.primitives import Corruption
-from hf_transinv.augment.saving import save_augmentation, save_weights
 from hf_transinv.data.embedded import EMBEDDED_NAMES
 from hf_transinv.data.folders import local_path
 from hf_transinv.data.run_data import Data
@@ -26,21 +21,18 @@ from hf_transinv.errors import InputError
 from hf_transinv.evaluation import corruption_markdown
 from hf_transinv.experiment.launch import doing
 from hf_transinv.experiment.session import Session
-from hf_transinv.figures import plot_augmentations, plot_examples, plot_history
 from hf_transinv.hub.card import is_own_architecture, render_card
 from hf_transinv.hub.card_sections import last_part, short_name, trained_on
 from hf_transinv.hub.export import export_classifier
 from hf_transinv.hub.push import push_run
 from hf_transinv.models.classifier import Classifier
 from hf_transinv.models.teacher import EMATeacher, Teacher
-from hf_transinv.objectives.adversarial import AdversarialAugmentation
-from hf_transinv.objectives.base import AUGMENTATION, Objective
-from hf_transinv.record import RunRecord, read_metrics
+from hf_transinv.objectives.base import Objective, Sample
+from hf_transinv.record import RunRecord
 from hf_transinv.resolve.shipped import model_folder
 
-_MAGNITUDE_DRAWS = 4096  # the 5 % quantile of a uniform variable is then known to 0.3 % of its range
 _MOST_LABELS = 20
-_SHOWN, _SHOWN_DRAWS = 4, 6
+_SHOWN = 4
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -60,8 +52,15 @@ def publish(session: Session, objective: Objective) -> str:
     doing("publishing the student")
     if session.record:
         config, student = session.record.content["config"], next(iter(objective.students.values()))
-        panel = objective.players.get(AUGMENTATION)
-        _save_learned(session, objective)
+        evaluation = session.data.evaluation
+        sample = Sample(
+            session.folder,
+            to_float(evaluation.images[:_SHOWN]),
+            evaluation.labels[:_SHOWN],
+            session.train.seed,
+            [short_name(teacher.name) for teacher in objective.teachers],
+        )
+        learned = {"magnitudes": [], **objective.export_learned(sample)}
         session.record.add(
             status="finished",
             name=session.folder.name,
@@ -70,7 +69,7 @@ def publish(session: Session, objective: Objective) -> str:
             dataset=describe_data(session.data),
             image_size=session.data.image_size,
             teachers=[describe_teacher(teacher) for teacher in objective.teachers],
-            magnitudes=describe_magnitudes(panel, config["seed"]) if isinstance(panel, AugmentationPanel) else [],
+            **learned,
             figures=_figures(session.folder),
             citations=objective.citations,
         )
@@ -88,32 +87,10 @@ def publish(session: Session, objective: Objective) -> str:
     return text
 
 
-def _save_learned(session: Session, objective: Objective) -> None:
-    """What was learned beside the student: its state in augmentation/, pictures of it in figures/."""
-    learned = objective.players.get(AUGMENTATION)
-    if learned is None:
-        return
-    evaluation, figures, folder = session.data.evaluation, session.folder / "figures", session.folder / "augmentation"
-    generator = torch.Generator().manual_seed(session.train.seed)
-    images, labels = to_float(evaluation.images[:_SHOWN]), evaluation.labels[:_SHOWN]
-    path = figures / "augmentation.png"
-    if not isinstance(learned, AugmentationPanel):
-        save_weights(learned, folder)
-        plot_examples(images.cpu(), objective.preview(images, labels, generator, _SHOWN_DRAWS).cpu(), path)
-        return
-    names = [teacher.name for teacher in objective.teachers]
-    shown = {"teacher_names": [short_name(name) for name in names], "primitive_names": list(learned.config.primitives)}
-    save_augmentation(learned, names, folder)
-    history = [line for line in read_metrics(session.folder / "metrics.jsonl") if "p" in line]
-    plot_history(history, figures / "selection.png", **shown)
-    row = session.rows[session.main_row]["learned"]
-    plot_augmentations(images.cpu(), learned.preview(images, generator).cpu(), path, p=row["p"], q=row["q"], **shown)
-
-
 def describe_method(objective: Objective) -> dict[str, Any]:
     """What the student minimised, under which augmentations, by their names."""
-    task = objective.task.name if isinstance(objective, AdversarialAugmentation) else objective.name
-    return {"objective": objective.name, "task": task, "policies": [policy.name for policy in objective.policies]}
+    policies = [policy.name for policy in objective.policies]
+    return {"objective": objective.name, "task": objective.task_name, "policies": policies}
 
 
 def describe_student(student: Classifier) -> dict[str, Any]:
@@ -167,22 +144,6 @@ def describe_data(data: Data) -> dict[str, Any]:
         "eval_rows": len(data.evaluation),
         "eval_split": data.eval_split,
     }
-
-
-@torch.no_grad()
-def describe_magnitudes(panel: AugmentationPanel, seed: int) -> list[dict[str, Any]]:
-    """For each model, primitive -> its parameters in physical terms, over latents drawn with the seed."""
-    generator = torch.Generator().manual_seed(seed)
-    latents = torch.randn(_MAGNITUDE_DRAWS, panel.config.primitive.latent_dim, generator=generator)
-    latents = latents.to(panel.logits_r.device)
-    return [
-        {
-            name: [asdict(found) for found in describe_parameters(name, primitive, primitive(latents))]
-            for name, primitive in zip(panel.config.primitives, model.primitives, strict=True)
-            if not isinstance(primitive, Corruption)
-        }
-        for model in panel.models
-    ]
 
 
 def hub_id(name: str) -> str | None:

@@ -1,0 +1,1 @@
+"""One method per file: players, turns, and a loss for each player."""

@@ -8,15 +8,30 @@ augmentation plays, by a loss that each method defines. A max is a min of the ne
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from hf_transinv.augment.policies.base import Together
+from hf_transinv.augment.sampled import Sampled
 from hf_transinv.models.classifier import Classifier
-from hf_transinv.objectives.base import AUGMENTATION, Batch, Objective
+from hf_transinv.objectives.base import Objective
+from hf_transinv.objectives.parts import Parts
+from hf_transinv.objectives.turns import AUGMENTATION, Batch
+
+
+@dataclass(frozen=True)
+class TaskDraws(Sampled):
+    """What is random in a turn of the task.
+
+    Attributes:
+        deformations: for each variant of the images, the answer of `draw_deformations`.
+        task: the answer of the task's own `draw`.
+    """
+
+    deformations: tuple[Any, ...]
+    task: Any
 
 
 class AdversarialAugmentation(Objective):
@@ -34,6 +49,15 @@ class AdversarialAugmentation(Objective):
         self.turns = tuple(task.turns) * inner_steps + ((AUGMENTATION,),)
         self.policies, self.teachers = task.policies, task.teachers
         self.variants, self.variants_a_network = task.variants, task.variants_a_network
+
+    @classmethod
+    def build_over(cls, task: Objective, student: Classifier, parts: Parts) -> "AdversarialAugmentation":
+        """The method over a task of this student.
+
+        Raises:
+            InputError: a teacher or an option does not fit.
+        """
+        raise NotImplementedError(f"{cls.__name__} is not chosen by name")
 
     @abstractmethod
     def draw_augmentation(self, shape: tuple[int, ...], generator: torch.Generator) -> Any:
@@ -56,6 +80,10 @@ class AdversarialAugmentation(Objective):
         return self.task.students
 
     @property
+    def task_name(self) -> str:
+        return self.task.name
+
+    @property
     def citations(self) -> list[str]:
         return list(dict.fromkeys([self.citation, *self.task.citations]))
 
@@ -63,27 +91,25 @@ class AdversarialAugmentation(Objective):
         if player == AUGMENTATION:
             return self.draw_augmentation(shape, generator)
         deformations = tuple(self.draw_deformations(shape, generator) for _ in range(self.variants))
-        return Together((*deformations, self.task.draw(player, shape, generator)))
+        return TaskDraws(deformations, self.task.draw(player, shape, generator))
 
     def loss(self, player: str, nets: Mapping[str, nn.Module], batch: Batch, draws: Any) -> dict[str, Tensor]:
         if player == AUGMENTATION:
             return self.augmentation_loss(nets, batch, draws)
-        *deformations, task_draws = draws.parts
         with torch.no_grad():
             deformed = [
                 self.deform(nets, images, batch.labels, drawn)
-                for images, drawn in zip(batch.variants, deformations, strict=True)
+                for images, drawn in zip(batch.variants, draws.deformations, strict=True)
             ]
         sums: dict[str, Tensor] = {}
         for images, *others in zip(*deformed, strict=True):
-            losses = self.task.loss(player, nets, replace(batch, images=images, others=tuple(others)), task_draws)
+            losses = self.task.loss(player, nets, replace(batch, images=images, others=tuple(others)), draws.task)
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0) + value
         return sums
 
     @torch.no_grad()
     def preview(self, images: Tensor, labels: Tensor, generator: torch.Generator, count: int) -> Tensor:
-        """What the task would get of images [N, 3, H, W]: [count, N, 3, H, W], each drawn anew."""
         shown = []
         for _ in range(count):
             draws = self.draw_deformations(tuple(images.shape), generator)

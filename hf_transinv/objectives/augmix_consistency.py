@@ -12,15 +12,20 @@ that code clamps m at 1e-7 before the logarithm; here it is computed from log-pr
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from hf_transinv.augment.policies.augmix import AugMix
-from hf_transinv.augment.policies.base import Policy, Together, apply_all, draw_all
+from hf_transinv.augment.policies.base import Policy, VariantDraws, apply_all, draw_all
 from hf_transinv.divergences import cross_entropy, jensen_shannon
 from hf_transinv.errors import InputError
-from hf_transinv.objectives.base import Batch, Objective
+from hf_transinv.models.classifier import Classifier
+from hf_transinv.objectives.base import Objective
+from hf_transinv.objectives.parts import Parts
+from hf_transinv.objectives.passes import Passes
+from hf_transinv.objectives.turns import Batch
 
 
 @dataclass
@@ -52,8 +57,13 @@ class AugMixConsistency(Objective):
     """
 
     name = "augmix"
+    title = "AugMix"
+    summary = "It learned to give one answer to an image and to augmented copies of it (AugMix's consistency loss)."
     citation = AugMix.citation
     turns = (("student",),)
+    passes: ClassVar = {("student",): Passes(9)}  # it trains on the image and on two augmented copies
+    configs = (AugMixConsistencyConfig,)
+    default_policies = ("augmix",)
 
     def __init__(
         self,
@@ -71,11 +81,23 @@ class AugMixConsistency(Objective):
         self.policies = tuple(policies)
         self.label_smoothing = label_smoothing
 
-    def draw(self, player: str, shape: tuple[int, ...], generator: torch.Generator) -> Together:
-        return Together(tuple(draw_all(self.policies, shape, generator) for _ in range(2)))
+    @classmethod
+    def build(cls, student: Classifier, parts: Parts) -> "AugMixConsistency":
+        return cls(student, parts.options(AugMixConsistencyConfig), parts.policies, parts.label_smoothing)
 
-    def loss(self, player: str, nets: Mapping[str, nn.Module], batch: Batch, draws: Together) -> dict[str, Tensor]:
-        copies = [apply_all(self.policies, batch.images, drawn) for drawn in draws.parts]
+    @classmethod
+    def check_augment(cls, augment: Sequence[str], learned: str | None) -> None:
+        if learned:
+            raise InputError(
+                f"method augmix compares an image with augmented copies of it, and {learned} would deform the image "
+                "itself: take method supervised, ait or distillation under it"
+            )
+
+    def draw(self, player: str, shape: tuple[int, ...], generator: torch.Generator) -> VariantDraws:
+        return VariantDraws(tuple(draw_all(self.policies, shape, generator) for _ in range(2)))
+
+    def loss(self, player: str, nets: Mapping[str, nn.Module], batch: Batch, draws: VariantDraws) -> dict[str, Tensor]:
+        copies = [apply_all(self.policies, batch.images, drawn) for drawn in draws.variants]
         clean, first, second = nets["student"](torch.cat([batch.images, *copies])).chunk(3)
         share = batch.share
         labelled = cross_entropy(clean, batch.labels, self.label_smoothing).sum() * share

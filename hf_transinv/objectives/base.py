@@ -1,77 +1,51 @@
 """What a training method is to the trainer: players that take turns at minimising a loss of their own."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from hf_transinv.augment.policies.base import Policy
+from hf_transinv.augment.saving import save_weights
+from hf_transinv.config import TrainConfig
 from hf_transinv.errors import InputError
+from hf_transinv.figures import plot_examples
 from hf_transinv.models.classifier import Classifier
 from hf_transinv.models.teacher import Teacher
+from hf_transinv.objectives.parts import Parts
+from hf_transinv.objectives.passes import Passes
+from hf_transinv.objectives.turns import AUGMENTATION, Batch, Turn, only_training
 
-AUGMENTATION = "augmentation"
-"""The player that is no network of the student's kind: it has an optimizer of its own and no schedule."""
+_SHOWN_DRAWS = 6
 
 
 @dataclass(frozen=True)
-class Batch:
-    """This process's part of a batch, or a micro-batch of it.
+class Sample:
+    """A finished run's folder, and images to show there what was learned.
 
     Attributes:
-        images: [b, 3, H, W] in [0, 1], on the device, ordinary augmentation done.
-        labels: class indices, [b].
-        global_batch_size: images in the whole batch, over all processes and micro-batches.
-        world_size: number of processes.
-        others: further variants of the same images, each cropped and flipped anew.
+        folder: of the run.
+        images: [N, 3, H, W] in [0, 1].
+        labels: class indices, [N].
+        seed: of what is drawn.
+        teacher_names: of the objective's teachers, short.
     """
 
+    folder: Path
     images: Tensor
     labels: Tensor
-    global_batch_size: int
-    world_size: int = 1
-    others: tuple[Tensor, ...] = ()
-
-    @property
-    def share(self) -> float:
-        """Weight of one image's loss: sums over micro-batches, averaged over processes, are then the batch's mean."""
-        return self.world_size / self.global_batch_size
-
-    @property
-    def variants(self) -> tuple[Tensor, ...]:
-        """All variants of the images, each [b, 3, H, W]."""
-        return (self.images, *self.others)
-
-
-@contextmanager
-def only_training(player: str, players: Mapping[str, nn.Module]) -> Iterator[None]:
-    """Let one player train and freeze the rest: no gradient to their parameters, their BatchNorm statistics held.
-
-    Gradients still flow *through* a frozen player to its input. `requires_grad` and the mode of every module within
-    are restored on the way out.
-    """
-    others = [module for name, module in players.items() if name != player]
-    modes = [(module, module.training) for net in players.values() for module in net.modules()]
-    trainable = [parameter for module in others for parameter in module.parameters() if parameter.requires_grad]
-    for parameter in trainable:
-        parameter.requires_grad_(False)
-    for name, module in players.items():
-        module.train(name == player)
-    try:
-        yield
-    finally:
-        for parameter in trainable:
-            parameter.requires_grad_(True)
-        for module, mode in modes:
-            module.training = mode
+    seed: int
+    teacher_names: Sequence[str]
 
 
 class Objective(ABC):
-    """One training method; in a loop of your own it is called with images and labels, one turn after another:
+    """One training method.
+
+    In a loop of your own it is called with images and labels, one turn after another:
 
         for images, labels in loader:
             player = method.player
@@ -79,8 +53,16 @@ class Objective(ABC):
             optimizers[player].step()
             method.step()
 
+    A method that is chosen by name (`objectives.registry`) also states `title`, `summary`, `passes` and `build`.
+
     Attributes:
-        name: as it stands in tables and on the command line.
+        name: on the command line and in records.
+        title: in tables.
+        summary: the sentence that model cards have.
+        passes: what each kind of turn costs at least.
+        configs: dataclasses of its options, on the command line and in YAML.
+        own_options: fields of `MethodConfig` that are for such methods alone.
+        default_policies: names of the fixed augmentations where none is named.
         citation: BibTeX of the method, for the model card; empty where there is none.
         players: the networks that train, by name: "student", whose steps are counted; "augmentation", where one is
             learned; other networks under any other name.
@@ -94,9 +76,15 @@ class Objective(ABC):
     """
 
     name: str
-    citation: str
+    title: str
+    summary: str
+    passes: Mapping[Turn, Passes]
+    configs: tuple[type, ...] = ()
+    own_options: tuple[str, ...] = ()
+    default_policies: tuple[str, ...] = ()
+    citation: str = ""
     players: Mapping[str, nn.Module]
-    turns: Sequence[tuple[str, ...]]
+    turns: Sequence[Turn]
     policies: Sequence[Policy] = ()
     teachers: Iterable[Teacher] = ()
     variants: int = 1
@@ -152,8 +140,9 @@ class Objective(ABC):
             return self.loss(player, self.players, batch, draws)
 
     def step(self) -> None:
-        """What follows the step of the player's optimizer: averages and multipliers move, gradients are cleared, and
-        the turn goes to the next player.
+        """Follow the step of the player's optimizer.
+
+        Averages and multipliers move, gradients are cleared, and the turn goes to the next player.
         """
         player = self.player
         self.after_step(player, self.players)
@@ -187,6 +176,66 @@ class Objective(ABC):
         self.turn, self._players, self._place = state["turn"], state["players"], state["place"]
 
     # What a method is
+
+    @classmethod
+    def build(cls, student: Classifier, parts: Parts) -> "Objective":
+        """The method with this student.
+
+        Raises:
+            InputError: a teacher or an option does not fit.
+        """
+        raise NotImplementedError(f"{cls.__name__} is not chosen by name")
+
+    @classmethod
+    def check_augment(cls, augment: Sequence[str], learned: str | None) -> None:
+        """Refuse augmentations that the method does not compose with.
+
+        Args:
+            augment: all that were asked for, by name.
+            learned: the one among them that is learned.
+
+        Raises:
+            InputError: with the reason.
+        """
+        return  # most methods compose with all
+
+    @property
+    def networks(self) -> Mapping[str, nn.Module]:
+        """The players of the student's kind: trained by the configured optimizer and schedule, compiled, sharded."""
+        return {name: player for name, player in self.players.items() if name != AUGMENTATION}
+
+    @property
+    def task_name(self) -> str:
+        """The method by which the student learns, whatever augmentation lies over it."""
+        return self.name
+
+    def parameter_groups(self, player: str, config: TrainConfig) -> list[dict[str, Any]]:
+        """What AdamW is given of a player that is none of the `networks`."""
+        return [
+            {
+                "params": list(self.players[player].parameters()),
+                "lr": config.augment_learning_rate,
+                "weight_decay": config.augment_weight_decay,
+            }
+        ]
+
+    def export_learned(self, sample: Sample) -> dict[str, Any]:
+        """Write what was learned beside the networks into the run's folder.
+
+        Returns:
+            Entries for its run.json.
+        """
+        learned = self.players.get(AUGMENTATION)
+        if learned is not None:
+            save_weights(learned, sample.folder / "augmentation")
+            generator = torch.Generator().manual_seed(sample.seed)
+            shown = self.preview(sample.images, sample.labels, generator, _SHOWN_DRAWS).cpu()
+            plot_examples(sample.images.cpu(), shown, sample.folder / "figures" / "augmentation.png")
+        return {}
+
+    def preview(self, images: Tensor, labels: Tensor, generator: torch.Generator, count: int) -> Tensor:
+        """What a learned augmentation makes of images [N, 3, H, W]: [count, N, 3, H, W], each drawn anew."""
+        raise NotImplementedError(f"{self.name} learns no augmentation")
 
     @property
     def students(self) -> Mapping[str, Classifier]:

@@ -21,18 +21,22 @@ teacher of more classes answers among the student's alone.
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from hf_transinv.augment.policies.base import Policy, Together, apply_all, draw_all
+from hf_transinv.augment.policies.base import Policy, PolicyDraws, apply_all, draw_all
 from hf_transinv.augment.policies.strong import StrongAugment
 from hf_transinv.divergences import cross_entropy, top_k_kl
 from hf_transinv.errors import InputError
 from hf_transinv.models.classifier import Classifier
 from hf_transinv.models.labels import class_columns
 from hf_transinv.models.teacher import EMATeacher, Teacher
-from hf_transinv.objectives.base import Batch, Objective
+from hf_transinv.objectives.base import Objective
+from hf_transinv.objectives.parts import Parts
+from hf_transinv.objectives.passes import Passes
+from hf_transinv.objectives.turns import Batch
 
 logger = logging.getLogger(__name__)
 
@@ -81,8 +85,13 @@ class Distillation(Objective):
     """
 
     name = "distillation"
+    title = "distillation"
+    summary = "It learned from labels and from its teachers' answers (distillation)."
     citation = StrongAugment.citation
     turns = (("student",),)
+    passes: ClassVar = {("student",): Passes(3, 1)}
+    configs = (DistillationConfig,)
+    own_options = ("distill_from",)
 
     def __init__(
         self,
@@ -107,10 +116,15 @@ class Distillation(Objective):
         self.label_smoothing = label_smoothing
         self._columns = [shared_columns(teacher, student) for teacher in teachers]
 
-    def draw(self, player: str, shape: tuple[int, ...], generator: torch.Generator) -> Together:
+    @classmethod
+    def build(cls, student: Classifier, parts: Parts) -> "Distillation":
+        options = parts.options(DistillationConfig)
+        return cls(student, parts.distilled(student), options, parts.policies, parts.label_smoothing)
+
+    def draw(self, player: str, shape: tuple[int, ...], generator: torch.Generator) -> PolicyDraws:
         return draw_all(self.policies, shape, generator)
 
-    def loss(self, player: str, nets: Mapping[str, nn.Module], batch: Batch, draws: Together) -> dict[str, Tensor]:
+    def loss(self, player: str, nets: Mapping[str, nn.Module], batch: Batch, draws: PolicyDraws) -> dict[str, Tensor]:
         images = apply_all(self.policies, batch.images, draws)
         logits, share = nets["student"](images), batch.share
         labelled = cross_entropy(logits, batch.labels, self.label_smoothing).sum() * share

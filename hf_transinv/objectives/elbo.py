@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from hf_transinv.models.classifier import Classifier
 from hf_transinv.models.conv_vae import ConvVAE
-from hf_transinv.objectives.base import Batch, Objective
+from hf_transinv.objectives.base import Objective
+from hf_transinv.objectives.turns import Batch
 
 CITATION = """@inproceedings{kingma2014vae,
   title     = {Auto-Encoding Variational {B}ayes},

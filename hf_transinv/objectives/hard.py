@@ -18,20 +18,24 @@ Which symbol is which: f_s `nets["student"]`, f_t `teacher`, A_phi `nets["augmen
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from hf_transinv.augment.hard_augmenters import Augmenter
+from hf_transinv.augment.hard_augmenters import Augmenter, AugmenterConfig, build_augmenter
 from hf_transinv.divergences import cross_entropy, kl_divergence
 from hf_transinv.errors import InputError
 from hf_transinv.models.classifier import Classifier
 from hf_transinv.models.teacher import Teacher
-from hf_transinv.objectives.base import AUGMENTATION, Batch, Objective
+from hf_transinv.objectives.base import Objective
+from hf_transinv.objectives.distillation import shared_columns
+from hf_transinv.objectives.parts import Parts
+from hf_transinv.objectives.passes import Passes
 from hf_transinv.objectives.switching import TurnSwitch
+from hf_transinv.objectives.turns import AUGMENTATION, Batch
 
 CITATION = """@article{nix2023hard,
   title   = {{HARD}: Hard Augmentations for Robust Distillation},
@@ -99,8 +103,16 @@ class Hard(Objective):
     """
 
     name = "hard"
+    title = "HARD (our reading)"
+    summary = (
+        "It learned from its teacher's answers, also on images made where the two disagree (our reading of HARD)."
+    )
     citation = CITATION
     turns = (("student",), (AUGMENTATION,))
+    # The student trains on the image and on its warped copy, the teacher answers to both. The augmentation's turn:
+    # each of the two answers to the image, and to the copy with a gradient to the copy.
+    passes: ClassVar = {("student",): Passes(6, 2), (AUGMENTATION,): Passes(3, 3)}
+    configs = (HardConfig, AugmenterConfig)
 
     def __init__(
         self,
@@ -121,6 +133,21 @@ class Hard(Objective):
         self.teachers = (teacher,)
         self.switch = TurnSwitch(config.hard_lower, config.hard_upper, config.hard_most_turns, config.hard_look_every)
         self._disagreement: list[Tensor] = []
+
+    @classmethod
+    def build(cls, student: Classifier, parts: Parts) -> "Hard":
+        teachers = parts.teachers(student)
+        if len(teachers) > 1:
+            names = ", ".join(teacher.name for teacher in teachers)
+            raise InputError(f"method hard has one teacher, given {len(teachers)}: {names}")
+        augmenter = build_augmenter(parts.options(AugmenterConfig), parts.image_size)
+        columns = shared_columns(teachers[0], student)
+        return cls(student, augmenter, teachers[0], parts.options(HardConfig), columns)
+
+    @classmethod
+    def check_augment(cls, augment: Sequence[str], learned: str | None) -> None:
+        if augment:
+            raise InputError("method hard learns its own augmentation (hard_augmenter): leave out augment")
 
     def next_turn(self, turn: int) -> tuple[str, ...]:
         """The player of the phase that `TurnSwitch` is in, whatever the number of the turn."""
@@ -182,7 +209,6 @@ class Hard(Objective):
 
     @torch.no_grad()
     def preview(self, images: Tensor, labels: Tensor, generator: torch.Generator, count: int) -> Tensor:
-        """What the augmenter makes of images [N, 3, H, W]: [count, N, 3, H, W], each drawn anew."""
         augmenter = self.players[AUGMENTATION]
         return torch.stack([augmenter(images, augmenter.draw(images.shape, generator)) for _ in range(count)])
 

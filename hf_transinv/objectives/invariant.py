@@ -23,16 +23,20 @@ does the same). Its batch of 128 holds 64 images twice.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from hf_transinv.augment.policies.base import Policy, Together, apply_all, draw_all
+from hf_transinv.augment.policies.base import Policy, VariantDraws, apply_all, draw_all
 from hf_transinv.divergences import cross_entropy, euclidean_distance, symmetric_kl
 from hf_transinv.errors import InputError
 from hf_transinv.models.classifier import Classifier
 from hf_transinv.models.features import inputs_of, last_layer
-from hf_transinv.objectives.base import Batch, Objective
+from hf_transinv.objectives.base import Objective
+from hf_transinv.objectives.parts import Parts
+from hf_transinv.objectives.passes import Passes
+from hf_transinv.objectives.turns import Batch
 
 CITATION = """@inproceedings{chen2021augmentation,
   title     = {Augmentation Invariant Training},
@@ -84,8 +88,13 @@ class InvariantTraining(Objective):
     """
 
     name = "ait"
+    title = "AIT"
+    summary = "It learned to give one answer to two variants of an image (Augmentation Invariant Training)."
     citation = CITATION
     turns = (("student",),)
+    passes: ClassVar = {("student",): Passes(3)}  # half of the images of a batch are second variants
+    configs = (InvariantConfig,)
+    own_options = ("second_augment",)
     variants = variants_a_network = 2
 
     def __init__(
@@ -108,14 +117,19 @@ class InvariantTraining(Objective):
                 "one classifier, or ait_layer logits."
             )
 
-    def draw(self, player: str, shape: tuple[int, ...], generator: torch.Generator) -> Together:
-        return Together(tuple(draw_all(chain, shape, generator) for chain in self.chains))
+    @classmethod
+    def build(cls, student: Classifier, parts: Parts) -> "InvariantTraining":
+        options = parts.options(InvariantConfig)
+        return cls(student, options, parts.policies, parts.second_policies, parts.label_smoothing)
 
-    def loss(self, player: str, nets: Mapping[str, nn.Module], batch: Batch, draws: Together) -> dict[str, Tensor]:
+    def draw(self, player: str, shape: tuple[int, ...], generator: torch.Generator) -> VariantDraws:
+        return VariantDraws(tuple(draw_all(chain, shape, generator) for chain in self.chains))
+
+    def loss(self, player: str, nets: Mapping[str, nn.Module], batch: Batch, draws: VariantDraws) -> dict[str, Tensor]:
         config = self.config
         augmented = [
             apply_all(chain, variant, drawn)
-            for chain, variant, drawn in zip(self.chains, batch.variants, draws.parts, strict=True)
+            for chain, variant, drawn in zip(self.chains, batch.variants, draws.variants, strict=True)
         ]
         logits, compared = self._answers(nets["student"], torch.cat(augmented))
         first, second = compared.chunk(2)

@@ -14,17 +14,21 @@ number of peers, and takes no gradient through the left side of a KL: `multi_ait
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from hf_transinv.augment.policies.base import Policy, Together, apply_all, draw_all
+from hf_transinv.augment.policies.base import Policy, VariantDraws, apply_all, draw_all
 from hf_transinv.divergences import cross_entropy, symmetric_kl
 from hf_transinv.errors import InputError
 from hf_transinv.models.classifier import Classifier
-from hf_transinv.objectives.base import Batch, Objective
+from hf_transinv.objectives.base import Objective
 from hf_transinv.objectives.invariant import CITATION
 from hf_transinv.objectives.mutual import name_networks
+from hf_transinv.objectives.parts import Parts
+from hf_transinv.objectives.passes import Passes
+from hf_transinv.objectives.turns import Batch
 
 
 @dataclass
@@ -74,8 +78,13 @@ class MultiInvariantTraining(Objective):
     """
 
     name = "multi_ait"
+    title = "multi-AIT"
+    summary = "It was trained with other networks, to agree with them on variants of an image (multi-AIT)."
     citation = CITATION
     turns = (("student",),)
+    passes: ClassVar = {("student",): Passes(6)}  # two networks train, on a variant each
+    configs = (MultiInvariantConfig,)
+    own_options = ("peers",)
 
     def __init__(
         self,
@@ -91,18 +100,23 @@ class MultiInvariantTraining(Objective):
         self.policies = tuple(policies)
         self.label_smoothing = label_smoothing
 
+    @classmethod
+    def build(cls, student: Classifier, parts: Parts) -> "MultiInvariantTraining":
+        networks = [student, *parts.peers(student)]
+        return cls(networks, parts.options(MultiInvariantConfig), parts.policies, parts.label_smoothing)
+
     @property
     def students(self) -> Mapping[str, Classifier]:
         return self._students
 
-    def draw(self, player: str, shape: tuple[int, ...], generator: torch.Generator) -> Together:
-        return Together(tuple(draw_all(self.policies, shape, generator) for _ in range(self.variants)))
+    def draw(self, player: str, shape: tuple[int, ...], generator: torch.Generator) -> VariantDraws:
+        return VariantDraws(tuple(draw_all(self.policies, shape, generator) for _ in range(self.variants)))
 
-    def loss(self, player: str, nets: Mapping[str, nn.Module], batch: Batch, draws: Together) -> dict[str, Tensor]:
+    def loss(self, player: str, nets: Mapping[str, nn.Module], batch: Batch, draws: VariantDraws) -> dict[str, Tensor]:
         config, share = self.config, batch.share
         variants = [
             apply_all(self.policies, variant, drawn)
-            for variant, drawn in zip(batch.variants, draws.parts, strict=True)
+            for variant, drawn in zip(batch.variants, draws.variants, strict=True)
         ]
         logits = nets["student"](variants)
         of_each = {

@@ -12,15 +12,19 @@ networks in training mode.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from hf_transinv.augment.policies.base import Policy, Together, apply_all, draw_all
+from hf_transinv.augment.policies.base import Policy, PolicyDraws, apply_all, draw_all
 from hf_transinv.divergences import cross_entropy, kl_divergence
 from hf_transinv.errors import InputError
 from hf_transinv.models.classifier import Classifier
-from hf_transinv.objectives.base import Batch, Objective
+from hf_transinv.objectives.base import Objective
+from hf_transinv.objectives.parts import Parts
+from hf_transinv.objectives.passes import Passes
+from hf_transinv.objectives.turns import Batch
 
 CITATION = """@inproceedings{zhang2018deep,
   title     = {Deep Mutual Learning},
@@ -44,7 +48,11 @@ class MutualLearning(Objective):
     """
 
     name = "mutual"
+    title = "mutual learning"
+    summary = "It was trained with other networks, each learning from the others (deep mutual learning)."
     citation = CITATION
+    passes: ClassVar = {("student", "peer"): Passes(8)}  # each trains beside the other's answer, made without gradient
+    own_options = ("peers",)
 
     def __init__(
         self, networks: Sequence[Classifier], policies: Sequence[Policy] = (), label_smoothing: float = 0.0
@@ -54,14 +62,18 @@ class MutualLearning(Objective):
         self.policies = tuple(policies)
         self.label_smoothing = label_smoothing
 
+    @classmethod
+    def build(cls, student: Classifier, parts: Parts) -> "MutualLearning":
+        return cls([student, *parts.peers(student)], parts.policies, parts.label_smoothing)
+
     @property
     def students(self) -> Mapping[str, Classifier]:
         return self.players
 
-    def draw(self, player: str, shape: tuple[int, ...], generator: torch.Generator) -> Together:
+    def draw(self, player: str, shape: tuple[int, ...], generator: torch.Generator) -> PolicyDraws:
         return draw_all(self.policies, shape, generator)
 
-    def loss(self, player: str, nets: Mapping[str, nn.Module], batch: Batch, draws: Together) -> dict[str, Tensor]:
+    def loss(self, player: str, nets: Mapping[str, nn.Module], batch: Batch, draws: PolicyDraws) -> dict[str, Tensor]:
         images = apply_all(self.policies, batch.images, draws)
         logits, share = nets[player](images), batch.share
         with torch.no_grad():

@@ -6,13 +6,18 @@ policies were published with.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from hf_transinv.augment.policies.base import Policy, Together, apply_all, draw_all
+from hf_transinv.augment.policies.base import Policy, PolicyDraws, apply_all, draw_all
 from hf_transinv.divergences import cross_entropy
-from hf_transinv.objectives.base import Batch, Objective
+from hf_transinv.models.classifier import Classifier
+from hf_transinv.objectives.base import Objective
+from hf_transinv.objectives.parts import Parts
+from hf_transinv.objectives.passes import Passes
+from hf_transinv.objectives.turns import Batch
 
 
 class Supervised(Objective):
@@ -25,18 +30,24 @@ class Supervised(Objective):
     """
 
     name = "supervised"
-    citation = ""
+    title = "supervised"
+    summary = ""
     turns = (("student",),)
+    passes: ClassVar = {("student",): Passes(3)}
 
     def __init__(self, student: nn.Module, label_smoothing: float = 0.0, policies: Sequence[Policy] = ()) -> None:
         self.players = {"student": student}
         self.policies = tuple(policies)
         self.label_smoothing = label_smoothing
 
-    def draw(self, player: str, shape: tuple[int, ...], generator: torch.Generator) -> Together:
+    @classmethod
+    def build(cls, student: Classifier, parts: Parts) -> "Supervised":
+        return cls(student, parts.label_smoothing, parts.policies)
+
+    def draw(self, player: str, shape: tuple[int, ...], generator: torch.Generator) -> PolicyDraws:
         return draw_all(self.policies, shape, generator)
 
-    def loss(self, player: str, nets: Mapping[str, nn.Module], batch: Batch, draws: Together) -> dict[str, Tensor]:
+    def loss(self, player: str, nets: Mapping[str, nn.Module], batch: Batch, draws: PolicyDraws) -> dict[str, Tensor]:
         logits = nets["student"](apply_all(self.policies, batch.images, draws))
         losses = cross_entropy(logits, batch.labels, self.label_smoothing)
         return {"total": losses.sum() * batch.share}

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from hf_transinv.objectives.base import AUGMENTATION
+from hf_transinv.objectives.turns import AUGMENTATION
 
 
 class TurnSwitch(nn.Module):

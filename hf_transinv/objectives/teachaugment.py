@@ -26,19 +26,24 @@ Which symbol is which: A `nets["augmentation"]`, F `student`, T `teacher`.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from hf_transinv.augment.policies.base import Together
-from hf_transinv.augment.replay import ReplayBuffer
-from hf_transinv.augment.teach_augmentation import TeachAugmentation
+from hf_transinv.augment.replay import ReplayBuffer, ReplayDraws
+from hf_transinv.augment.sampled import Sampled
+from hf_transinv.augment.teach_augmentation import TeachAugmentation, TeachAugmentDraws
 from hf_transinv.divergences import cross_entropy
 from hf_transinv.errors import InputError
+from hf_transinv.models.classifier import Classifier
 from hf_transinv.models.teacher import EMATeacher
 from hf_transinv.objectives.adversarial import AdversarialAugmentation
-from hf_transinv.objectives.base import AUGMENTATION, Batch, Objective
+from hf_transinv.objectives.base import Objective
+from hf_transinv.objectives.parts import Parts
+from hf_transinv.objectives.passes import Passes
+from hf_transinv.objectives.teachaugment_terms import non_saturating_loss, sliced_wasserstein
+from hf_transinv.objectives.turns import AUGMENTATION, Batch
 
 CITATION = """@inproceedings{suzuki2022teachaugment,
   title     = {TeachAugment: Data Augmentation Optimization Using Teacher Knowledge},
@@ -104,6 +109,32 @@ class TeachAugmentConfig:
         return max(1, round(self.teach_replay_epochs * steps_per_epoch))
 
 
+@dataclass(frozen=True)
+class SlicedDraws(Sampled):
+    """What is random in a turn of the augmentation.
+
+    Attributes:
+        augmentation: the draws of A_phi.
+        directions: u, on the unit sphere, [B, P, 3].
+    """
+
+    augmentation: TeachAugmentDraws
+    directions: Tensor
+
+
+@dataclass(frozen=True)
+class ReplayedDraws(Sampled):
+    """How the images of a student turn are augmented.
+
+    Attributes:
+        augmentation: the draws of A_phi.
+        models: which copy of the augmentation each image gets; None: today's, there is no other.
+    """
+
+    augmentation: TeachAugmentDraws
+    models: ReplayDraws | None
+
+
 class TeachAugment(AdversarialAugmentation):
     """A task under TeachAugment's augmentation.
 
@@ -117,7 +148,15 @@ class TeachAugment(AdversarialAugmentation):
     """
 
     name = "teachaugment"
+    title = "TeachAugment"
+    summary = (
+        "While it learned, an augmentation was learned that is hard for it and readable for its own average "
+        "(TeachAugment)."
+    )
     citation = CITATION
+    # The augmentation's turn: student and average answer to the deformed image, with a gradient to it.
+    passes: ClassVar = {("student",): Passes(3), (AUGMENTATION,): Passes(2, 2)}
+    configs = (TeachAugmentConfig,)
 
     def __init__(
         self,
@@ -142,42 +181,51 @@ class TeachAugment(AdversarialAugmentation):
         capacity = max(1, (max_steps - 1) // copy_steps)  # the last step's copy would never be used
         self.replay = ReplayBuffer(augmentation, copy_steps, capacity, config.teach_replay_decay)
 
+    @classmethod
+    def build_over(cls, task: Objective, student: Classifier, parts: Parts) -> "TeachAugment":
+        config = parts.options(TeachAugmentConfig)
+        augmentation = TeachAugmentation(
+            student.num_classes, student.mean.flatten().tolist(), student.std.flatten().tolist()
+        )
+        average = EMATeacher(student, parts.ema_decay).to(parts.device)
+        return cls(task, augmentation, average, config, config.copy_steps(parts.steps_per_epoch), parts.max_steps)
+
     # What is random
 
-    def draw_augmentation(self, shape: tuple[int, ...], generator: torch.Generator) -> Together:
+    def draw_augmentation(self, shape: tuple[int, ...], generator: torch.Generator) -> SlicedDraws:
         draws = self.augmentation.draw(shape, generator)
         shared = self.config.teach_sort == "batch"
         directions = torch.randn(1 if shared else shape[0], self.config.teach_projections, 3, generator=generator)
         directions = directions / torch.linalg.vector_norm(directions, dim=-1, keepdim=True)
-        return Together((draws, directions.expand(shape[0], -1, -1)))
+        return SlicedDraws(draws, directions.expand(shape[0], -1, -1))
 
-    def draw_deformations(self, shape: tuple[int, ...], generator: torch.Generator) -> Together:
+    def draw_deformations(self, shape: tuple[int, ...], generator: torch.Generator) -> ReplayedDraws:
         models = self.replay.draw(shape[0], self.config.teach_replay_chunks, generator)
-        return Together((self.augmentation.draw(shape, generator), models))
+        return ReplayedDraws(self.augmentation.draw(shape, generator), models)
 
     # The losses
 
-    def deform(self, nets: Mapping[str, nn.Module], images: Tensor, labels: Tensor, draws: Together) -> list[Tensor]:
+    def deform(
+        self, nets: Mapping[str, nn.Module], images: Tensor, labels: Tensor, draws: ReplayedDraws
+    ) -> list[Tensor]:
         augmentation = nets[AUGMENTATION]
-        draws, models = draws.parts
-        if models is None:
-            return [augmentation(images, labels, draws).images]
+        if draws.models is None:
+            return [augmentation(images, labels, draws.augmentation).images]
         deformed = torch.empty_like(images)
-        for rows, places in models.runs():
-            rows = rows.flatten()
-            place, phi = rows.to(images.device), self.replay.stacked(places, augmentation)
-            deformed[place] = augmentation(images[place], labels[place], draws[rows], phi).images
+        for rows, places in draws.models.runs():
+            own, phi = rows.flatten(), self.replay.stacked(places, augmentation)
+            place = own.to(images.device)
+            deformed[place] = augmentation(images[place], labels[place], draws.augmentation[own], phi).images
         return [deformed]
 
-    def augmentation_loss(self, nets: Mapping[str, nn.Module], batch: Batch, draws: Together) -> dict[str, Tensor]:
+    def augmentation_loss(self, nets: Mapping[str, nn.Module], batch: Batch, draws: SlicedDraws) -> dict[str, Tensor]:
         config = self.config
-        draws, directions = draws.parts
-        augmented = nets[AUGMENTATION](batch.images, batch.labels, draws)
+        augmented = nets[AUGMENTATION](batch.images, batch.labels, draws.augmentation)
         self.augmentation.magnitudes.copy_(augmented.magnitudes)
         adversarial = non_saturating_loss(self.student(augmented.images), batch.labels, config.teach_smoothing)
         teacher = cross_entropy(self.teacher(augmented.images), batch.labels)
         # Distances are between normalised colours; the mean cancels.
-        directions = directions.to(augmented.images) / self.augmentation.std.view(3)
+        directions = draws.directions.to(augmented.images) / self.augmentation.std.view(3)
         with torch.autocast(batch.images.device.type, enabled=False):
             colours = sliced_wasserstein(batch.images.float(), augmented.coloured, directions, config.teach_sort)
         share = batch.share
@@ -219,37 +267,3 @@ class TeachAugment(AdversarialAugmentation):
         elif max(seen[name] for name in CHANGES) < 1e-3:
             found["idle"] = "the augmentation has not left the identity; try a larger augment_learning_rate"
         return found
-
-
-# The terms of the augmentation's loss
-
-
-def non_saturating_loss(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """-sum_c t_c log(1 - softmax(logits)_c), t the label with mass s moved to all classes: [B, C] -> [B]."""
-    log_complements = log_complement(logits)
-    chosen = log_complements.gather(1, labels.unsqueeze(1)).squeeze(1)
-    return -((1 - label_smoothing) * chosen + label_smoothing * log_complements.mean(1))
-
-
-def log_complement(logits: Tensor) -> Tensor:
-    """log(1 - softmax(logits)), [B, C] -> [B, C], finite with a finite gradient however sure the logits are."""
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    # The largest probability may round to 1: its complement is the sum of the others. Theirs are at most 1/2.
-    largest = logits.argmax(1, keepdim=True)
-    others = logits.scatter(1, largest, -math.inf).logsumexp(1, keepdim=True)
-    rest = torch.log1p(-torch.softmax(logits, 1).scatter(1, largest, 0.0))
-    return rest.scatter(1, largest, others - logits.logsumexp(1, keepdim=True))
-
-
-def sliced_wasserstein(first: Tensor, second: Tensor, directions: Tensor, sort: str = "pixels") -> Tensor:
-    """Squared sliced Wasserstein distance between the colours of two images, [B].
-
-    Args:
-        first: [B, 3, H, W].
-        second: [B, 3, H, W].
-        directions: [B, P, 3].
-        sort: "pixels" of an image; "batch": the images at each pixel, whose directions must then be the same.
-    """
-    axis = -1 if sort == "pixels" else 0
-    ranked = [(directions @ images.flatten(2)).sort(axis).values for images in (first, second)]
-    return (ranked[0] - ranked[1]).square().mean((1, 2))

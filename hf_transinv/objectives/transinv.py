@@ -8,96 +8,66 @@ its own objective at full weight, and r alone chooses among them (`selection="r"
 objective is linear in r, and without the bonus r runs to one teacher.
 
 Eq. 5 taken literally has a hole: destroying an image costs a student of c classes up to ln c and a teacher of d
-classes about ln d, so with c > d destroying pays. Hence three forms of what the augmentation ascends, O_k (hard and
-keep are means under A):
-
-    paper         hard - keep
-    normalised    hard / ln c - keep / ln d
-    constrained   hard subject to keep <= tolerance: hard - lambda (keep - tolerance), lambda >= 0 by dual ascent
-
-With a multiplier a primitive, each primitive's own mean is held to the tolerance, weighted by q p_i like the rest, so
-p and q see a primitive's slack as a reward.
+classes about ln d, so with c > d destroying pays. Hence three forms of what the augmentation ascends
+(`transinv_forms`): the paper's, one that is normalised by ln c and ln d, and one that bounds keep by a tolerance.
 
 keep is KL(T(x) || T(A(x))), or the paper's cross-entropy (`keep="cross_entropy"`), which adds the teacher's own
 entropy H(T(x)): a constant for phi, p and q, but not for r, which it turns against unsure teachers.
 
-Which symbol is which: F `nets["student"]`, A `nets["augmentation"]`, T^k `teachers[k]`, L1 `hard`, L2 `keep`, lambda
-`multipliers`. Departure: q's choice is made an image, and so is the teacher's (the paper: an iteration).
+Symbols: F `nets["student"]`, A `nets["augmentation"]`, T^k `teachers[k]`, L1 `hard`, L2 `keep`, lambda
+`multipliers`. Departure: q's choice and the teacher's are made per image (the paper: per iteration).
 """
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from hf_transinv.augment.learned import AugmentationPanel, Selection
-from hf_transinv.augment.policies.base import Together
-from hf_transinv.augment.primitives import CITATION
+from hf_transinv.augment.learned import AugmentationConfig, AugmentationPanel, Selection
+from hf_transinv.augment.magnitudes import describe_magnitudes
+from hf_transinv.augment.primitives import CITATION, PrimitiveConfig
+from hf_transinv.augment.sampled import Sampled
+from hf_transinv.augment.saving import save_augmentation
 from hf_transinv.augment.selection import (
     Draws,
     entropy,
-    expected_objectives,
-    mean_by_model,
     relaxed_categorical,
 )
+from hf_transinv.config import TrainConfig
 from hf_transinv.divergences import cross_entropy, kl_divergence, soft_cross_entropy
 from hf_transinv.errors import InputError
+from hf_transinv.figures import plot_augmentations, plot_history
+from hf_transinv.models.classifier import Classifier
 from hf_transinv.models.teacher import EMATeacher
 from hf_transinv.objectives.adversarial import AdversarialAugmentation
-from hf_transinv.objectives.base import Batch, Objective
+from hf_transinv.objectives.base import Objective, Sample
+from hf_transinv.objectives.parts import Parts
+from hf_transinv.objectives.passes import Passes
+from hf_transinv.objectives.transinv_config import TransInvConfig
+from hf_transinv.objectives.transinv_forms import (
+    Form,
+    Measured,
+    NormalisedForm,
+    PaperForm,
+    PrimitiveConstraint,
+    TeacherConstraint,
+)
+from hf_transinv.objectives.turns import AUGMENTATION, Batch
+from hf_transinv.record import read_metrics
 
 
-@dataclass
-class TransInvConfig:
-    """The objective.
+@dataclass(frozen=True)
+class DeformationDraws(Sampled):
+    """How the images of a student turn are deformed.
 
     Attributes:
-        objective: "paper", "normalised" or "constrained", see the module's docstring.
-        tolerance: constrained form: how far a teacher's answer may move in the mean, KL in nats.
-        multipliers: constrained form: one multiplier a "teacher", or one a "primitive" (each then learns its own
-            range).
-        dual_learning_rate: constrained form: what a multiplier gains a turn for each nat beyond the tolerance.
-        keep: "kl", or "cross_entropy" as the paper has it.
-        selection: "r" learns which teacher's augmentation an image gets; "sum" is eq. 6 without r: the student sees
-            every image under each teacher's augmentation, at that many times the cost.
-        r_entropy: weight of the entropy bonus on r.
-        p_entropy: weight of the entropy bonus on each p.
-        inner_steps: n_inner of Algorithm 1, student turns to one augmentation turn.
+        passes: one set of draws; for eq. 6's sum, one for each teacher's model.
     """
 
-    objective: str = "constrained"
-    tolerance: float = 0.1
-    multipliers: str = "teacher"
-    dual_learning_rate: float = 0.5
-    keep: str = "kl"
-    selection: str = "r"
-    r_entropy: float = 0.3
-    p_entropy: float = 0.0
-    inner_steps: int = 5
-
-    def __post_init__(self) -> None:
-        choices = {
-            "objective": ("paper", "normalised", "constrained"),
-            "multipliers": ("teacher", "primitive"),
-            "keep": ("kl", "cross_entropy"),
-            "selection": ("r", "sum"),
-        }
-        for name, known in choices.items():
-            if getattr(self, name) not in known:
-                raise InputError(f"{name} {getattr(self, name)!r} is not one of {', '.join(known)}")
-        if self.inner_steps < 1 or self.tolerance <= 0 or min(self.r_entropy, self.p_entropy) < 0:
-            raise InputError(
-                "inner_steps must be at least 1, tolerance positive, r_entropy and p_entropy not negative"
-            )
-        if not self.dual_learning_rate > 0:
-            raise InputError(f"dual_learning_rate must be positive, given {self.dual_learning_rate}")
-        if self.objective == "constrained" and self.keep != "kl":
-            raise InputError(
-                "the constrained objective bounds a KL divergence: it needs keep 'kl', not 'cross_entropy'"
-            )
+    passes: tuple[Draws, ...]
 
 
 class TransInv(AdversarialAugmentation):
@@ -112,7 +82,17 @@ class TransInv(AdversarialAugmentation):
     """
 
     name = "transinv"
+    title = "TransInv"
+    summary = (
+        "While it learned, an augmentation was learned that is hard for it and harmless to its teachers (TransInv), "
+        "so that it stops minding what they do not mind."
+    )
     citation = CITATION
+    # The augmentation's turn: the student answers to the deformed image, with a gradient to it; one of the teachers
+    # likewise, and to the clean image. Images that a turn leaves as they are, one in K + 1, ask no teacher: the bound
+    # is too high by that much. The number of teachers changes nothing, since one of them judges each image.
+    passes: ClassVar = {("student",): Passes(3), (AUGMENTATION,): Passes(2, 3)}
+    configs = (TransInvConfig, AugmentationConfig, PrimitiveConfig)
 
     def __init__(
         self,
@@ -136,7 +116,23 @@ class TransInv(AdversarialAugmentation):
         augmentation.logits_r.requires_grad_(config.selection == "r")
         augmentation.multipliers.requires_grad_(config.objective == "constrained")
         self._drawn_from: Selection | None = None
-        self._log_classes = torch.tensor([math.log(teacher.num_classes) for teacher in teachers])
+        self.form = self._form()
+
+    @classmethod
+    def build_over(cls, task: Objective, student: Classifier, parts: Parts) -> "TransInv":
+        teachers = parts.teachers(student)
+        panel = replace(parts.options(AugmentationConfig), primitive=parts.options(PrimitiveConfig))
+        return cls(task, AugmentationPanel(len(teachers), panel), teachers, parts.options(TransInvConfig))
+
+    def _form(self) -> Form:
+        match self.config.objective, self.config.multipliers:
+            case "paper", _:
+                return PaperForm()
+            case "normalised", _:
+                return NormalisedForm(self.student.num_classes, [teacher.num_classes for teacher in self.teachers])
+            case "constrained", "teacher":
+                return TeacherConstraint(self.config.tolerance)
+        return PrimitiveConstraint(self.config.tolerance)
 
     # What is random
 
@@ -146,11 +142,11 @@ class TransInv(AdversarialAugmentation):
         self._drawn_from = None  # p, q and r are about to change
         return draws
 
-    def draw_deformations(self, shape: tuple[int, ...], generator: torch.Generator) -> Together:
+    def draw_deformations(self, shape: tuple[int, ...], generator: torch.Generator) -> DeformationDraws:
         """One deformation of every image by a model drawn from r, or, for eq. 6's sum, one by each model."""
         panel, selection = self.players["augmentation"], self.selection()
         choices = [selection.r] if self.config.selection == "r" else torch.eye(len(self.teachers))
-        return Together(
+        return DeformationDraws(
             tuple(panel.draw(shape, panel.logits_r.device, generator, False, selection._replace(r=r)) for r in choices)
         )
 
@@ -163,17 +159,30 @@ class TransInv(AdversarialAugmentation):
 
     # The losses
 
-    def deform(self, nets: Mapping[str, nn.Module], images: Tensor, labels: Tensor, draws: Together) -> list[Tensor]:
-        return [nets["augmentation"](images, drawn)[0] for drawn in draws.parts]
+    def deform(
+        self, nets: Mapping[str, nn.Module], images: Tensor, labels: Tensor, draws: DeformationDraws
+    ) -> list[Tensor]:
+        return [nets["augmentation"](images, drawn)[0] for drawn in draws.passes]
 
     def augmentation_loss(self, nets: Mapping[str, nn.Module], batch: Batch, draws: Draws) -> dict[str, Tensor]:
         config = self.config
         augmented, selection = nets["augmentation"](batch.images, draws)
         hard = cross_entropy(self.student(augmented), batch.labels)
         keep = self._keep(batch.images, augmented, draws)
-        objectives, hard_mean, keep_mean, dual = self._objectives(hard, keep, selection, draws, batch)
         # Constants of a turn are shared out over micro-batches as the images are.
         part = len(batch.images) * batch.world_size / batch.global_batch_size
+        device = hard.device
+        measured = Measured(
+            hard,
+            keep,
+            draws.model.to(device),
+            draws.choice.to(device),
+            draws.share.to(device) * batch.world_size,
+            selection,
+            part,
+            is_relaxed=draws.gumbel is not None,
+        )
+        ascent = self.form(measured)
         bonus = config.p_entropy * entropy(selection.p).sum() * part
         if config.selection == "r":
             chosen = selection.r
@@ -181,42 +190,14 @@ class TransInv(AdversarialAugmentation):
                 panel = self.players["augmentation"].config
                 temperature, straight_through = panel.gumbel_temperature, panel.gumbel_hard
                 chosen = relaxed_categorical(chosen.log(), draws.gumbel_r, temperature, straight_through)
-            bonus = bonus + (chosen * objectives.detach()).sum() + config.r_entropy * entropy(selection.r) * part
+            bonus = (
+                bonus + (chosen * ascent.objectives.detach()).sum() + config.r_entropy * entropy(selection.r) * part
+            )
         return {
-            "total": -(objectives.sum() + bonus) - dual,
-            "hard": hard_mean.detach().mean(),
-            "keep": keep_mean.detach().mean(),
+            "total": -(ascent.objectives.sum() + bonus) - ascent.dual,
+            "hard": ascent.hard.detach().mean(),
+            "keep": ascent.keep.detach().mean(),
         }
-
-    def _objectives(self, hard: Tensor, keep: Tensor, selection: Selection, draws: Draws, batch: Batch):
-        """O_k, and the means of hard and keep under A^k, all [L]; and the dual objective of the multipliers."""
-        config, device = self.config, hard.device
-        model, choice = draws.model.to(device), draws.choice.to(device)
-        share = draws.share.to(device) * batch.world_size
-
-        def mean(values: Tensor) -> Tensor:
-            if draws.gumbel is not None:  # the choice is already in the image
-                return mean_by_model(values, model, share, len(self.teachers))
-            return expected_objectives(values, model, choice, share, selection.p, selection.q)
-
-        hard_mean, keep_mean = mean(hard), mean(keep)
-        dual = hard.new_zeros(())
-        if config.objective == "paper":
-            return hard_mean - keep_mean, hard_mean, keep_mean, dual
-        if config.objective == "normalised":
-            classes = math.log(self.student.num_classes)
-            return hard_mean / classes - keep_mean / self._log_classes.to(device), hard_mean, keep_mean, dual
-        multipliers = selection.multipliers
-        if config.multipliers == "teacher":
-            part = len(batch.images) * batch.world_size / batch.global_batch_size
-            excess = keep_mean - config.tolerance * part
-            dual = (multipliers[:, 0] * excess.detach()).sum()
-            return hard_mean - multipliers[:, 0].detach() * excess, hard_mean, keep_mean, dual
-        moved = choice < selection.p.shape[1]
-        excess = torch.where(moved, keep - config.tolerance, 0.0)
-        weight = multipliers[model, choice.clamp_max(selection.p.shape[1] - 1)]
-        dual = (weight * excess.detach() * share).sum()
-        return mean(hard - weight.detach() * excess), hard_mean, keep_mean, dual
 
     def _keep(self, images: Tensor, augmented: Tensor, draws: Draws) -> Tensor:
         """How far each image's teacher moved, [B]: KL(T(x) || T(A(x))), or the paper's cross-entropy."""
@@ -235,6 +216,23 @@ class TransInv(AdversarialAugmentation):
                 values.append(divergence(clean, teacher(augmented[row])))
         zeros = torch.zeros(len(images), device=images.device)
         return zeros.index_copy(0, torch.cat(rows), torch.cat(values)) if rows else zeros
+
+    # What is kept of it
+
+    def parameter_groups(self, player: str, config: TrainConfig) -> list[dict[str, Any]]:
+        rates = config.augment_learning_rate, config.augment_weight_decay, config.selection_learning_rate
+        return self.players["augmentation"].parameter_groups(*rates)
+
+    def export_learned(self, sample: Sample) -> dict[str, Any]:
+        panel, figures, learned = self.players["augmentation"], sample.folder / "figures", self.observe()
+        shown = {"teacher_names": sample.teacher_names, "primitive_names": list(panel.config.primitives)}
+        save_augmentation(panel, [teacher.name for teacher in self.teachers], sample.folder / "augmentation")
+        history = [line for line in read_metrics(sample.folder / "metrics.jsonl") if "p" in line]
+        plot_history(history, figures / "selection.png", **shown)
+        images, generator = sample.images, torch.Generator().manual_seed(sample.seed)
+        deformed, path = panel.preview(images, generator).cpu(), figures / "augmentation.png"
+        plot_augmentations(images.cpu(), deformed, path, p=learned["p"], q=learned["q"], **shown)
+        return {"magnitudes": describe_magnitudes(panel, sample.seed)}
 
     # What moves without an optimizer, and what can be seen
 

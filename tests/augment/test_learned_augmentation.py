@@ -46,7 +46,7 @@ def objective(made: AugmentationPanel) -> TransInv:
 def test_it_draws_what_a_student_turn_draws(estimator):
     """To the bit: the objective's own draws, from a generator in the same state."""
     made, images = panel(estimator=estimator), floats(40)
-    (drawn,) = objective(made).draw_deformations(tuple(images.shape), seeded(3)).parts
+    (drawn,) = objective(made).draw_deformations(tuple(images.shape), seeded(3)).passes
     assert isinstance(drawn, Draws) and drawn.gumbel is None
     expected = made(images, drawn)[0]
     assert torch.equal(build(estimator=estimator)(images), expected)

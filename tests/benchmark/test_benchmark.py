@@ -11,15 +11,16 @@ from torch import nn
 from hf_transinv.augment.policies import POLICIES, PolicyConfig
 from hf_transinv.augment.primitives import PRIMITIVES
 from hf_transinv.benchmark import augmentation_speed, corruption_speed, feed_speed, turn_speed
-from hf_transinv.benchmark.bounds import PASSES, Passes, passes_of_cycle
+from hf_transinv.benchmark.bounds import PASSES, passes_of_cycle
 from hf_transinv.benchmark.options import COMPARED, BenchmarkConfig
 from hf_transinv.benchmark.runners import PLAIN, Entry, Runner, build_objective, build_trainer, entries
 from hf_transinv.benchmark.synthetic import picture_levels, synthetic_split
 from hf_transinv.benchmark.timing import Spread, Work, measure_in_rounds
 from hf_transinv.data.resident import ResidentSplit
 from hf_transinv.errors import InputError
-from hf_transinv.experiment.methods import LEARNED, METHODS, TITLES
-from hf_transinv.objectives.base import AUGMENTATION
+from hf_transinv.objectives.passes import Passes
+from hf_transinv.objectives.registry import LEARNED, METHODS
+from hf_transinv.objectives.turns import AUGMENTATION
 from tests.launching import ACCELERATE, PYTHON, REPOSITORY, TWO_PROCESSES, launch, succeed
 
 BENCHMARK = REPOSITORY / "recipes" / "benchmark.py"
@@ -58,7 +59,6 @@ def cells(markdown: str, number: int = 0) -> list[list[str]]:
 
 
 def test_every_method_and_learned_augmentation_has_its_bound():
-    assert set(PASSES) == {*METHODS, *LEARNED}
     assert {entry.method for entry in entries(BenchmarkConfig())} == set(PASSES)
 
 
@@ -148,8 +148,8 @@ def test_turns_have_a_row_for_every_run_and_kind_of_turn(turn_section):
     for run in ("TransInv, 1 teacher", "TransInv, 3 teachers", "TeachAugment"):
         expected += [(run, turn) for turn in several]
     for method in ("augmix", "ait", "multi_ait", "mutual", "distillation"):
-        expected.append((TITLES[method], "student, peer" if method == "mutual" else "student"))
-    assert rows == [*expected, *((TITLES["hard"], turn) for turn in several)]
+        expected.append(((METHODS | LEARNED)[method].title, "student, peer" if method == "mutual" else "student"))
+    assert rows == [*expected, *((METHODS["hard"].title, turn) for turn in several)]
 
 
 def test_plain_training_takes_once_its_own_time(turn_section):
@@ -163,7 +163,7 @@ def test_bounds_in_the_table_are_those_of_its_cycles_whatever_the_number_of_teac
     for run in ("TransInv, 1 teacher", "TransInv, 3 teachers"):
         assert bounds[run, "all"] == (2 * 3 + 2 + 3) / (2 * 3)
     assert bounds["TeachAugment", "all"] == (2 * 3 + 2 + 2) / (2 * 3)
-    assert bounds[TITLES["hard"], "all"] == 14 / 3
+    assert bounds[METHODS["hard"].title, "all"] == 14 / 3
 
 
 def test_markdown_and_numbers_of_turns_agree(turn_section):

@@ -13,7 +13,10 @@ import hf_transinv  # noqa: F401 (registers the architectures)
 from hf_transinv.augment.policies import POLICIES, PolicyConfig, build_policies
 from hf_transinv.errors import InputError
 from hf_transinv.experiment.arguments import parse
-from hf_transinv.experiment.methods import GROUPS, LEARNED, METHODS, TITLES, MethodConfig
+from hf_transinv.experiment.methods import GROUPS, MethodConfig
+from hf_transinv.objectives.base import Objective
+from hf_transinv.objectives.registry import LEARNED, METHODS, by_name
+from hf_transinv.objectives.supervised import Supervised
 from tests.launching import ACCELERATE, PYTHON, REPOSITORY, launch, succeed
 
 TRAIN = REPOSITORY / "recipes" / "train.py"
@@ -83,8 +86,30 @@ def test_resumed_equals_whole_and_plain_timm_loads_it(tmp_path, name):
     resumed_equals_whole(tmp_path, DIGITS, EVERY[name])
 
 
-def test_every_name_has_a_title():
-    assert {*METHODS, *LEARNED, *POLICIES} == {*TITLES, "supervised"}
+@pytest.mark.parametrize("name", [*METHODS, *LEARNED])
+def test_passes_of_every_kind_of_turn_are_stated(name):
+    kind = (METHODS | LEARNED)[name]
+    turns = {("student", "peer")} if name == "mutual" else set(getattr(kind, "turns", ()))
+    assert turns <= set(kind.passes) and all(passes.bound >= 1 for passes in kind.passes.values())
+
+
+@pytest.mark.parametrize("fact", ["title", "summary", "passes", "build"])
+def test_a_method_that_does_not_state_a_fact_is_an_error_at_import(fact):
+    stated = {
+        "name": "toy",
+        "title": "Toy",
+        "summary": "It played.",
+        "passes": {},
+        "build": classmethod(Supervised.build),
+    }
+    toy = type("Toy", (Objective,), {name: value for name, value in stated.items() if name != fact})
+    with pytest.raises(TypeError, match=f"Toy does not state its {fact}"):
+        by_name(toy)
+
+
+def test_two_methods_of_one_name_are_an_error_at_import():
+    with pytest.raises(TypeError, match="have one name"):
+        by_name(Supervised, type("Toy", (Supervised,), {"build": classmethod(Supervised.build)}))
 
 
 def test_every_policy_can_be_built():

@@ -17,9 +17,10 @@ from huggingface_hub.repocard_data import model_index_to_eval_results
 from PIL import Image
 
 from hf_transinv.augment.learned import AugmentationConfig, AugmentationPanel
+from hf_transinv.augment.magnitudes import describe_magnitudes
 from hf_transinv.augment.saving import save_augmentation
 from hf_transinv.errors import InputError
-from hf_transinv.experiment.publish import describe_magnitudes, describe_student, hub_id
+from hf_transinv.experiment.publish import describe_student, hub_id
 from hf_transinv.hub.card import render_card
 from hf_transinv.hub.export import export_classifier
 from hf_transinv.models.classifier import Classifier, open_classifier

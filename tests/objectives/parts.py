@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from hf_transinv.models.classifier import Classifier
-from hf_transinv.objectives.base import Batch
+from hf_transinv.objectives.turns import Batch
 from tests.objectives.tiny import pixels, seeded
 
 CLASSES = 5

@@ -22,8 +22,8 @@ def test_loss(weight, smoothing):
     objective, batch = objective_of(weight, smoothing=smoothing), batch_of(7)
     draws = draws_of(objective, batch)
     images, (warp, gray) = [batch.images], objective.policies
-    for drawn in draws.parts:
-        images.append(gray(warp(batch.images, drawn.parts[0]), drawn.parts[1]))
+    for drawn in draws.variants:
+        images.append(gray(warp(batch.images, drawn.of_policies[0]), drawn.of_policies[1]))
     assert not torch.equal(images[1], images[2]) and not torch.equal(images[0], images[1])
     answers = [objective.players["student"](one).tolist() for one in images]
     labelled = divergence = 0.0

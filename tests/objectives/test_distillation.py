@@ -112,7 +112,7 @@ def test_teacher_and_student_see_the_same_augmented_images():
         module.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     draws = draws_of(objective, batch)
     losses_of(objective, batch, draws)
-    augmented = objective.policies[0](batch.images, draws.parts[0])
+    augmented = objective.policies[0](batch.images, draws.of_policies[0])
     assert not torch.equal(augmented, batch.images)
     assert len(seen) == 2 and all(torch.equal(images, augmented) for images in seen)
 

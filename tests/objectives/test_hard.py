@@ -13,11 +13,12 @@ from hf_transinv.data.transforms import CropFlip
 from hf_transinv.errors import InputError
 from hf_transinv.models.conv_vae import ConvVAE, VAEConfig, save_vae
 from hf_transinv.models.labels import class_columns
-from hf_transinv.objectives.base import Batch, only_training
 from hf_transinv.objectives.hard import Hard, HardConfig
 from hf_transinv.objectives.switching import TurnSwitch
+from hf_transinv.objectives.turns import Batch, only_training
 from hf_transinv.record import read_metrics
 from hf_transinv.training.trainer import Trainer
+from hf_transinv.training.trainer_setup import TrainerSetup
 from tests.launching import TWO_PROCESSES, succeed
 from tests.objectives.tiny import classifier, pixels, seeded, teacher
 from tests.oracles import hard as oracle
@@ -284,7 +285,9 @@ def tiny_trainer(folder, steps=12, augment=None, **train):
         for number, player in enumerate(("student", "augmentation"))
     }
     ordinary = CropFlip()
-    return Trainer(accelerator, objective, feeds, ordinary, config, config.max_steps, 5.0, folder, "hard")
+    return Trainer(
+        accelerator, objective, TrainerSetup(feeds, ordinary, config, config.max_steps, 5.0, folder, "hard")
+    )
 
 
 class TestTraining:

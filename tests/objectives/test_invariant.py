@@ -125,7 +125,7 @@ class TestPolicies:
         policy, batch = FixedAug(), batch_of(6, variants=2)
         objective = InvariantTraining(classifier(5).double(), InvariantConfig(), [policy])
         (first, second), draws = self.variants_seen(objective, batch)
-        of_first, of_second = (part.parts[0] for part in draws.parts)
+        of_first, of_second = (variant.of_policies[0] for variant in draws.variants)
         assert not torch.equal(of_first.which, of_second.which)
         torch.testing.assert_close(first, policy(batch.images, of_first))
         torch.testing.assert_close(second, policy(batch.others[0], of_second))

@@ -7,9 +7,9 @@ import torch
 
 from hf_transinv.augment.policies.fixed import FixedAug
 from hf_transinv.errors import InputError
-from hf_transinv.objectives.base import Batch
 from hf_transinv.objectives.invariant import InvariantConfig, InvariantTraining
 from hf_transinv.objectives.multi_invariant import MultiInvariantConfig, MultiInvariantTraining
+from hf_transinv.objectives.turns import Batch
 from tests.objectives.parts import batch_of, check_parts_add_up, draws_of, losses_of, wide_classifier
 from tests.objectives.tiny import classifier
 from tests.oracles import losses as oracle
@@ -92,9 +92,9 @@ def test_each_variant_has_its_own_draw():
     objective.players["student"].register_forward_pre_hook(lambda _, given: seen.extend(given[0]))
     draws = draws_of(objective, batch)
     losses_of(objective, batch, draws)
-    for images, variant, drawn in zip(seen, batch.variants, draws.parts, strict=True):
-        torch.testing.assert_close(images, objective.policies[0](variant, drawn.parts[0]))
-    assert not torch.equal(draws.parts[0].parts[0].which, draws.parts[1].parts[0].which)
+    for images, variant, drawn in zip(seen, batch.variants, draws.variants, strict=True):
+        torch.testing.assert_close(images, objective.policies[0](variant, drawn.of_policies[0]))
+    assert not torch.equal(draws.variants[0].of_policies[0].which, draws.variants[1].of_policies[0].which)
 
 
 def test_parts_add_up():

@@ -7,8 +7,8 @@ import torch
 from hf_transinv.augment.policies.fixed import FixedAug
 from hf_transinv.errors import InputError
 from hf_transinv.models.classifier import Classifier
-from hf_transinv.objectives.base import only_training
 from hf_transinv.objectives.mutual import MutualLearning
+from hf_transinv.objectives.turns import only_training
 from tests.objectives.parts import batch_of, check_parts_add_up, draws_of, losses_of, wide_classifier
 from tests.objectives.tiny import classifier
 from tests.oracles import losses as oracle
@@ -68,7 +68,7 @@ def test_all_see_the_images_of_the_player():
         network.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     draws = draws_of(objective, batch)
     losses_of(objective, batch, draws)
-    augmented = objective.policies[0](batch.images, draws.parts[0])
+    augmented = objective.policies[0](batch.images, draws.of_policies[0])
     assert len(seen) == 2 and all(torch.equal(images, augmented) for images in seen)
 
 

@@ -5,7 +5,7 @@ import timm
 import torch
 from torch import nn
 
-from hf_transinv.objectives.base import only_training
+from hf_transinv.objectives.turns import only_training
 
 
 def players():

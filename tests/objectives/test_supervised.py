@@ -7,8 +7,8 @@ import torch
 
 from hf_transinv.augment.policies.corruption import RandomCorruption
 from hf_transinv.divergences import cross_entropy, kl_divergence, soft_cross_entropy
-from hf_transinv.objectives.base import Batch
 from hf_transinv.objectives.supervised import Supervised
+from hf_transinv.objectives.turns import Batch
 from tests.objectives.tiny import classifier, pixels, seeded
 from tests.oracles import transinv as oracle
 
@@ -52,7 +52,7 @@ def test_policies_are_applied_as_drawn_one_after_another():
     batch = Batch(pixels(12, 32), batch.labels, 12)
     objective = Supervised(student, policies=policies)
     draws = objective.draw("student", batch.images.shape, seeded())
-    contrast, brightness = draws.parts
+    contrast, brightness = draws.of_policies
     corrupted = policies[1](policies[0](batch.images, contrast), brightness)
     assert not torch.equal(corrupted, batch.images)
     total = objective.loss("student", objective.players, batch, draws)["total"]

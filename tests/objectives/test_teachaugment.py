@@ -12,17 +12,13 @@ from hf_transinv.config import TrainConfig
 from hf_transinv.data.transforms import CropFlip
 from hf_transinv.errors import InputError
 from hf_transinv.models import EMATeacher
-from hf_transinv.objectives.base import Batch, only_training
 from hf_transinv.objectives.invariant import InvariantConfig, InvariantTraining
 from hf_transinv.objectives.supervised import Supervised
-from hf_transinv.objectives.teachaugment import (
-    TeachAugment,
-    TeachAugmentConfig,
-    log_complement,
-    non_saturating_loss,
-    sliced_wasserstein,
-)
+from hf_transinv.objectives.teachaugment import TeachAugment, TeachAugmentConfig
+from hf_transinv.objectives.teachaugment_terms import log_complement, non_saturating_loss, sliced_wasserstein
+from hf_transinv.objectives.turns import Batch, only_training
 from hf_transinv.training.trainer import Trainer
+from hf_transinv.training.trainer_setup import TrainerSetup
 from tests.objectives.tiny import classifier, pixels, seeded
 from tests.oracles import teachaugment as oracle
 from tests.oracles import transinv
@@ -110,7 +106,7 @@ class TestSlicedWasserstein:
         return [torch.rand(batch, 3, 2, 3, generator=seeded(seed + i), dtype=torch.float64) for i in (0, 1)]
 
     def directions(self, batch=3, count=4):
-        drawn = build(teach_projections=count).draw("augmentation", (batch, 3, 8, 8), seeded(3)).parts[1].double()
+        drawn = build(teach_projections=count).draw("augmentation", (batch, 3, 8, 8), seeded(3)).directions.double()
         return drawn
 
     def test_is_the_best_of_all_pairings(self):
@@ -148,7 +144,7 @@ class TestSlicedWasserstein:
         own = self.directions()
         torch.testing.assert_close(own.square().sum(-1), torch.ones(3, 4).double(), atol=1e-6, rtol=0)
         assert not torch.equal(own[0], own[1])
-        shared = build(teach_sort="batch").draw("augmentation", (3, 3, 8, 8), seeded(3)).parts[1]
+        shared = build(teach_sort="batch").draw("augmentation", (3, 3, 8, 8), seeded(3)).directions
         assert shared.shape == (3, 16, 3) and torch.equal(shared[0], shared[2])
 
     @pytest.mark.parametrize("sort", ["pixels", "batch"])
@@ -164,7 +160,7 @@ class TestAugmentationTurn:
         objective, batch = build(**config), batch_of(7)
         draws = objective.draw("augmentation", batch.images.shape, seeded(5))
         losses = losses_of(objective, "augmentation", batch, draws)
-        augmented = objective.augmentation(batch.images, batch.labels, draws.parts[0])
+        augmented = objective.augmentation(batch.images, batch.labels, draws.augmentation)
         expected = {"adversarial": 0.0, "teacher": 0.0, "colours": 0.0}
         settings = objective.config
         for b, label in enumerate(batch.labels.tolist()):
@@ -175,7 +171,7 @@ class TestAugmentationTurn:
             normal = [
                 (x[b] - objective.student.mean) / objective.student.std for x in (batch.images, augmented.coloured)
             ]
-            ranked = [(draws.parts[1][b] @ x.flatten(1)).sort(-1).values for x in normal]
+            ranked = [(draws.directions[b] @ x.flatten(1)).sort(-1).values for x in normal]
             distance = (ranked[0] - ranked[1]).square().mean().item()
             expected["colours"] += settings.teach_colour_weight * distance / 7
         assert losses["total"].item() == pytest.approx(sum(expected.values()), rel=1e-4)
@@ -233,10 +229,10 @@ class TestStudentTurn:
     def test_is_the_task_on_augmented_images(self):
         objective, batch = build(), batch_of(8)
         draws = objective.draw("student", batch.images.shape, seeded(5))
-        own, models = draws.parts[0].parts
+        own, models = draws.deformations[0].augmentation, draws.deformations[0].models
         assert models is None
         augmented = Batch(objective.augmentation(batch.images, batch.labels, own).images, batch.labels, 8)
-        expected = Supervised(objective.student).loss("student", objective.players, augmented, draws.parts[1])["total"]
+        expected = Supervised(objective.student).loss("student", objective.players, augmented, draws.task)["total"]
         actual = losses_of(objective, "student", batch, draws)["total"]
         torch.testing.assert_close(actual, expected)
         actual.backward()
@@ -257,8 +253,8 @@ class TestStudentTurn:
         objective, were = self.with_copies()
         batch = batch_of(size)
         draws = objective.draw("student", batch.images.shape, seeded(6))
-        own, models = draws.parts[0].parts
-        actual = objective.deform(objective.players, batch.images, batch.labels, draws.parts[0])[0]
+        own, models = draws.deformations[0].augmentation, draws.deformations[0].models
+        actual = objective.deform(objective.players, batch.images, batch.labels, draws.deformations[0])[0]
         alone = build().augmentation
         for rows in torch.arange(size).chunk(4):
             place = slice(rows[0], rows[-1] + 1)
@@ -282,12 +278,12 @@ class TestStudentTurn:
         first = pixels(6)
         batch = Batch(first, torch.arange(6) % CLASSES, 6, others=(first,))
         draws = objective.draw("student", first.shape, seeded(5))
-        assert len(draws.parts) == 3 and objective.variants == 2
-        variants = [objective.deform(objective.players, first, batch.labels, drawn)[0] for drawn in draws.parts[:2]]
+        assert len(draws.deformations) == 2 and objective.variants == 2
+        variants = [objective.deform(objective.players, first, batch.labels, drawn)[0] for drawn in draws.deformations]
         assert not torch.equal(*variants)
         losses = losses_of(objective, "student", batch, draws)
         expected = objective.task.loss(
-            "student", objective.players, Batch(variants[0], batch.labels, 6, others=(variants[1],)), draws.parts[2]
+            "student", objective.players, Batch(variants[0], batch.labels, 6, others=(variants[1],)), draws.task
         )
         torch.testing.assert_close(losses["total"], expected["total"])
 
@@ -372,7 +368,7 @@ def trainer_at(folder, **config):
     settings = TeachAugmentConfig(teach_inner_steps=2, teach_replay_chunks=4, **config)
     objective = TeachAugment(Supervised(student), augmentation, EMATeacher(student), settings, 2, 8)
     feeds = {name: resident_feed(8, seed, accelerator) for seed, name in enumerate(("student", "augmentation"))}
-    return Trainer(accelerator, objective, feeds, CropFlip(), train, 8, 5.0, folder, "tiny")
+    return Trainer(accelerator, objective, TrainerSetup(feeds, CropFlip(), train, 8, 5.0, folder, "tiny"))
 
 
 @pytest.mark.parametrize("share", [False, True])

@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from hf_transinv.augment.policies.base import Together
 from hf_transinv.augment.selection import Draws
 from hf_transinv.errors import InputError
 from hf_transinv.models import EMATeacher, Teacher
 from hf_transinv.models.classifier import Classifier
-from hf_transinv.objectives.base import Batch, only_training
+from hf_transinv.objectives.adversarial import TaskDraws
 from hf_transinv.objectives.supervised import Supervised
-from hf_transinv.objectives.transinv import TransInv, TransInvConfig
+from hf_transinv.objectives.transinv import DeformationDraws, TransInv, TransInvConfig
+from hf_transinv.objectives.turns import Batch, only_training
 from tests.objectives.tiny import K, classifier, panel, pixels, seeded, teacher
 from tests.oracles import transinv as oracle
 
@@ -65,7 +65,7 @@ def assert_same_gradients(actual, expected, atol=2e-5):
 
 def deformations(draws):
     """What the panel drew for a student's turn: one set, or one a teacher."""
-    return draws.parts[0].parts
+    return draws.deformations[0].passes
 
 
 def deform_one(augmentation, image, draws, b):
@@ -340,7 +340,7 @@ class TestOneTeacherTwice:
         whole = single.draw("student", batch.images.shape, seeded(5))
         (draws,) = deformations(whole)
         split = Draws(draws.z, draws.choice % 2, draws.choice, draws.noise, draws.noise_row, draws.share)
-        split = Together((Together((split,)), whole.parts[1]))
+        split = TaskDraws((DeformationDraws((split,)),), whole.task)
         first = losses_of(single, "student", batch, whole)["total"]
         assert torch.equal(first, losses_of(double, "student", batch, split)["total"])
         expected, actual = (gradients_of(o, "student", batch, d) for o, d in ((single, whole), (double, split)))
@@ -397,7 +397,7 @@ class TestSum:
         both = deformations(draws)
         assert [draw.model.unique().tolist() for draw in both] == [[0], [1]]
         parts = [
-            losses_of(objective, "student", batch, Together((Together((one,)), draws.parts[1])))["total"]
+            losses_of(objective, "student", batch, TaskDraws((DeformationDraws((one,)),), draws.task))["total"]
             for one in both
         ]
         torch.testing.assert_close(losses_of(objective, "student", batch, draws)["total"], sum(parts))

@@ -7,9 +7,9 @@ from torch import nn
 
 from hf_transinv.models import EMATeacher, Teacher
 from hf_transinv.models.classifier import Classifier
-from hf_transinv.objectives.base import Batch, only_training
 from hf_transinv.objectives.supervised import Supervised
 from hf_transinv.objectives.transinv import TransInv, TransInvConfig
+from hf_transinv.objectives.turns import Batch, only_training
 from tests.objectives.tiny import panel, pixels, seeded
 
 

@@ -18,6 +18,7 @@ from hf_transinv.objectives.invariant import InvariantConfig, InvariantTraining
 from hf_transinv.objectives.multi_invariant import MultiInvariantConfig, MultiInvariantTraining
 from hf_transinv.objectives.mutual import MutualLearning
 from hf_transinv.training.trainer import Trainer
+from hf_transinv.training.trainer_setup import TrainerSetup
 from tests.tiny_run import resident_feed, tiny_vit
 
 METHODS = ("augmix", "ait", "ait_features", "multi_ait", "mutual", "distillation")
@@ -50,4 +51,4 @@ def trainer_of(method: str, folder: Path, **train: int) -> Trainer:
     accelerator = Accelerator(cpu=True)
     feeds = {"student": resident_feed(config.batch_size, config.seed, accelerator)}
     objective = objective_of(method)
-    return Trainer(accelerator, objective, feeds, CropFlip(), config, 4, 5.0, folder, method)
+    return Trainer(accelerator, objective, TrainerSetup(feeds, CropFlip(), config, 4, 5.0, folder, method))

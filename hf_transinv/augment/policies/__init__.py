@@ -1,6 +1,6 @@
 """Fixed augmentation policies by name; what is learned stands in `augment.learned` and `augment.teachaugment`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hf_transinv.augment.policies.augmix import AugMix
@@ -49,22 +49,23 @@ class PolicyConfig:
     primitive: PrimitiveConfig = field(default_factory=PrimitiveConfig)
 
 
-POLICIES = {
-    "cutout": lambda config: Cutout(config.cutout_size),
-    "randaugment": lambda config: RandAugment(
+_BUILDERS: dict[type[Policy], Callable[[PolicyConfig], Policy]] = {
+    Cutout: lambda config: Cutout(config.cutout_size),
+    RandAugment: lambda config: RandAugment(
         config.randaugment_ops, config.randaugment_magnitude, config.randaugment_space
     ),
-    "autoaugment": lambda config: AutoAugment(config.autoaugment_policy),
-    "trivialaugment": lambda config: TrivialAugment(),
-    "augmix": lambda config: AugMix(config.augmix_severity),
-    "strong": lambda config: StrongAugment(config.strong_magnitude),
-    "fixed_aug": lambda config: FixedAug(config.primitive),
-    "corruption": lambda config: config.corruption_policy.policy(),
-    "pad_crop": lambda config: PadCrop(),
-    "grayscale": lambda config: RandomGrayscale(config.grayscale_probability),
-    "color_jitter": lambda config: ColorJitter(config.jitter_bias),
+    AutoAugment: lambda config: AutoAugment(config.autoaugment_policy),
+    TrivialAugment: lambda config: TrivialAugment(),
+    AugMix: lambda config: AugMix(config.augmix_severity),
+    StrongAugment: lambda config: StrongAugment(config.strong_magnitude),
+    FixedAug: lambda config: FixedAug(config.primitive),
+    RandomCorruption: lambda config: config.corruption_policy.policy(),
+    PadCrop: lambda config: PadCrop(),
+    RandomGrayscale: lambda config: RandomGrayscale(config.grayscale_probability),
+    ColorJitter: lambda config: ColorJitter(config.jitter_bias),
 }
-"""How each is built from a `PolicyConfig`."""
+POLICIES: Mapping[str, type[Policy]] = {policy.name: policy for policy in _BUILDERS}
+"""The fixed policies by the names of `--augment`."""
 
 
 def build_policies(names: Sequence[str], config: PolicyConfig) -> tuple[Policy, ...]:
@@ -76,7 +77,7 @@ def build_policies(names: Sequence[str], config: PolicyConfig) -> tuple[Policy, 
     unknown = [name for name in names if name not in POLICIES]
     if unknown:
         raise InputError(f"policy {', '.join(unknown)}: expected some of {', '.join(POLICIES)}")
-    return tuple(POLICIES[name](config) for name in names)
+    return tuple(_BUILDERS[POLICIES[name]](config) for name in names)
 
 
 __all__ = ["POLICIES", "CorruptionConfig", "Policy", "PolicyConfig", "RandomCorruption", "build_policies"]

@@ -66,6 +66,8 @@ class AugMix(Policy):
     """
 
     name = "augmix"
+    title = "AugMix"
+    phrase = "AugMix"
     citation = """@inproceedings{hendrycks2020augmix,
   title     = {{AugMix}: A Simple Data Processing Method to Improve Robustness and Uncertainty},
   author    = {Hendrycks, Dan and Mu, Norman and Cubuk, Ekin D. and Zoph, Barret and Gilmer, Justin and

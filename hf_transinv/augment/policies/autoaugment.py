@@ -92,6 +92,8 @@ class AutoAugment(Policy):
     """
 
     name = "autoaugment"
+    title = "AutoAugment"
+    phrase = "AutoAugment"
     citation = """@inproceedings{cubuk2019autoaugment,
   title     = {{AutoAugment}: Learning Augmentation Strategies from Data},
   author    = {Cubuk, Ekin D. and Zoph, Barret and Man{\\'e}, Dandelion and Vasudevan, Vijay and Le, Quoc V.},

@@ -8,30 +8,44 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hf_transinv.augment.sampled import Sampled
+
 
 @dataclass(frozen=True)
-class Together:
-    """Several draws that belong to the same images, cut together.
+class PolicyDraws(Sampled):
+    """What policies that are applied one after another drew for a batch.
 
     Attributes:
-        parts: each sliceable by rows as the batch is, or None where nothing is drawn.
+        of_policies: the answer of each policy's `draw`, in order.
     """
 
-    parts: tuple[Any, ...]
+    of_policies: tuple[Any, ...]
 
-    def __getitem__(self, rows: slice) -> "Together":
-        return Together(tuple(None if part is None else part[rows] for part in self.parts))
+
+@dataclass(frozen=True)
+class VariantDraws(Sampled):
+    """What was drawn for several variants of the same images.
+
+    Attributes:
+        variants: for each variant, the draws of its policies.
+    """
+
+    variants: tuple[PolicyDraws, ...]
 
 
 class Policy(ABC):
     """A fixed augmentation.
 
     Attributes:
-        name: as on the command line.
+        name: on the command line.
+        title: in tables.
+        phrase: how a model card names it after "augmented by"; empty where another sentence does.
         citation: BibTeX of its source, for the model card; empty where there is none.
     """
 
     name: str
+    title: str
+    phrase: str
     citation: str = ""
 
     @abstractmethod
@@ -43,17 +57,17 @@ class Policy(ABC):
         """Images [b, 3, H, W] in [0, 1], on any device, augmented as drawn: the same shape, range and device."""
 
 
-def draw_all(policies: Sequence[Policy], shape: tuple[int, ...], generator: torch.Generator) -> Together:
+def draw_all(policies: Sequence[Policy], shape: tuple[int, ...], generator: torch.Generator) -> PolicyDraws:
     """Draw for policies that are applied one after another."""
-    return Together(tuple(policy.draw(shape, generator) for policy in policies))
+    return PolicyDraws(tuple(policy.draw(shape, generator) for policy in policies))
 
 
-def apply_all(policies: Sequence[Policy], images: Tensor, draws: Together) -> Tensor:
+def apply_all(policies: Sequence[Policy], images: Tensor, draws: PolicyDraws) -> Tensor:
     """Apply policies one after another, each with its part of `draw_all`'s answer.
 
     Runs in float32 also under autocast: eight bits of mantissa are too few for pixels.
     """
     with torch.autocast(images.device.type, enabled=False):
-        for policy, drawn in zip(policies, draws.parts, strict=True):
+        for policy, drawn in zip(policies, draws.of_policies, strict=True):
             images = policy(images, drawn)
     return images

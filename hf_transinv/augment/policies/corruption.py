@@ -63,6 +63,8 @@ class RandomCorruption(Policy):
     """
 
     name = "corruption"
+    title = "corruptions"
+    phrase = ""
 
     def __init__(
         self,

@@ -28,6 +28,8 @@ class Cutout(Policy):
     """
 
     name = "cutout"
+    title = "Cutout"
+    phrase = "Cutout"
     citation = """@article{devries2017cutout,
   title   = {Improved Regularization of Convolutional Neural Networks with Cutout},
   author  = {DeVries, Terrance and Taylor, Graham W.},

@@ -67,6 +67,8 @@ class FixedAug(Policy):
     """
 
     name = "fixed_aug"
+    title = "FixedAug"
+    phrase = "TransInv's deformations at random (FixedAug)"
     citation = CITATION
 
     def __init__(self, config: PrimitiveConfig | None = None) -> None:

@@ -39,6 +39,8 @@ class RandomGrayscale(Policy):
     """
 
     name = "grayscale"
+    title = "grayscale"
+    phrase = "random grayscale"
 
     def __init__(self, probability: float = 0.1) -> None:
         if not 0 <= probability <= 1:
@@ -72,6 +74,8 @@ class ColorJitter(Policy):
     """
 
     name = "color_jitter"
+    title = "colour jitter"
+    phrase = "colour jitter"
 
     def __init__(self, max_bias: float = 0.1) -> None:
         if not 0 <= max_bias <= 1:

@@ -17,6 +17,8 @@ class PadCrop(Policy):
     """Shift each image by up to an eighth of its height either way, zeros coming in; never mirrored."""
 
     name = "pad_crop"
+    title = "crop"
+    phrase = "random crop"
 
     def __init__(self) -> None:
         self._crop = CropFlip("pad", flip=False)

@@ -25,6 +25,8 @@ class RandAugment(Policy):
     """
 
     name = "randaugment"
+    title = "RandAugment"
+    phrase = "RandAugment"
     citation = """@inproceedings{cubuk2020randaugment,
   title     = {{RandAugment}: Practical Automated Data Augmentation with a Reduced Search Space},
   author    = {Cubuk, Ekin D. and Zoph, Barret and Shlens, Jonathon and Le, Quoc V.},

@@ -71,6 +71,8 @@ class StrongAugment(Policy):
     """
 
     name = "strong"
+    title = "strong augmentation"
+    phrase = "shears, translations and Cutout"
     citation = """@inproceedings{wei2020circumventing,
   title     = {Circumventing Outliers of {AutoAugment} with Knowledge Distillation},
   author    = {Wei, Longhui and Xiao, An and Xie, Lingxi and Zhang, Xiaopeng and Chen, Xin and Tian, Qi},

@@ -19,6 +19,8 @@ class TrivialAugment(Policy):
     """
 
     name = "trivialaugment"
+    title = "TrivialAugment"
+    phrase = "TrivialAugment"
     citation = """@inproceedings{mueller2021trivialaugment,
   title     = {{TrivialAugment}: Tuning-Free Yet State-of-the-Art Data Augmentation},
   author    = {M{\\"u}ller, Samuel G. and Hutter, Frank},

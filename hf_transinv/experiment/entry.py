@@ -1,0 +1,51 @@
+"""A recipe from its command line to its published student."""
+
+from pathlib import Path
+from typing import Any
+
+from hf_transinv.augment.policies import CorruptionConfig
+from hf_transinv.config import DataConfig, OutputConfig, StudentConfig, TrainConfig, as_dict
+from hf_transinv.errors import InputError
+from hf_transinv.experiment.arguments import parse
+from hf_transinv.experiment.methods import GROUPS, MethodBuilder, MethodConfig
+from hf_transinv.experiment.publish import publish
+from hf_transinv.experiment.session import Session, new_student
+from hf_transinv.objectives.supervised import Supervised
+
+BASELINES = {"plain": ("fine-tuning", "none", False), "crop_flip": ("crop + flip", "pad", True)}
+"""The fair rows: title, crop, flip."""
+
+
+def train(recipe: str, description: str, default_config: Path | None = None, **defaults: Any) -> None:
+    """A recipe from its command line to its published student.
+
+    Args:
+        recipe: its name, for folders and records.
+        description: for --help.
+        default_config: YAML that is read when neither --config nor --dataset is given.
+        defaults: of this recipe, instead of the dataclasses' own.
+    """
+    groups = parse(
+        [DataConfig, StudentConfig, TrainConfig, *GROUPS, OutputConfig],
+        default_config=default_config,
+        description=description,
+        defaults=defaults,
+    )
+    data, names, loop, *options, output = groups
+    method, corruption = (
+        next(one for one in options if type(one) is kind) for kind in (MethodConfig, CorruptionConfig)
+    )
+    if corruption.corruption and "corruption" not in (*method.augment, *method.second_augment):
+        raise InputError("corruption names what the policy corruption does: add corruption to augment")
+    session = Session(recipe, data, loop, output, as_dict(*groups))
+    builder = MethodBuilder(session, names, loop, options)
+    objective = builder.build(loop.seed)
+    plain = "crop + flip" if data.flip and data.crop != "none" else "supervised"
+    title = method.title or plain
+    session.fit(title, objective, data.crop, data.flip)
+    for baseline in output.baselines:
+        name, crop, flip = BASELINES[baseline]
+        if name != title:
+            rival = new_student(names, session.data.label_names, loop.seed)
+            session.fit(name, Supervised(rival, loop.label_smoothing), crop, flip)
+    print(publish(session, objective))

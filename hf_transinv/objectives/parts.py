@@ -1,0 +1,48 @@
+"""What the methods are built from, whoever builds them: a run from its configuration, or the benchmark."""
+
+from collections.abc import Sequence
+from typing import Protocol, TypeVar
+
+import torch
+from torch import nn
+
+from hf_transinv.augment.policies.base import Policy
+from hf_transinv.models.classifier import Classifier
+
+Options = TypeVar("Options")
+
+
+class Parts(Protocol):
+    """Hands out what `Objective.build` asks for.
+
+    Attributes:
+        policies: fixed augmentations of the student's images, one after another.
+        second_policies: those of the second variant, where it has its own; None: the same.
+        label_smoothing: of cross-entropies, in [0, 1).
+        ema_decay: of the student's average.
+        device: where training goes on.
+        image_size: (H, W) of the training images.
+        max_steps: student steps in all.
+        steps_per_epoch: student steps in a pass over the data; math.inf where it is not known.
+    """
+
+    policies: Sequence[Policy]
+    second_policies: Sequence[Policy] | None
+    label_smoothing: float
+    ema_decay: float
+    device: torch.device
+    image_size: tuple[int, int]
+    max_steps: int
+    steps_per_epoch: float
+
+    def options(self, kind: type[Options]) -> Options:
+        """The options of a method: an instance of one of its `configs`."""
+
+    def teachers(self, student: Classifier) -> nn.ModuleList:
+        """All teachers, frozen, on their devices; at least one."""
+
+    def distilled(self, student: Classifier) -> nn.ModuleList:
+        """The teachers that are distilled from; at least one."""
+
+    def peers(self, student: Classifier) -> list[Classifier]:
+        """The networks that train beside the student; at least one."""

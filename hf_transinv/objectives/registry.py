@@ -1,0 +1,56 @@
+"""The methods by name. What is known of a method stands on its class; what is missing there is an error here.
+
+A method of your own takes a line below.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TypeVar
+
+from hf_transinv.objectives.adversarial import AdversarialAugmentation
+from hf_transinv.objectives.augmix_consistency import AugMixConsistency
+from hf_transinv.objectives.base import Objective
+from hf_transinv.objectives.distillation import Distillation
+from hf_transinv.objectives.hard import Hard
+from hf_transinv.objectives.invariant import InvariantTraining
+from hf_transinv.objectives.multi_invariant import MultiInvariantTraining
+from hf_transinv.objectives.mutual import MutualLearning
+from hf_transinv.objectives.supervised import Supervised
+from hf_transinv.objectives.teachaugment import TeachAugment
+from hf_transinv.objectives.transinv import TransInv
+
+Kind = TypeVar("Kind", bound=Objective)
+
+
+def by_name(*methods: type[Kind]) -> Mapping[str, type[Kind]]:
+    """The classes by their names.
+
+    Raises:
+        TypeError: a class does not state what it must, or has the name of another.
+    """
+    for method in methods:
+        missing = [fact for fact in ("name", "title", "summary", "passes") if not hasattr(method, fact)]
+        builder = "build_over" if issubclass(method, AdversarialAugmentation) else "build"
+        if builder not in vars(method):
+            missing.append(builder)
+        if missing:
+            raise TypeError(f"{method.__name__} does not state its {', '.join(missing)}; see Objective")
+    found = {method.name: method for method in methods}
+    if len(found) < len(methods):
+        raise TypeError(f"two of {', '.join(method.__name__ for method in methods)} have one name")
+    return MappingProxyType(found)
+
+
+METHODS = by_name(
+    Supervised,
+    AugMixConsistency,
+    InvariantTraining,
+    MultiInvariantTraining,
+    MutualLearning,
+    Distillation,
+    Hard,
+)
+"""What the student minimises, by the names of `--method`."""
+
+LEARNED = by_name(TransInv, TeachAugment)
+"""Augmentations that are learned over such a task, by the names of `--augment`."""

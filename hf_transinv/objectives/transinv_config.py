@@ -1,0 +1,55 @@
+"""The options of TransInv."""
+
+from dataclasses import dataclass
+
+from hf_transinv.errors import InputError
+
+
+@dataclass
+class TransInvConfig:
+    """The objective.
+
+    Attributes:
+        objective: "paper", "normalised" or "constrained", see the module's docstring.
+        tolerance: constrained form: how far a teacher's answer may move in the mean, KL in nats.
+        multipliers: constrained form: one multiplier per "teacher", or one per "primitive" (each then learns its own
+            range).
+        dual_learning_rate: constrained form: what a multiplier gains per turn for each nat beyond the tolerance.
+        keep: "kl", or "cross_entropy" as the paper has it.
+        selection: "r" learns which teacher's augmentation an image gets; "sum" is eq. 6 without r: the student sees
+            every image under each teacher's augmentation, at that many times the cost.
+        r_entropy: weight of the entropy bonus on r.
+        p_entropy: weight of the entropy bonus on each p.
+        inner_steps: n_inner of Algorithm 1, student turns per augmentation turn.
+    """
+
+    objective: str = "constrained"
+    tolerance: float = 0.1
+    multipliers: str = "teacher"
+    dual_learning_rate: float = 0.5
+    keep: str = "kl"
+    selection: str = "r"
+    r_entropy: float = 0.3
+    p_entropy: float = 0.0
+    inner_steps: int = 5
+
+    def __post_init__(self) -> None:
+        choices = {
+            "objective": ("paper", "normalised", "constrained"),
+            "multipliers": ("teacher", "primitive"),
+            "keep": ("kl", "cross_entropy"),
+            "selection": ("r", "sum"),
+        }
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                raise InputError(f"{name} {getattr(self, name)!r} is not one of {', '.join(known)}")
+        if self.inner_steps < 1 or self.tolerance <= 0 or min(self.r_entropy, self.p_entropy) < 0:
+            raise InputError(
+                "inner_steps must be at least 1, tolerance positive, r_entropy and p_entropy not negative"
+            )
+        if not self.dual_learning_rate > 0:
+            raise InputError(f"dual_learning_rate must be positive, given {self.dual_learning_rate}")
+        if self.objective == "constrained" and self.keep != "kl":
+            raise InputError(
+                "the constrained objective bounds a KL divergence: it needs keep 'kl', not 'cross_entropy'"
+            )
