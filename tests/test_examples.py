@@ -17,6 +17,7 @@ from hf_transinv.data.transforms import CropFlip
 from hf_transinv.models.teacher import EMATeacher, Teacher
 from hf_transinv.objectives.mutual import MutualLearning
 from hf_transinv.training.trainer import Trainer
+from hf_transinv.training.trainer_setup import TrainerSetup
 from tests.launching import REPOSITORY
 from tests.tiny_run import random_split, tiny_vit
 
@@ -91,7 +92,7 @@ def by_trainer(folder, student_pairs: list[Pair], augmentation_pairs: list[Pair]
     )
     feeds = {"student": Listed(student_pairs), "augmentation": Listed(augmentation_pairs)}
     ordinary = CropFlip("none", False)
-    trainer = Trainer(Accelerator(cpu=True), method, feeds, ordinary, config, STEPS, 5.0, folder, "tiny")
+    trainer = Trainer(Accelerator(cpu=True), method, TrainerSetup(feeds, ordinary, config, STEPS, 5.0, folder, "tiny"))
     while trainer.step < STEPS:
         trainer.take_turn()
     return state_of(method), seen

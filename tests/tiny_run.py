@@ -18,6 +18,7 @@ from hf_transinv.models.teacher import EMATeacher, Teacher
 from hf_transinv.objectives.supervised import Supervised
 from hf_transinv.objectives.transinv import TransInv, TransInvConfig
 from hf_transinv.training.trainer import Trainer
+from hf_transinv.training.trainer_setup import TrainerSetup
 
 
 def random_split(num_images: int = 40, num_classes: int = 3) -> ResidentSplit:
@@ -64,7 +65,9 @@ def tiny_trainer(
         for number, player in enumerate(("student", "augmentation"))
     }
     ordinary = CropFlip()
-    return Trainer(accelerator, objective, feeds, ordinary, config, config.max_steps, 5.0, folder, "tiny")
+    return Trainer(
+        accelerator, objective, TrainerSetup(feeds, ordinary, config, config.max_steps, 5.0, folder, "tiny")
+    )
 
 
 def tensors_of(trainer: Trainer) -> dict[str, torch.Tensor]:

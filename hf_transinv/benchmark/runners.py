@@ -9,39 +9,34 @@ Each is as `recipes/train.py --method NAME` has it by default, under crop and fl
     teachaugment   before the first copy of its augmentation
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import nn
 
-from hf_transinv.augment.hard_augmenters import AugmenterConfig, build_augmenter
-from hf_transinv.augment.learned import AugmentationConfig, AugmentationPanel
-from hf_transinv.augment.policies.augmix import AugMix
-from hf_transinv.augment.teach_augmentation import TeachAugmentation
-from hf_transinv.benchmark.bounds import Turn
+from hf_transinv.augment.policies import PolicyConfig, build_policies
 from hf_transinv.benchmark.options import BenchmarkConfig
 from hf_transinv.benchmark.synthetic import class_names
 from hf_transinv.benchmark.timing import Stopwatch, repeats
 from hf_transinv.data.resident import ResidentFeed, ResidentSplit
 from hf_transinv.data.transforms import CropFlip
-from hf_transinv.experiment.methods import TITLES
 from hf_transinv.models.classifier import Classifier, open_classifier
-from hf_transinv.models.teacher import EMATeacher, Teacher
-from hf_transinv.objectives.augmix_consistency import AugMixConsistency, AugMixConsistencyConfig
+from hf_transinv.models.teacher import Teacher
 from hf_transinv.objectives.base import Objective
-from hf_transinv.objectives.distillation import Distillation, DistillationConfig
-from hf_transinv.objectives.hard import Hard, HardConfig
-from hf_transinv.objectives.invariant import InvariantConfig, InvariantTraining
-from hf_transinv.objectives.multi_invariant import MultiInvariantConfig, MultiInvariantTraining
-from hf_transinv.objectives.mutual import MutualLearning
+from hf_transinv.objectives.distillation import DistillationConfig
+from hf_transinv.objectives.hard import HardConfig
+from hf_transinv.objectives.parts import Options
+from hf_transinv.objectives.registry import LEARNED, METHODS
 from hf_transinv.objectives.supervised import Supervised
-from hf_transinv.objectives.teachaugment import TeachAugment, TeachAugmentConfig
-from hf_transinv.objectives.transinv import TransInv, TransInvConfig
+from hf_transinv.objectives.teachaugment import TeachAugmentConfig
+from hf_transinv.objectives.transinv import TransInvConfig
+from hf_transinv.objectives.turns import Turn
 from hf_transinv.training.trainer import Trainer
+from hf_transinv.training.trainer_setup import TrainerSetup
 
 PLAIN = "plain training (crop + flip)"
 
@@ -52,7 +47,7 @@ class Entry:
 
     Attributes:
         title: in the table.
-        method: as `methods` names it; "supervised" is plain training.
+        method: as the registry names it; "supervised" is plain training.
         num_teachers: for methods that have teachers.
     """
 
@@ -67,11 +62,11 @@ def entries(config: BenchmarkConfig) -> list[Entry]:
     for method in config.methods:
         if method == "transinv":
             found += [
-                Entry(f"{TITLES[method]}, {count} teacher{'s' * (count > 1)}", method, count)
+                Entry(f"{(METHODS | LEARNED)[method].title}, {count} teacher{'s' * (count > 1)}", method, count)
                 for count in config.teacher_counts
             ]
         else:
-            found.append(Entry(TITLES[method], method))
+            found.append(Entry((METHODS | LEARNED)[method].title, method))
     return found
 
 
@@ -82,43 +77,59 @@ def build_objective(entry: Entry, config: BenchmarkConfig, device: torch.device)
         InputError: the student cannot be built.
     """
     set_seed(config.seed)
-    student, networks = _network(config), (_network(config) for _ in range(entry.num_teachers))
-    match entry.method:
-        case "augmix":
-            return AugMixConsistency(student, AugMixConsistencyConfig(), (AugMix(),))
-        case "ait":
-            return InvariantTraining(student, InvariantConfig())
-        case "multi_ait":
-            return MultiInvariantTraining([student, *networks], MultiInvariantConfig())
-        case "mutual":
-            return MutualLearning([student, *networks])
-        case "distillation":
-            top_k = min(DistillationConfig.distill_top_k, config.num_classes)
-            return Distillation(student, _teachers(networks, device), DistillationConfig(distill_top_k=top_k))
-        case "hard":
-            augmenter = build_augmenter(AugmenterConfig(), (config.image_size, config.image_size))
-            turns = {"hard_most_turns": config.inner_steps, "hard_look_every": config.inner_steps}
-            return Hard(student, augmenter, _teachers(networks, device)[0], HardConfig(**turns))
-        case "transinv":
-            panel = AugmentationPanel(entry.num_teachers, AugmentationConfig())
-            method = TransInvConfig(inner_steps=config.inner_steps)
-            return TransInv(Supervised(student), panel, _teachers(networks, device), method)
-        case "teachaugment":
-            steps, method = config.train.max_steps, TeachAugmentConfig(teach_inner_steps=config.inner_steps)
-            colours = student.mean.flatten().tolist(), student.std.flatten().tolist()
-            augmentation = TeachAugmentation(config.num_classes, *colours)
-            average = EMATeacher(student).to(device)
-            return TeachAugment(Supervised(student), augmentation, average, method, steps, steps)
-    return Supervised(student)
+    student, parts = _network(config), BenchmarkParts(entry, config, device)
+    if entry.method in METHODS:
+        return METHODS[entry.method].build(student, parts)
+    return LEARNED[entry.method].build_over(Supervised(student), student, parts)
+
+
+class BenchmarkParts:
+    """What the methods are built from here: networks with random weights, default options (`objectives.parts.Parts`).
+
+    Args:
+        entry: the run.
+        config: of the benchmark.
+        device: where it runs.
+    """
+
+    label_smoothing = 0.0
+    ema_decay = 0.999
+    second_policies = None
+
+    def __init__(self, entry: Entry, config: BenchmarkConfig, device: torch.device) -> None:
+        self.entry, self.config, self.device = entry, config, device
+        default = METHODS[entry.method].default_policies if entry.method in METHODS else ()
+        self.policies = build_policies(default, PolicyConfig())
+        self.image_size = (config.image_size, config.image_size)
+        self.max_steps = self.steps_per_epoch = config.train.max_steps
+        turns = config.inner_steps
+        self._options: dict[type, Any] = {
+            DistillationConfig: DistillationConfig(
+                distill_top_k=min(DistillationConfig.distill_top_k, config.num_classes)
+            ),
+            HardConfig: HardConfig(hard_most_turns=turns, hard_look_every=turns),
+            TransInvConfig: TransInvConfig(inner_steps=turns),
+            TeachAugmentConfig: TeachAugmentConfig(teach_inner_steps=turns, teach_replay_epochs=1.0),
+        }
+
+    def options(self, kind: type[Options]) -> Options:
+        """The defaults, but for what a benchmark has to choose."""
+        return self._options.get(kind) or kind()
+
+    def teachers(self, student: Classifier) -> nn.ModuleList:
+        """Frozen networks of the student's architecture."""
+        return nn.ModuleList(Teacher(network) for network in self.peers(student)).to(self.device)
+
+    distilled = teachers
+
+    def peers(self, student: Classifier) -> list[Classifier]:
+        """Networks of the student's architecture."""
+        return [_network(self.config) for _ in range(self.entry.num_teachers)]
 
 
 def _network(config: BenchmarkConfig) -> Classifier:
     names = class_names(config.num_classes)
     return open_classifier(config.student, num_classes=len(names), label_names=names, pretrained=False)
-
-
-def _teachers(networks: Iterator[Classifier], device: torch.device) -> nn.ModuleList:
-    return nn.ModuleList(Teacher(network) for network in networks).to(device)
 
 
 def build_trainer(
@@ -133,7 +144,9 @@ def build_trainer(
     steps, per_epoch = config.train.max_steps, feeds["student"].batches_per_epoch
     # The folder is for records and checkpoints, which single turns do not write.
     folder = Path(".")
-    return Trainer(accelerator, objective, feeds, CropFlip(), config.train, steps, per_epoch, folder, objective.name)
+    return Trainer(
+        accelerator, objective, TrainerSetup(feeds, CropFlip(), config.train, steps, per_epoch, folder, objective.name)
+    )
 
 
 @dataclass

@@ -12,7 +12,6 @@ import torch
 from accelerate.utils import gather_object, set_seed
 
 from hf_transinv.config import DataConfig, OutputConfig, StudentConfig, TrainConfig
-from hf_transinv.data.batches import Feed
 from hf_transinv.data.run_data import open_data
 from hf_transinv.data.transforms import CropFlip, to_float
 from hf_transinv.errors import InputError
@@ -28,6 +27,7 @@ from hf_transinv.objectives.base import Objective
 from hf_transinv.record import RunRecord
 from hf_transinv.training.checkpointing import checkpoints
 from hf_transinv.training.trainer import Trainer
+from hf_transinv.training.trainer_setup import TrainerSetup
 
 logger = logging.getLogger(__name__)
 
@@ -173,7 +173,7 @@ class Session:
         folder = self.folder if main else self.folder / "baselines" / re.sub(r"\W+", "_", name)
         train = self.train if seed is None else replace(self.train, seed=seed)
         doing(f"starting {name!r}", folder)
-        trainer, feeds = self._trainer(name, objective, crop, flip, folder, train)
+        trainer = self._trainer(name, objective, crop, flip, folder, train)
         self._resume(trainer, folder, main)
         if self.main_row is None:
             self.main_row = name
@@ -186,7 +186,7 @@ class Session:
         try:
             trainer.train()
         finally:
-            for feed in feeds.values():
+            for feed in trainer.feeds.values():
                 feed.close()
         if trainer.stopped:
             raise Stopped(
@@ -194,7 +194,7 @@ class Session:
                 f"Go on with the same command and: --output_dir {self.folder} --resume_from latest"
             )
         trainer.finish()
-        skipped = [line for feed in feeds.values() for line in feed.skipped]
+        skipped = [line for feed in trainer.feeds.values() for line in feed.skipped]
         if self.accelerator.num_processes > 1:
             skipped = gather_object(skipped)
         if self.record:
@@ -203,7 +203,7 @@ class Session:
             "steps": trainer.step,
             "images_seen": trainer.images_seen,
             "train_seconds": round(trainer.seconds, 1),
-            "images_skipped": max(feed.num_skipped for feed in feeds.values()),
+            "images_skipped": max(feed.num_skipped for feed in trainer.feeds.values()),
             "learned": objective.observe(),
             "warnings": trainer.warnings,
         }
@@ -233,7 +233,7 @@ class Session:
 
     def _trainer(
         self, name: str, objective: Objective, crop: str, flip: bool, folder: Path, train: TrainConfig
-    ) -> tuple[Trainer, dict[str, Feed]]:
+    ) -> Trainer:
         accelerator = self.accelerator
         # The student's batches are the same whatever the method: other players have an order of their own.
         variants = objective.variants_a_network
@@ -250,12 +250,12 @@ class Session:
         with accelerator.autocast():
             check_answers(objective.teachers, to_float(self.data.evaluation.images[:_ASKED]))
         folder.mkdir(parents=True, exist_ok=True)
-        ordinary = CropFlip(crop, flip)
         is_pushed = self.output.push_every and self.record and folder == self.folder
         student = next(iter(objective.students.values()))
         place = {"tag": name.lower(), "image_size": self.data.image_size}
         push = BackgroundPush(student, self.output, **place) if is_pushed else None
-        return Trainer(accelerator, objective, feeds, ordinary, train, *self.steps(), folder, name, push), feeds
+        setup = TrainerSetup(feeds, CropFlip(crop, flip), train, *self.steps(), folder, name, push)
+        return Trainer(accelerator, objective, setup)
 
     def _resume(self, trainer: Trainer, folder: Path, main: bool) -> None:
         if not self.output.resume_from:

@@ -25,7 +25,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from hf_transinv.errors import InputError
 from hf_transinv.models.classifier import Classifier
-from hf_transinv.objectives.base import AUGMENTATION
 
 
 class Placement:
@@ -54,37 +53,40 @@ class Placement:
                 "(each process then normalises by its own images), or choose a student without BatchNorm"
             )
 
-    def _is_sharded(self, name: str) -> bool:
-        return self.accelerator.is_fsdp2 and name != AUGMENTATION
-
-    def move(self, name: str, player: nn.Module) -> None:
+    def move(self, name: str, player: nn.Module, is_network: bool) -> None:
         """Bring a player to the device, before its optimizer is built; one that is sharded goes there in shards.
+
+        Args:
+            name: of the player, for the error.
+            player: a network, or a learned augmentation.
+            is_network: networks are sharded, augmentations stay whole.
 
         Raises:
             InputError: it is to be sharded and is no Classifier.
         """
-        if self._is_sharded(name) and not isinstance(player, Classifier):
+        is_sharded = self.accelerator.is_fsdp2 and is_network
+        if is_sharded and not isinstance(player, Classifier):
             raise InputError(
                 f"FSDP2 shards classifiers, and this method trains a {type(player).__name__} as its {name}: launch it "
                 "with one GPU or with MULTI_GPU (DDP)"
             )
-        if self.syncs_batchnorm and name != AUGMENTATION:
+        if self.syncs_batchnorm and is_network:
             convert_sync_batchnorm(player)
-        if not self._is_sharded(name):
+        if not is_sharded:
             player.to(self.accelerator.device, memory_format=self.layout)
 
     def prepare(
-        self, name: str, player: nn.Module, optimizer: torch.optim.Optimizer
+        self, player: nn.Module, optimizer: torch.optim.Optimizer, is_network: bool
     ) -> tuple[nn.Module, AcceleratedOptimizer]:
         """The player as it is called in its own turn, and its optimizer."""
         accelerator = self.accelerator
         if not accelerator.is_fsdp2:
             net, optimizer = accelerator.prepare(player, optimizer)
-            if isinstance(net, DistributedDataParallel) and name != AUGMENTATION:
+            if isinstance(net, DistributedDataParallel) and is_network:
                 # DDP would send the first process's buffers before each forward pass; the trainer does, once a step.
                 net.broadcast_buffers = False
             return net, optimizer
-        if not self._is_sharded(name):
+        if not is_network:
             devices = None if accelerator.device.type == "cpu" else [accelerator.device]
             replica = DistributedDataParallel(player, device_ids=devices)
             return replica, accelerator.prepare_optimizer(optimizer)
@@ -124,6 +126,15 @@ def without_sync(net: nn.Module) -> Iterator[None]:
                 module.set_requires_gradient_sync(True, recurse=False)
 
 
+def gather_objects(value: Any, accelerator: Accelerator) -> list[Any]:
+    """One object of each process, in their order."""
+    if accelerator.num_processes == 1:
+        return [value]
+    gathered: list[Any] = [None] * accelerator.num_processes
+    torch.distributed.all_gather_object(gathered, value)
+    return gathered
+
+
 def whole(value: Any) -> Any:
     """A tensor gathered to the CPU where it is a shard, and as it is otherwise; also within dicts and lists."""
     if isinstance(value, DTensor):
@@ -134,8 +145,21 @@ def whole(value: Any) -> Any:
 
 
 def optimizer_shards(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """A whole optimizer state, cut as the parameters of this optimizer are."""
+    """A whole optimizer state, cut as the parameters of this optimizer are.
+
+    Raises:
+        InputError: it is not of these parameters.
+    """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    held = state.get("state")
+    if not isinstance(held, dict) or not set(held) <= set(range(len(parameters))):
+        raise InputError(f"an optimizer's state is not that of {len(parameters)} parameters")
+    for index, of_one in held.items():
+        for value in of_one.values() if isinstance(of_one, dict) else [of_one]:
+            if not isinstance(of_one, dict) or (
+                isinstance(value, Tensor) and value.shape not in (parameters[index].shape, ())
+            ):
+                raise InputError(f"an optimizer's state of parameter {index} does not fit its shape")
     cut = {
         index: {name: _cut_like(value, parameters[index]) for name, value in of_one.items()}
         for index, of_one in state["state"].items()

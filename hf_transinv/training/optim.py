@@ -1,4 +1,4 @@
-"""An optimizer for each player, and the schedule of networks (timm's factories)."""
+"""The optimizers of the players, and the schedule of networks (timm's factories)."""
 
 import torch
 from timm.optim import create_optimizer_v2
@@ -6,26 +6,31 @@ from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
 from torch import nn
 
-from hf_transinv.augment.learned import AugmentationPanel
 from hf_transinv.config import TrainConfig
 from hf_transinv.errors import InputError
-from hf_transinv.objectives.base import AUGMENTATION
+from hf_transinv.objectives.base import Objective
 
 
-def build_optimizer(name: str, player: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """The optimizer of one player: AdamW for the augmentation, the configured one of timm for a network."""
-    if isinstance(player, AugmentationPanel):
-        groups = player.parameter_groups(
-            config.augment_learning_rate, config.augment_weight_decay, config.selection_learning_rate
-        )
-        return torch.optim.AdamW(groups)
-    if name == AUGMENTATION:
-        return torch.optim.AdamW(
-            player.parameters(), lr=config.augment_learning_rate, weight_decay=config.augment_weight_decay
-        )
+def build_optimizer(objective: Objective, player: str, config: TrainConfig) -> torch.optim.Optimizer:
+    """The optimizer of one player: timm's for a network, AdamW for an augmentation.
+
+    Raises:
+        InputError: timm has no such optimizer, or it refuses the options.
+    """
+    if player in objective.networks:
+        return network_optimizer(objective.players[player], config)
+    return torch.optim.AdamW(objective.parameter_groups(player, config))
+
+
+def network_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """The configured optimizer of timm; biases and normalisation do not decay.
+
+    Raises:
+        InputError: timm has no such optimizer, or it refuses the options.
+    """
     try:
         return create_optimizer_v2(
-            player,
+            network,
             opt=config.optimizer,
             lr=config.learning_rate,
             weight_decay=config.weight_decay,

@@ -13,7 +13,7 @@ FAULTS = """
 import resource
 import torch
 from hf_transinv.config import OutputConfig
-from hf_transinv.launch import start_accelerator
+from hf_transinv.experiment.launch import start_accelerator
 
 start_accelerator(OutputConfig())
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

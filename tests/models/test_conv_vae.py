@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 from hf_transinv.errors import InputError
 from hf_transinv.models.conv_vae import ConvVAE, VAEConfig, is_vae_folder, load_vae, open_autoencoder, save_vae
 from hf_transinv.models.diffusers_vae import DiffusersVAE
-from hf_transinv.objectives.base import Batch, only_training
 from hf_transinv.objectives.elbo import VAEObjective, gaussian_kl
+from hf_transinv.objectives.turns import Batch, only_training
 
 TINY = {"vae_latent_channels": 3, "vae_width": 4, "vae_halvings": 2}
 

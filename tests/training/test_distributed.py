@@ -37,7 +37,7 @@ from pathlib import Path
 import torch
 from hf_transinv.config import DataConfig, OutputConfig, TrainConfig
 from hf_transinv.errors import InputError
-from hf_transinv.run import Session
+from hf_transinv.experiment.session import Session
 from tests.tiny_run import tensors_of, tiny_trainer
 
 folder = Path(sys.argv[1])

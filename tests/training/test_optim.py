@@ -11,14 +11,17 @@ from hf_transinv.augment.learned import AugmentationConfig, AugmentationPanel
 from hf_transinv.config import TrainConfig
 from hf_transinv.errors import InputError
 from hf_transinv.models.classifier import open_classifier
-from hf_transinv.training.optim import build_optimizer, network_schedule
+from hf_transinv.models.teacher import EMATeacher
+from hf_transinv.objectives.supervised import Supervised
+from hf_transinv.objectives.transinv import TransInv
+from hf_transinv.training.optim import build_optimizer, network_optimizer, network_schedule
 
 CONFIG = TrainConfig(max_steps=40, learning_rate=0.2, weight_decay=0.01, momentum=0.8, warmup_ratio=0.1)
 
 
 def test_batchnorm_and_biases_do_not_decay():
     student = open_classifier("wrn10_1_cifar", num_classes=3, pretrained=False)
-    optimizer = build_optimizer("student", student, CONFIG)
+    optimizer = network_optimizer(student, CONFIG)
     decays = {
         id(parameter): group["weight_decay"] for group in optimizer.param_groups for parameter in group["params"]
     }
@@ -32,14 +35,14 @@ def test_batchnorm_and_biases_do_not_decay():
 
 
 def test_sgd_is_nesterovs_with_the_configured_momentum():
-    (group, *_) = build_optimizer("student", nn.Linear(2, 2), CONFIG).param_groups
+    (group, *_) = network_optimizer(nn.Linear(2, 2), CONFIG).param_groups
     assert (group["lr"], group["momentum"], group["nesterov"]) == (0.2, 0.8, True)
 
 
 @pytest.mark.parametrize("name", ["adamw", "lamb"])
 def test_other_optimizers_of_timm_go_by_name(name):
     module = nn.Linear(2, 2)
-    optimizer = build_optimizer("student", module, replace(CONFIG, optimizer=name))
+    optimizer = network_optimizer(module, replace(CONFIG, optimizer=name))
     before = module.weight.clone()
     module(torch.ones(1, 2)).sum().backward()
     optimizer.step()
@@ -50,7 +53,7 @@ def test_other_optimizers_of_timm_go_by_name(name):
 @pytest.mark.parametrize("name", ["sgdd", "", "adamw8bits"])
 def test_an_unknown_optimizer_is_refused(name):
     with pytest.raises(InputError, match=f"optimizer '{name}'.*list_optimizers"):
-        build_optimizer("student", nn.Linear(2, 2), replace(CONFIG, optimizer=name))
+        network_optimizer(nn.Linear(2, 2), replace(CONFIG, optimizer=name))
 
 
 def test_the_augmentation_has_three_groups():
@@ -61,7 +64,9 @@ def test_the_augmentation_has_three_groups():
         augment_weight_decay=0.02,
         selection_learning_rate=0.03,
     )
-    phi, logits, multipliers = build_optimizer("augmentation", panel, config).param_groups
+    student = open_classifier("wrn10_1_cifar", num_classes=3, pretrained=False)
+    objective = TransInv(Supervised(student), panel, nn.ModuleList([EMATeacher(student), EMATeacher(student)]))
+    phi, logits, multipliers = build_optimizer(objective, "augmentation", config).param_groups
     names = {id(parameter): name for name, parameter in panel.named_parameters()}
     named = [{names[id(x)] for x in group["params"]} for group in (phi, logits, multipliers)]
     assert all(".primitives." in name for name in named[0])

@@ -109,17 +109,18 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_
 from torch.distributed.tensor import DTensor
 from accelerate import Accelerator
 from hf_transinv.augment.learned import AugmentationConfig, AugmentationPanel
-from hf_transinv.checkpoint import export_classifier
+from hf_transinv.hub.export import export_classifier
 from hf_transinv.config import OutputConfig, TrainConfig
-from hf_transinv.data.crops import CropFlip
+from hf_transinv.data.transforms import CropFlip
 from hf_transinv.errors import InputError
-from hf_transinv.launch import start_accelerator
+from hf_transinv.experiment.launch import start_accelerator
 from hf_transinv.models import EMATeacher, open_classifier
 from hf_transinv.objectives.multi_invariant import MultiInvariantConfig, MultiInvariantTraining
 from hf_transinv.objectives.mutual import MutualLearning
 from hf_transinv.objectives.supervised import Supervised
 from hf_transinv.objectives.transinv import TransInv, TransInvConfig
-from hf_transinv.trainer import Trainer
+from hf_transinv.training.trainer import Trainer
+from hf_transinv.training.trainer_setup import TrainerSetup
 from tests.sharding import shard_on_cpu
 from tests.tiny_run import resident_feed, tensors_of, tiny_trainer
 
@@ -148,8 +149,7 @@ def trainer_of(build, name, **options):
     feeds = {player: resident_feed(8, number, accelerator) for number, player in enumerate(objective.players)}
     (folder / name).mkdir(exist_ok=True)
     trainer = Trainer(
-        accelerator, objective, feeds, CropFlip(), config, config.max_steps, 5.0, folder / name, name
-    )
+        accelerator, objective, TrainerSetup(feeds, CropFlip(), config, config.max_steps, 5.0, folder / name, name))
     for player, optimizer in trainer.optimizers.items():
         for group in optimizer.param_groups if player == "augmentation" else ():
             group["eps"] = 1e-3
@@ -180,7 +180,7 @@ def refusal(act):
 # What is sent in each turn of the replicated players.
 counted = tiny_trainer(folder / "counted", gradient_accumulation_steps=2)
 sent = {}
-for player, net in counted.nets.items():
+for player, net in counted.players.nets.items():
     def count(state, bucket, player=player):
         sent[player] = sent.get(player, 0) + bucket.buffer().numel()
         return allreduce_hook(None, bucket)
@@ -192,7 +192,7 @@ for turn in range(3):
     sent.clear()
 saved["sizes"] = {
     player: sum(parameter.numel() for parameter in net.parameters() if parameter.requires_grad)
-    for player, net in counted.nets.items()
+    for player, net in counted.players.nets.items()
 }
 saved["sync"] = refusal(lambda: trainer_of(transinv, "sync", sync_batchnorm=True))
 
@@ -314,7 +314,7 @@ def placed(num_processes):
     accelerator = SimpleNamespace(num_processes=num_processes, device=torch.device("meta"), is_fsdp2=False)
     student = open_classifier("wrn10_1_cifar", num_classes=3, pretrained=False)
     names = list(student.state_dict())
-    Placement(accelerator, torch.channels_last, sync_batchnorm=True).move("student", student)
+    Placement(accelerator, torch.channels_last, sync_batchnorm=True).move("student", student, is_network=True)
     assert list(student.state_dict()) == names
     return [type(module) for module in student.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
 

@@ -119,7 +119,7 @@ def test_two_micro_batches_of_four_are_one_batch_of_eight(tmp_path, method, augm
         for _ in range(6):
             trainer.take_turn()
         ends.append(tensors_of(trainer))
-        lines.append({name: torch.stack(values) for name, values in trainer.terms.values.items()})
+        lines.append({name: torch.stack(values) for name, values in trainer.losses.values.items()})
     whole, pieces = ends
     differences = {name: (whole[name].float() - pieces[name].float()).abs().max().item() for name in whole}
     assert max(differences.values()) < 2e-6, max(differences, key=differences.get)
@@ -178,7 +178,7 @@ def test_dropout_was_active(tmp_path):
     with_dropout, without = (tiny_trainer(tmp_path / str(rate), dropout=rate) for rate in (0.2, 0.0))
     for trainer in (with_dropout, without):
         trainer.take_turn()
-    assert not torch.equal(with_dropout.terms.values["student/total"][0], without.terms.values["student/total"][0])
+    assert not torch.equal(with_dropout.losses.values["student/total"][0], without.losses.values["student/total"][0])
 
 
 def test_another_seed_or_batch_size_cannot_resume(tmp_path):
@@ -262,7 +262,7 @@ def test_a_loss_that_is_not_finite_stops_before_any_step(tmp_path, player, turns
 
 def late(trainer):
     """Losses are looked at with the next line of metrics, as on a GPU."""
-    trainer.terms.looks_at_once = False
+    trainer.losses.looks_at_once = False
     return trainer
 
 
@@ -306,7 +306,7 @@ def test_an_error_of_another_kind_is_not_taken_for_a_loss(tmp_path, monkeypatch)
 @pytest.mark.parametrize("fault", ["weight", "overflow"])
 def test_a_teacher_that_stops_answering_is_named(tmp_path, fault, looks_at_once):
     trainer = tiny_trainer(tmp_path, max_steps=12)
-    trainer.terms.looks_at_once = looks_at_once
+    trainer.losses.looks_at_once = looks_at_once
     for _ in range(2):
         trainer.take_turn()
     trainer.save()

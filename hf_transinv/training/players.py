@@ -1,0 +1,130 @@
+"""The players of a run as they train: where each lies, by which optimizer it moves, and how it takes its turn."""
+
+import contextlib
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
+from timm.scheduler.scheduler import Scheduler
+from torch import Tensor, nn
+
+from hf_transinv.config import TrainConfig
+from hf_transinv.data.transforms import CropDraws, CropFlip, to_float
+from hf_transinv.objectives.base import Objective
+from hf_transinv.objectives.turns import Batch, only_training
+from hf_transinv.training.distributed import Placement, without_sync
+from hf_transinv.training.optim import build_optimizer, network_schedule
+
+
+class Players:
+    """The players of one objective.
+
+    Args:
+        accelerator: decides device, precision and processes.
+        objective: the method.
+        base_augmentation: crop and flip, for all players alike.
+        config: the loop's.
+        max_steps: student steps in all, for the schedules.
+
+    Attributes:
+        nets: each player as it is called in its own turn.
+        optimizers: of each player.
+        schedules: of each network.
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        objective: Objective,
+        base_augmentation: CropFlip,
+        config: TrainConfig,
+        max_steps: int,
+    ) -> None:
+        self.accelerator, self.objective, self.config = accelerator, objective, config
+        self.base_augmentation = base_augmentation
+        self.nets: dict[str, nn.Module] = {}
+        self.optimizers: dict[str, AcceleratedOptimizer] = {}
+        self.schedules: dict[str, Scheduler] = {}
+        layout = torch.channels_last if config.channels_last else torch.preserve_format
+        self.placement = Placement(accelerator, layout, config.sync_batchnorm)
+        for name, player in objective.players.items():
+            is_network = name in objective.networks
+            self.placement.move(name, player, is_network)
+            optimizer = build_optimizer(objective, name, config)
+            self.nets[name], self.optimizers[name] = self.placement.prepare(player, optimizer, is_network)
+            if is_network:
+                self.schedules[name] = network_schedule(optimizer, config, max_steps)
+        for module in objective.extra_state().values():
+            module.to(accelerator.device, memory_format=layout)
+        for teacher in objective.teachers:  # on the device it was given
+            teacher.to(memory_format=layout)
+        if config.compile:
+            # In place, so that names in checkpoints stay. Wrappers for several devices call what is compiled within.
+            for network in {*objective.networks.values(), *objective.teachers}:
+                network.compile()
+
+    def play(
+        self, player: str, images: Tensor, labels: Tensor, crops: list[CropDraws], draws: Any
+    ) -> dict[str, Tensor]:
+        """Forward and backward passes of one player, micro-batch by micro-batch.
+
+        Args:
+            player: who plays.
+            images: this process's, uint8 [b, 3, H, W].
+            labels: class indices, [b].
+            crops: for each variant of the images, what was drawn for the whole batch.
+            draws: what the objective drew for the whole batch.
+
+        Returns:
+            The losses by name, summed over the micro-batches, without graph.
+        """
+        accelerator, micro_batches = self.accelerator, self.config.gradient_accumulation_steps
+        global_batch_size, first = len(crops[0]), accelerator.process_index * len(images)
+        size = len(images) // micro_batches
+        sums: dict[str, Tensor] = {}
+        with only_training(player, self.objective.players):
+            nets = {**self.objective.players, player: self.nets[player]}
+            for index in range(micro_batches):
+                local = slice(index * size, (index + 1) * size)
+                rows = slice(first + local.start, first + local.stop)  # of the whole batch
+                pixels, *others = (to_float(self.base_augmentation(images[local], drawn[rows])) for drawn in crops)
+                batch = Batch(pixels, labels[local], global_batch_size, accelerator.num_processes, tuple(others))
+                is_last = index == micro_batches - 1
+                with contextlib.nullcontext() if is_last else without_sync(self.nets[player]):
+                    with accelerator.autocast():
+                        losses = self.objective.loss(player, nets, batch, None if draws is None else draws[rows])
+                    accelerator.backward(losses["total"])
+                for name, value in losses.items():
+                    sums[name] = sums.get(name, 0) + value.detach()
+        return sums
+
+    def step(self, player: str, steps: int) -> None:
+        """The optimizer's step of one player, and what follows it.
+
+        Args:
+            player: who has played.
+            steps: student steps so far, this one included where it is the student's.
+        """
+        optimizer, schedule = self.optimizers[player], self.schedules.get(player)
+        if schedule and self.config.max_grad_norm > 0:
+            self.accelerator.unscale_gradients(optimizer)
+            nn.utils.clip_grad_norm_(self.nets[player].parameters(), self.config.max_grad_norm)
+        optimizer.step()
+        if schedule:
+            schedule.step_update(steps)
+            self._share_buffers(self.objective.players[player])
+        self.objective.after_step(player, self.objective.players)
+        optimizer.zero_grad()
+
+    def _share_buffers(self, network: nn.Module) -> None:
+        """Give every process the first one's BatchNorm statistics, so that averages, evaluations and resumes agree."""
+        if self.accelerator.num_processes == 1:
+            return
+        buffers = [buffer for buffer in network.buffers() if buffer.is_floating_point()]
+        if not buffers:
+            return
+        flat = torch.cat([buffer.flatten() for buffer in buffers])
+        torch.distributed.broadcast(flat, src=0)
+        for buffer, values in zip(buffers, flat.split([buffer.numel() for buffer in buffers]), strict=True):
+            buffer.copy_(values.view_as(buffer))

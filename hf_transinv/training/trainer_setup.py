@@ -1,0 +1,43 @@
+"""What a Trainer is given beside its objective."""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from hf_transinv.config import TrainConfig
+from hf_transinv.data.batches import Feed
+from hf_transinv.data.transforms import CropFlip
+
+
+class Push(AbstractContextManager[Any, Any], Protocol):
+    """Takes a student to the Hub while it trains; within its context pushes go on."""
+
+    def after_checkpoint(self, step: int) -> None:
+        """The checkpoint of a step was written."""
+
+
+@dataclass(frozen=True)
+class TrainerSetup:
+    """Data, loop and folder of one training.
+
+    Attributes:
+        feeds: batches of the student, and of each player that opens a turn without it.
+        base_augmentation: crop and flip, for all players alike.
+        config: the loop's.
+        max_steps: student steps.
+        steps_per_epoch: student steps in a pass over the data; math.inf where it is not known.
+        folder: where metrics.jsonl and checkpoints/ go.
+        label: shown at the progress bar.
+        push: of the student, after checkpoints; for the main process alone.
+    """
+
+    feeds: Mapping[str, Feed]
+    base_augmentation: CropFlip
+    config: TrainConfig
+    max_steps: int
+    steps_per_epoch: float
+    folder: Path
+    label: str = ""
+    push: Push | None = None
