@@ -33,7 +33,7 @@ same: other ranges, and RandomErasing hides a square that lies wholly inside."""
 
 @dataclass(frozen=True)
 class PrimitiveRow:
-    """Images a second of a primitive: the deformation alone, and with the gradient to its parameters."""
+    """Images per second of a primitive: the deformation alone, and with the gradient to its parameters."""
 
     primitive: str
     forward: Spread
@@ -42,7 +42,7 @@ class PrimitiveRow:
 
 @dataclass(frozen=True)
 class PolicyRow:
-    """Images a second of a policy.
+    """Images per second of a policy.
 
     Attributes:
         policy: its name.
@@ -64,8 +64,8 @@ def section(config: BenchmarkConfig, accelerator: Accelerator) -> tuple[str, dic
     primitives = measure_primitives(config, accelerator.device)
     policies = measure_policies(config, accelerator)
     text = f"{primitives_markdown(primitives)}\n\n{policies_markdown(policies)}\n\n{NOTE}"
-    numbers = {"primitives": primitives, "policies": policies}
-    return text, {name: [asdict(row) for row in rows] for name, rows in numbers.items()}
+    numbers = {"primitives": [asdict(row) for row in primitives], "policies": [asdict(row) for row in policies]}
+    return text, numbers
 
 
 # Primitives
@@ -103,7 +103,7 @@ def _deformation(primitive: Primitive, images: Tensor, z: Tensor, noise: Tensor,
 
 
 def primitives_markdown(rows: Sequence[PrimitiveRow]) -> str:
-    """A line a primitive."""
+    """One line per primitive."""
     header = ["primitive, images/s", "forward", "smallest to largest", "forward and backward", "smallest to largest"]
     lines = [[_words(row.primitive), *_speed(row.forward), *_speed(row.forward_and_backward)] for row in rows]
     return table(header, lines)
@@ -197,7 +197,7 @@ def policy_row(
 
 
 def policies_markdown(rows: Sequence[PolicyRow]) -> str:
-    """A line a policy."""
+    """One line per policy."""
     header = ["policy, images/s", "batched", "torchvision's", "image by image", "ratio", "smallest to largest"]
     lines = []
     for row in rows:
@@ -206,7 +206,7 @@ def policies_markdown(rows: Sequence[PolicyRow]) -> str:
             lines.append([*line, "–", "–", "–", "–"])
             continue
         ratio = number(row.ratio.median), span(row.ratio.low, row.ratio.high)
-        lines.append([*line, row.transform, f"{row.image_by_image:,.0f}", *ratio])
+        lines.append([*line, row.transform or "–", f"{row.image_by_image:,.0f}", *ratio])
     return table(header, lines)
 
 

@@ -13,7 +13,7 @@ from hf_transinv.objectives.passes import Passes
 from hf_transinv.objectives.registry import LEARNED, METHODS
 from hf_transinv.objectives.turns import Turn
 
-PASSES = {name: kind.passes for name, kind in (METHODS | LEARNED).items()}
+PASSES = {name: kind.passes for name, kind in [*METHODS.items(), *LEARNED.items()]}
 """Per image of each kind of turn, by method."""
 
 

@@ -64,12 +64,14 @@ def markdown(speeds: dict[str, list[float]], config: BenchmarkConfig) -> str:
     with_authors = config.image_size == 32
     header = ["images/s", *(f"{n} thread{'s' * (n > 1)}" for n in config.threads)]
     header += ["authors, one core", "ratio"] if with_authors else []
-    rows = [[name.replace("_", " "), *values, AUTHORS[name]] for name, values in speeds.items()]
+    rows: list[tuple[str, list[float], float | None]] = [
+        (name.replace("_", " "), values, AUTHORS[name]) for name, values in speeds.items()
+    ]
     if len(speeds) > 1:
         sweep = [len(speeds) / sum(1 / values[i] for values in speeds.values()) for i in range(len(config.threads))]
-        rows.append(["all, one after another", *sweep, AUTHORS_SWEEP if len(speeds) == len(AUTHORS) else None])
+        rows.append(("all, one after another", sweep, AUTHORS_SWEEP if len(speeds) == len(AUTHORS) else None))
     lines = []
-    for name, *values, authors in rows:
+    for name, values, authors in rows:
         line = [name, *(f"{value:,.0f}" for value in values)]
         if with_authors:
             line += [f"{authors:,}", f"{values[0] / authors:.1f}"] if authors else ["–", "–"]

@@ -13,11 +13,11 @@ thrown away first.
 import io
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
@@ -31,6 +31,7 @@ from hf_transinv.benchmark.options import BenchmarkConfig
 from hf_transinv.benchmark.runners import PLAIN, Entry, build_objective, build_trainer
 from hf_transinv.benchmark.synthetic import class_names, picture_levels
 from hf_transinv.benchmark.timing import Spread, repeats, seconds_a_call
+from hf_transinv.data.batches import Feed
 from hf_transinv.data.resident import ResidentFeed, ResidentSplit
 from hf_transinv.data.sources import Source, open_source
 from hf_transinv.data.streaming import StreamingFeed
@@ -138,7 +139,7 @@ def measure(config: BenchmarkConfig, accelerator: Accelerator) -> tuple[list[Fee
                 objective = build_objective(Entry(PLAIN, "supervised"), config, accelerator.device)
                 trainer = build_trainer(objective, config, accelerator, split)
                 feed = WatchedFeed(config.batch_size, draw)
-                trainer.feeds = {"student": feed}
+                trainer.feeds = {"student": cast(Feed, feed)}  # a turn asks for batches, nothing else
                 figures.append(FeedFigures(name, feed, trainer))
             counts = [_counts(each, config) for each in figures]
             for _ in tqdm(range(config.rounds), desc="feeds", unit="round"):
@@ -241,14 +242,14 @@ def _decoded(rows: dict[str, list]) -> dict[str, list]:
     return {"image": [functional.pil_to_tensor(image) for image in rows["image"]], "label": rows["label"]}
 
 
-def _endless(loader: DataLoader) -> Iterator[Batch]:
+def _endless(loader: DataLoader) -> Generator[Batch, None, None]:
     while True:
         for batch in loader:
             yield batch["image"], batch["label"]
 
 
 def markdown(rows: Sequence[FeedRow]) -> str:
-    """A line a feed."""
+    """One line per feed."""
     header = ["feed, images/s", "alone", "smallest to largest", "plain training", "waiting", "smallest to largest"]
     lines = [
         [

@@ -12,8 +12,8 @@ from hf_transinv.objectives.registry import LEARNED, METHODS
 
 SECTIONS = ("turns", "augmentation", "corruptions", "feeds")
 COMPARED = (*LEARNED, *(method for method in METHODS if method != "supervised"))
-"""What stands beside plain training, by the names that the registry knows."""
-_MAX_STEPS = 1_000_000  # so many that the learning rate stays at the foot of its warm-up
+"""What is measured beside plain training, by the names that the registry knows."""
+MAX_STEPS = 1_000_000  # so many that the learning rate stays at the foot of its warm-up
 
 
 @dataclass
@@ -25,9 +25,9 @@ class BenchmarkConfig:
         student: timm's name of the student; teachers and peers are networks of the same architecture.
         num_classes: classes of all networks.
         methods: turns: beside plain training; default: every method and every learned augmentation.
-        teacher_counts: turns: numbers of teachers of TransInv, a run each.
+        teacher_counts: turns: numbers of teachers of TransInv, one run each.
         inner_steps: turns: student turns to one augmentation turn (n_inner).
-        batch_size: images a turn, and images a call.
+        batch_size: images per turn, and images per call.
         image_size: their side in pixels.
         channels_last: memory layout of the networks.
         compile: students and teachers by torch.compile.
@@ -90,7 +90,7 @@ class BenchmarkConfig:
     def train(self) -> TrainConfig:
         """The loop, as every trainer of the benchmark has it."""
         return TrainConfig(
-            max_steps=_MAX_STEPS,
+            max_steps=MAX_STEPS,
             batch_size=self.batch_size,
             seed=self.seed,
             channels_last=self.channels_last,

@@ -9,6 +9,7 @@ Each is as `recipes/train.py --method NAME` has it by default, under crop and fl
     teachaugment   before the first copy of its augmentation
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,12 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from torch import nn
 
-from hf_transinv.augment.policies import PolicyConfig, build_policies
-from hf_transinv.benchmark.options import BenchmarkConfig
+from hf_transinv.augment.policies import Policy, PolicyConfig, build_policies
+from hf_transinv.benchmark.options import MAX_STEPS, BenchmarkConfig
 from hf_transinv.benchmark.synthetic import class_names
 from hf_transinv.benchmark.timing import Stopwatch, repeats
+from hf_transinv.data.batches import Feed
 from hf_transinv.data.resident import ResidentFeed, ResidentSplit
 from hf_transinv.data.transforms import CropFlip
 from hf_transinv.models.classifier import Classifier, open_classifier
@@ -30,7 +31,7 @@ from hf_transinv.objectives.base import Objective
 from hf_transinv.objectives.distillation import DistillationConfig
 from hf_transinv.objectives.hard import HardConfig
 from hf_transinv.objectives.parts import Options
-from hf_transinv.objectives.registry import LEARNED, METHODS
+from hf_transinv.objectives.registry import LEARNED, METHODS, title_of
 from hf_transinv.objectives.supervised import Supervised
 from hf_transinv.objectives.teachaugment import TeachAugmentConfig
 from hf_transinv.objectives.transinv import TransInvConfig
@@ -62,11 +63,11 @@ def entries(config: BenchmarkConfig) -> list[Entry]:
     for method in config.methods:
         if method == "transinv":
             found += [
-                Entry(f"{(METHODS | LEARNED)[method].title}, {count} teacher{'s' * (count > 1)}", method, count)
+                Entry(f"{title_of(method)}, {count} teacher{'s' * (count > 1)}", method, count)
                 for count in config.teacher_counts
             ]
         else:
-            found.append(Entry((METHODS | LEARNED)[method].title, method))
+            found.append(Entry(title_of(method), method))
     return found
 
 
@@ -94,14 +95,14 @@ class BenchmarkParts:
 
     label_smoothing = 0.0
     ema_decay = 0.999
-    second_policies = None
+    second_policies: Sequence[Policy] | None = None
 
     def __init__(self, entry: Entry, config: BenchmarkConfig, device: torch.device) -> None:
         self.entry, self.config, self.device = entry, config, device
         default = METHODS[entry.method].default_policies if entry.method in METHODS else ()
         self.policies = build_policies(default, PolicyConfig())
         self.image_size = (config.image_size, config.image_size)
-        self.max_steps = self.steps_per_epoch = config.train.max_steps
+        self.max_steps, self.steps_per_epoch = MAX_STEPS, float(MAX_STEPS)
         turns = config.inner_steps
         self._options: dict[type, Any] = {
             DistillationConfig: DistillationConfig(
@@ -116,9 +117,9 @@ class BenchmarkParts:
         """The defaults, but for what a benchmark has to choose."""
         return self._options.get(kind) or kind()
 
-    def teachers(self, student: Classifier) -> nn.ModuleList:
+    def teachers(self, student: Classifier) -> list[Teacher]:
         """Frozen networks of the student's architecture."""
-        return nn.ModuleList(Teacher(network) for network in self.peers(student)).to(self.device)
+        return [Teacher(network).to(self.device) for network in self.peers(student)]
 
     distilled = teachers
 
@@ -135,18 +136,13 @@ def _network(config: BenchmarkConfig) -> Classifier:
 def build_trainer(
     objective: Objective, config: BenchmarkConfig, accelerator: Accelerator, split: ResidentSplit
 ) -> Trainer:
-    """The library's Trainer; each network is shown `batch_size` images a turn."""
+    """The library's Trainer; each network is shown `batch_size` images per turn."""
     batch_size = config.batch_size // objective.variants_a_network
-    feeds = {
-        player: ResidentFeed(split, batch_size, config.seed + order)
-        for order, player in enumerate(("student", "augmentation"))
-    }
-    steps, per_epoch = config.train.max_steps, feeds["student"].batches_per_epoch
+    student = ResidentFeed(split, batch_size, config.seed)
+    feeds: dict[str, Feed] = {"student": student, "augmentation": ResidentFeed(split, batch_size, config.seed + 1)}
     # The folder is for records and checkpoints, which single turns do not write.
-    folder = Path(".")
-    return Trainer(
-        accelerator, objective, TrainerSetup(feeds, CropFlip(), config.train, steps, per_epoch, folder, objective.name)
-    )
+    setup = TrainerSetup(feeds, CropFlip(), config.train, MAX_STEPS, student.batches_per_epoch, Path("."))
+    return Trainer(accelerator, objective, setup)
 
 
 @dataclass

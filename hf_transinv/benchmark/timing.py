@@ -26,7 +26,7 @@ class Spread:
 
 
 class Stopwatch:
-    """Marks on the clock of a device. On a GPU they stand in its queue, and nobody waits until they are read."""
+    """Marks on the clock of a device. On a GPU they wait in its queue, and the host waits when they are read."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -73,7 +73,7 @@ class Work:
 
 
 def measure_in_rounds(works: Mapping[str, Work], rounds: int, seconds: float, label: str) -> dict[str, list[float]]:
-    """Seconds a call of each, a figure a round; warmed up, and one after another in every round.
+    """Seconds per call of each, one figure per round; warmed up, and one after another in every round.
 
     Args:
         works: by name.

@@ -18,7 +18,7 @@ from hf_transinv.objectives.turns import Turn
 _BATCHES = 4  # in the data set: turns read from memory what they would read in a run
 ALL = "all"
 NOTE = """\
-images/s: of the student's images, in an augmentation turn of those of that turn. time / plain: seconds an image over
+images/s: of the student's images, in an augmentation turn of those of that turn. time / plain: seconds per image over
 those of plain training in the same round, median and range. passes: through student (F_s) and teacher (F_t) for an
 image; a backward pass counts 2, or 1 if it is to the input alone. bound: passes over the 3 F_s of plain training, with
 F_t = F_s. bound reached: bound over time / plain; above 100 % where passes that nothing is kept of are shorter than
@@ -33,8 +33,8 @@ class TurnRow:
         run: the method.
         turn: who plays; "all": the whole cycle, its augmentation turns shared out over the student's images.
         images_per_second: median of the rounds.
-        ratio: seconds an image over plain training's.
-        passes: through networks, for an image.
+        ratio: seconds per image over plain training's.
+        passes: through networks, per image.
         bound: the least that the ratio can be.
         reached: bound over ratio.
         peak_memory: bytes, on a GPU.
@@ -102,7 +102,7 @@ def rows_of(
     Args:
         entry: the run.
         rounds: whole cycles: who played and how many seconds it took.
-        plain: seconds an image of plain training in the same rounds.
+        plain: seconds per image of plain training in the same rounds.
         batch_size: images of each turn.
         peak_memory: bytes of each kind of turn; empty where it is not known.
     """
@@ -123,7 +123,7 @@ def rows_of(
 
 
 def markdown(rows: Sequence[TurnRow]) -> str:
-    """A line a row."""
+    """One line per row."""
     with_memory = any(row.peak_memory is not None for row in rows)
     header = ["", "turn", "images/s", "time / plain", "smallest to largest", "passes", "bound", "bound reached"]
     lines = []
@@ -131,5 +131,6 @@ def markdown(rows: Sequence[TurnRow]) -> str:
         spread = f"{row.ratio.low:.2f} to {row.ratio.high:.2f}"
         measured = [f"{row.images_per_second:,.0f}", f"{row.ratio.median:.2f}", spread]
         line = [row.run, row.turn, *measured, row.passes, f"{row.bound:.2f}", f"{row.reached:.0%}"]
-        lines.append([*line, f"{row.peak_memory / 2**20:,.0f} MiB"] if with_memory else line)
+        peak = "–" if row.peak_memory is None else f"{row.peak_memory / 2**20:,.0f} MiB"
+        lines.append([*line, peak] if with_memory else line)
     return table([*header, "peak memory"] if with_memory else header, lines, numeric_from=2)

@@ -6,7 +6,6 @@ calling it with those draws is deterministic, so a batch can be replayed or cut 
 
 import math
 from dataclasses import dataclass, fields
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -59,7 +58,7 @@ class CropFlip:
             (0.08, 1), which belongs to long ImageNet schedules.
     """
 
-    crop: Literal["pad", "resized", "none"] = "pad"
+    crop: str = "pad"
     flip: bool = True
     padding: int | None = None
     scale: tuple[float, float] = (0.35, 1.0)

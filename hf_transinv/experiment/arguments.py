@@ -23,13 +23,13 @@ _LONGEST_TEXT = 4000  # a path of Linux has 4,096 bytes
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's plain values, no objects; a key that stands twice is an error instead of the last one winning."""
+    """YAML's plain values, no objects; a key that occurs twice is an error instead of the last one winning."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
         twice = [key for index, key in enumerate(keys) if key in keys[:index]]
         if twice:
-            raise yaml.constructor.ConstructorError(None, None, f"key {twice[0]!r} stands twice", node.start_mark)
+            raise yaml.constructor.ConstructorError(None, None, f"key {twice[0]!r} occurs twice", node.start_mark)
         return super().construct_mapping(node, deep)
 
 
@@ -113,7 +113,7 @@ def read_fields(
 
 
 def split_configs(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The YAMLs that --config names, wherever it stands, and the flags, which win over all of them."""
+    """The YAMLs that --config names, wherever it is, and the flags, which win over all of them."""
     configs, flags, tokens = [], [], iter(argv)
     for token in tokens:
         if token == "--config":

@@ -32,9 +32,8 @@ def train(recipe: str, description: str, default_config: Path | None = None, **d
         defaults=defaults,
     )
     data, names, loop, *options, output = groups
-    method, corruption = (
-        next(one for one in options if type(one) is kind) for kind in (MethodConfig, CorruptionConfig)
-    )
+    method = next(one for one in options if isinstance(one, MethodConfig))
+    corruption = next(one for one in options if isinstance(one, CorruptionConfig))
     if corruption.corruption and "corruption" not in (*method.augment, *method.second_augment):
         raise InputError("corruption names what the policy corruption does: add corruption to augment")
     session = Session(recipe, data, loop, output, as_dict(*groups))

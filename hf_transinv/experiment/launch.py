@@ -57,7 +57,7 @@ class Stopped(Exception):
 def clear_errors() -> Iterator[None]:
     """End the process with one line instead of a traceback when the input is at fault, or another process is gone.
 
-    With the variable HF_TRANSINV_DEBUG set, the traceback comes as well. What nobody expected keeps its traceback;
+    With the variable HF_TRANSINV_DEBUG set, the traceback comes as well. An unexpected error keeps its traceback;
     before it stands what the run was doing, where it can go on from, and what a report of it needs.
     """
     try:
@@ -87,14 +87,14 @@ def doing(what: str, folder: Path | None = None) -> None:
 
 
 def _unexpected() -> str:
-    """What is said before the traceback of an error that nobody expected."""
+    """What is said before the traceback of an unexpected error."""
     folder = _now["folder"]
     saved = checkpoints(folder / "checkpoints") if folder is not None else []
     go_on = (
         f" Its last checkpoint is {saved[-1]}: --output_dir {folder} --resume_from latest goes on." if saved else ""
     )
     return (
-        f"an error that was not expected, while {_now['what']}.{go_on} Please report it, with the lines below and the "
+        f"an unexpected error while {_now['what']}.{go_on} Please report it, with the lines below and the "
         "versions in run.json."
     )
 
@@ -189,7 +189,7 @@ def _refuse_shards(accelerator: Accelerator, output: OutputConfig) -> None:
 
 def agree(accelerator: Accelerator, decide: Callable[[], Any]) -> Any:
     """Decide on the main process, for all; an InputError there is raised everywhere."""
-    answer = [None]
+    answer: list[Any] = [None]
     if accelerator.is_main_process:
         try:
             answer = [decide()]

@@ -12,15 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
-from torch import nn
-
 from hf_transinv.augment.policies import POLICIES, CorruptionConfig, PolicyConfig, build_policies
 from hf_transinv.augment.primitives import PrimitiveConfig
 from hf_transinv.config import StudentConfig, TrainConfig
 from hf_transinv.errors import InputError
 from hf_transinv.experiment.session import Session, new_student
 from hf_transinv.models.classifier import Classifier, open_classifier
-from hf_transinv.models.teacher import build_teachers, place_teachers
+from hf_transinv.models.teacher import Teacher, build_teachers, place_teachers
 from hf_transinv.objectives.base import Objective
 from hf_transinv.objectives.parts import Options
 from hf_transinv.objectives.registry import LEARNED, METHODS
@@ -67,7 +65,7 @@ class MethodConfig:
     def title(self) -> str:
         """As the row of a table: "distillation + RandAugment"; empty for plain supervised training."""
         method = () if self.method == "supervised" else (METHODS[self.method].title,)
-        augment = ((POLICIES | LEARNED)[name].title for name in self.augment)
+        augment = ((LEARNED[name] if name in LEARNED else POLICIES[name]).title for name in self.augment)
         return " + ".join(dict.fromkeys((*method, *augment)))
 
     @property
@@ -141,7 +139,7 @@ class MethodBuilder:
         """Student steps in a pass over the data."""
         return self.session.steps()[1]
 
-    def teachers(self, student: Classifier) -> nn.ModuleList:
+    def teachers(self, student: Classifier) -> Sequence[Teacher]:
         """All teachers, frozen, on their devices.
 
         Raises:
@@ -149,11 +147,11 @@ class MethodBuilder:
         """
         return self._teachers(student, self.names.teachers)
 
-    def distilled(self, student: Classifier) -> nn.ModuleList:
+    def distilled(self, student: Classifier) -> Sequence[Teacher]:
         """The teachers that are distilled from; raises as `teachers` does."""
         return self._teachers(student, self.method.distill_from or self.names.teachers)
 
-    def _teachers(self, student: Classifier, names: Sequence[str]) -> nn.ModuleList:
+    def _teachers(self, student: Classifier, names: Sequence[str]) -> Sequence[Teacher]:
         unknown = [name for name in names if name not in self.names.teachers]
         if unknown or not names:
             raise InputError(
@@ -162,7 +160,8 @@ class MethodBuilder:
                 else f"no teachers: {self.method.title} needs at least one name, --teachers ID"
             )
         teachers = build_teachers(names, student, self.names.ema_decay)
-        return place_teachers(teachers, self.device, self.names.teacher_device)
+        place_teachers(teachers, self.device, self.names.teacher_device)
+        return cast(Sequence[Teacher], tuple(teachers))
 
     def peers(self, student: Classifier) -> list[Classifier]:
         """The networks beside the student, untrained."""

@@ -38,9 +38,10 @@ def new_student(config: StudentConfig, label_names: list[str], seed: int) -> Cla
     """The student as it is before training: the same for every method with the same seed."""
     set_seed(seed)
     start, _, index = config.student_init.partition(":")
-    if start == "scratch":
-        return open_classifier(config.student, num_classes=len(label_names), label_names=label_names, pretrained=False)
     name = config.teachers[int(index) - 1] if start == "teacher" else config.student
+    assert name is not None  # StudentConfig refuses it
+    if start == "scratch":
+        return open_classifier(name, num_classes=len(label_names), label_names=label_names, pretrained=False)
     student = open_classifier(name, num_classes=len(label_names))
     if start == "teacher" or student.label_names != label_names:
         student.relabel(label_names)
@@ -80,7 +81,8 @@ class Session:
             )
         self.folder = agree(self.accelerator, lambda: output_folder(output, recipe))
         self._skipped: set[str] = set()
-        self.rows, self.main_row = agree(self.accelerator, lambda: self._earlier_rows(config)), None
+        self.rows: dict[str, Any] = agree(self.accelerator, lambda: self._earlier_rows(config))
+        self.main_row: str | None = None
         self.record = RunRecord(self.folder, recipe, config) if self.accelerator.is_main_process else None
         if self.record:
             self.record.content["hardware"] |= {
@@ -106,7 +108,7 @@ class Session:
                 f"the training split has {rows} images for {parts} processes x micro-batches, which need one each: "
                 "launch fewer processes, or lower gradient_accumulation_steps"
             )
-        step = math.lcm(parts, 2) if rows >= math.lcm(parts, 2) else parts  # some methods show an image twice
+        step = math.lcm(parts, 2) if rows >= math.lcm(parts, 2) else parts  # some methods show each image twice
         smaller = replace(train, batch_size=rows // step * step)
         if self.record:
             said = f"batch_size {train.batch_size} is more than the {rows} training images"
@@ -144,13 +146,14 @@ class Session:
 
     def steps(self) -> tuple[int, float]:
         """Student steps in all, and in an epoch."""
-        rows = self.data.num_rows
+        rows, epochs = self.data.num_rows, self.train.num_train_epochs
         per_epoch = float("inf") if rows is None else rows // self.train.batch_size
         if self.train.max_steps is not None:
             return self.train.max_steps, per_epoch
+        assert epochs is not None  # TrainConfig asks for one of the two
         if rows is None:
             raise InputError("the stream does not say how long it is: give --max_steps instead of --num_train_epochs")
-        return max(1, round(self.train.num_train_epochs * per_epoch)), per_epoch
+        return max(1, round(epochs * per_epoch)), per_epoch
 
     def fit(self, name: str, objective: Objective, crop: str, flip: bool, seed: int | None = None) -> dict[str, Any]:
         """Train and evaluate one row, from its last checkpoint when the run resumes.
@@ -252,8 +255,7 @@ class Session:
         folder.mkdir(parents=True, exist_ok=True)
         is_pushed = self.output.push_every and self.record and folder == self.folder
         student = next(iter(objective.students.values()))
-        place = {"tag": name.lower(), "image_size": self.data.image_size}
-        push = BackgroundPush(student, self.output, **place) if is_pushed else None
+        push = BackgroundPush(student, self.output, name.lower(), self.data.image_size) if is_pushed else None
         setup = TrainerSetup(feeds, CropFlip(crop, flip), train, *self.steps(), folder, name, push)
         return Trainer(accelerator, objective, setup)
 

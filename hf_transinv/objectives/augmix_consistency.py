@@ -3,7 +3,7 @@
     L = CE(y, p_clean) + lambda JS(p_clean, p_1, p_2),    lambda = 12                                  (section 3)
     JS = 1/3 [KL(p_clean || m) + KL(p_1 || m) + KL(p_2 || m)],    m = (p_clean + p_1 + p_2) / 3
 
-Which symbol is which: p_clean, p_1, p_2 = softmax of the student's logits on the image and on two independent draws of
+Symbols: p_clean, p_1, p_2 = softmax of the student's logits on the image and on two independent draws of
 the policies; lambda `jsd_weight`. The policies are the paper's AugMix, or any others.
 
 The three stand in one batch, so that BatchNorm has the statistics of all of them, as in the authors' code. Departure:
@@ -49,7 +49,7 @@ class AugMixConsistency(Objective):
     Args:
         student: the network that trains.
         config: lambda.
-        policies: applied one after another, drawn twice an image.
+        policies: applied one after another, drawn twice per image.
         label_smoothing: of the cross-entropy, in [0, 1).
 
     Raises:

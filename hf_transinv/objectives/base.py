@@ -1,10 +1,10 @@
 """What a training method is to the trainer: players that take turns at minimising a loss of their own."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -75,18 +75,18 @@ class Objective(ABC):
             is shown `batch_size` of them whatever the method.
     """
 
-    name: str
-    title: str
-    summary: str
-    passes: Mapping[Turn, Passes]
-    configs: tuple[type, ...] = ()
-    own_options: tuple[str, ...] = ()
-    default_policies: tuple[str, ...] = ()
-    citation: str = ""
+    name: ClassVar[str]
+    title: ClassVar[str]
+    summary: ClassVar[str]
+    passes: ClassVar[Mapping[Turn, Passes]]
+    configs: ClassVar[tuple[type, ...]] = ()
+    own_options: ClassVar[tuple[str, ...]] = ()
+    default_policies: ClassVar[tuple[str, ...]] = ()
+    citation: ClassVar[str] = ""
     players: Mapping[str, nn.Module]
     turns: Sequence[Turn]
     policies: Sequence[Policy] = ()
-    teachers: Iterable[Teacher] = ()
+    teachers: Sequence[Teacher] = ()
     variants: int = 1
     variants_a_network: int = 1
     turn: int = 0
@@ -99,7 +99,7 @@ class Objective(ABC):
     @property
     def player(self) -> str:
         """Whose loss the next call returns; its optimizer makes a step then."""
-        if not self._players:  # asked for once a turn: what happens in it may change the answer
+        if not self._players:  # asked for once per turn: what happens in it may change the answer
             self._players = self.next_turn(self.turn)
         return self._players[self._place]
 
@@ -133,8 +133,8 @@ class Objective(ABC):
             )
         player = self.player
         # As the crops of the Trainer leave them: kernels sum in another order in another layout.
-        images, *others = (x.contiguous(memory_format=torch.channels_last) for x in (images, *others))
-        batch = Batch(images, labels, len(images), others=tuple(others))
+        variants = [x.contiguous(memory_format=torch.channels_last) for x in (images, *others)]
+        batch = Batch(variants[0], labels, len(images), others=tuple(variants[1:]))
         draws = self.draw(player, tuple(images.shape), self.generator)
         with only_training(player, self.players):
             return self.loss(player, self.players, batch, draws)
@@ -240,7 +240,7 @@ class Objective(ABC):
     @property
     def students(self) -> Mapping[str, Classifier]:
         """The classifiers that come out of the training, by name; the first is exported, all are evaluated."""
-        return {"student": self.players["student"]}
+        return {"student": cast(Classifier, self.players["student"])}
 
     @property
     def citations(self) -> list[str]:

@@ -3,7 +3,7 @@
     L = CE(y, f_S(x_tau)) + lambda sum_{c in C_K(x_tau)} f_T,c ln(f_T,c / f_S,c),    f = softmax(logits / T)
                                                                                                       (eq. 2 and 3)
 
-Which symbol is which: x_tau the image under `policies`; f_S and f_T the student's and the teacher's answers to that
+Symbols: x_tau the image under `policies`; f_S and f_T the student's and the teacher's answers to that
 same image; C_K the teacher's K most probable classes there (`distill_top_k`; 0: all, and the sum is the Kullback-
 Leibler divergence of Hinton et al., 2015); lambda `distill_lambda`; T `distill_temperature`, of the sum alone. The
 paper: lambda 1, T 2, K 5 on CIFAR-100 and 3 on CIFAR-10; on ImageNet T 10, from K 5 and lambda 0.5 to K 50 and 2.
@@ -21,7 +21,7 @@ teacher of more classes answers among the student's alone.
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -96,7 +96,7 @@ class Distillation(Objective):
     def __init__(
         self,
         student: Classifier,
-        teachers: nn.ModuleList,
+        teachers: Sequence[Teacher] | nn.ModuleList,
         config: DistillationConfig,
         policies: Sequence[Policy] = (),
         label_smoothing: float = 0.0,
@@ -109,12 +109,13 @@ class Distillation(Objective):
                 config.distill_top_k,
                 student.num_classes,
             )
+        self.student = student
         self.players = {"student": student}
-        self.teachers = teachers
+        self.teachers = cast(Sequence[Teacher], tuple(teachers))
         self.config = config
         self.policies = tuple(policies)
         self.label_smoothing = label_smoothing
-        self._columns = [shared_columns(teacher, student) for teacher in teachers]
+        self._columns = [shared_columns(teacher, student) for teacher in self.teachers]
 
     @classmethod
     def build(cls, student: Classifier, parts: Parts) -> "Distillation":
@@ -128,7 +129,8 @@ class Distillation(Objective):
         images = apply_all(self.policies, batch.images, draws)
         logits, share = nets["student"](images), batch.share
         labelled = cross_entropy(logits, batch.labels, self.label_smoothing).sum() * share
-        distilled = sum(self._divergence(answer, logits).sum() for answer in self._answers(images))
+        of_teachers = (self._divergence(answer, logits).sum() for answer in self._answers(images))
+        distilled = sum(of_teachers, logits.new_zeros(()))
         distilled = distilled * (share / len(self.teachers))
         return {
             "total": labelled + self.config.distill_lambda * distilled,
@@ -152,12 +154,14 @@ class Distillation(Objective):
         return temperature**2 * divergence if config.distill_t_squared else divergence
 
     def after_step(self, player: str, nets: Mapping[str, nn.Module]) -> None:
-        for average in self.extra_state().values():
-            average.update(nets["student"])
+        for average in self._averages():
+            average.update(self.student)
+
+    def _averages(self) -> list[EMATeacher]:
+        return list(dict.fromkeys(teacher for teacher in self.teachers if isinstance(teacher, EMATeacher)))
 
     def extra_state(self) -> dict[str, nn.Module]:
-        averages = dict.fromkeys(teacher for teacher in self.teachers if isinstance(teacher, EMATeacher))
-        return {f"distillation_ema{index or ''}": teacher for index, teacher in enumerate(averages)}
+        return {f"distillation_ema{index or ''}": average for index, average in enumerate(self._averages())}
 
 
 def shared_columns(teacher: Teacher, student: Classifier) -> Tensor | None:

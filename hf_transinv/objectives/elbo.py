@@ -6,7 +6,7 @@
 with pixels of standard deviation s given the latents. It is scaled by 2 s^2 over the number of pixel values, so that
 its first term is the mean squared error and learning rates do not depend on the size of the images.
 
-Which symbol is which: q(h | x) the encoder, its mu `mean` and ln sigma^2 `log_variance`; x^ `reconstruction`; s
+Symbols: q(h | x) the encoder, its mu `mean` and ln sigma^2 `log_variance`; x^ `reconstruction`; s
 `vae_pixel_sd`. The network that trains is the player "student", whose steps the trainer counts; it classifies nothing.
 """
 
@@ -45,6 +45,7 @@ class VAEObjective(Objective):
     turns = (("student",),)
 
     def __init__(self, vae: ConvVAE) -> None:
+        self.vae = vae
         self.players = {"student": vae}
 
     @property
@@ -54,7 +55,7 @@ class VAEObjective(Objective):
 
     def draw(self, player: str, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         """Standard normal noise for the latents, [B, C, h, w], on the CPU."""
-        return torch.randn(shape[0], *self.players["student"].latent_shape(*shape[2:]), generator=generator)
+        return torch.randn(shape[0], *self.vae.latent_shape(*shape[2:]), generator=generator)
 
     def loss(self, player: str, nets: Mapping[str, nn.Module], batch: Batch, draws: Tensor) -> dict[str, Tensor]:
         images, share = batch.images, batch.share
@@ -62,7 +63,7 @@ class VAEObjective(Objective):
         reconstruction, mean, log_variance = nets["student"](images, noise)
         squared_error = (reconstruction.float() - images).square().flatten(1).mean(1).sum() * share
         kl = gaussian_kl(mean.float(), log_variance.float()).sum() * share
-        weight = 2 * self.players["student"].config.vae_pixel_sd ** 2 / images[0].numel()
+        weight = 2 * self.vae.config.vae_pixel_sd**2 / images[0].numel()
         return {
             "total": squared_error + weight * kl,
             "squared_error": squared_error.detach(),

@@ -13,7 +13,7 @@ They alternate by thresholds on what the abstract calls disagreement, D(f_s(x~),
 is above the upper one, the student until it is below the lower one, and neither for more than a number of turns in a
 row, so that neither starves where a threshold is out of reach.
 
-Which symbol is which: f_s `nets["student"]`, f_t `teacher`, A_phi `nets["augmentation"]`, x~ `augmented`, T
+Symbols: f_s `nets["student"]`, f_t `teacher`, A_phi `nets["augmentation"]`, x~ `augmented`, T
 `hard_temperature`, c `hard_ce_weight`.
 """
 
@@ -128,8 +128,9 @@ class Hard(Objective):
                 f"HARD compares the answers of student and teacher: {student.num_classes} and {classes} classes were "
                 "given. Choose a teacher that knows the student's classes, and map them by name (columns)"
             )
+        self.student = student
         self.players = {"student": student, AUGMENTATION: augmentation}
-        self.teacher, self.config, self.columns = teacher, config, columns
+        self.augmenter, self.teacher, self.config, self.columns = augmentation, teacher, config, columns
         self.teachers = (teacher,)
         self.switch = TurnSwitch(config.hard_lower, config.hard_upper, config.hard_most_turns, config.hard_look_every)
         self._disagreement: list[Tensor] = []
@@ -154,7 +155,7 @@ class Hard(Objective):
         return (self.switch.player,)
 
     def draw(self, player: str, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        return self.players[AUGMENTATION].draw(shape, generator)
+        return self.augmenter.draw(shape, generator)
 
     def loss(self, player: str, nets: Mapping[str, nn.Module], batch: Batch, draws: Tensor) -> dict[str, Tensor]:
         losses = self._student_losses if player == "student" else self._augmentation_losses
@@ -167,7 +168,7 @@ class Hard(Objective):
         with torch.no_grad():
             augmented = nets[AUGMENTATION](images, z)
             reference, reference_augmented = self._ask_teacher(images), self._ask_teacher(augmented)
-        # One pass for both: a network that is wrapped for several processes is called once a turn.
+        # One pass for both: a network that is wrapped for several processes is called once per turn.
         clean, moved = nets["student"](torch.cat((images, augmented))).chunk(2)
         on_augmented = self._divergence(moved, reference_augmented).sum() * share
         on_clean = self._divergence(clean, reference).sum() * share
@@ -209,8 +210,8 @@ class Hard(Objective):
 
     @torch.no_grad()
     def preview(self, images: Tensor, labels: Tensor, generator: torch.Generator, count: int) -> Tensor:
-        augmenter = self.players[AUGMENTATION]
-        return torch.stack([augmenter(images, augmenter.draw(images.shape, generator)) for _ in range(count)])
+        shape = tuple(images.shape)
+        return torch.stack([self.augmenter(images, self.augmenter.draw(shape, generator)) for _ in range(count)])
 
     def after_step(self, player: str, nets: Mapping[str, nn.Module]) -> None:
         self.switch.record(torch.stack(self._disagreement).sum())
@@ -227,7 +228,7 @@ class Hard(Objective):
         config, found = self.config, {}
         scale = config.hard_temperature**2
         keep, hard = recent.get("augmentation/keep", 0.0), recent.get("augmentation/hard", math.inf)
-        if keep > 0.5 * scale * math.log(self.players["student"].num_classes):
+        if keep > 0.5 * scale * math.log(self.student.num_classes):
             found["destroyed"] = (
                 f"the augmenter moves the teacher itself (by {keep:.2f} nats): its images teach little. Try a larger "
                 "--hard_teacher_weight or narrower ranges"

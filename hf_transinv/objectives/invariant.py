@@ -3,7 +3,7 @@
     L = CE(y, p_1) + CE(y, p_2) + lambda L_Ai,    lambda = 1                                             (eq. 3)
     L_Ai = KL(p_1 || p_2) + KL(p_2 || p_1)                                                           (eq. 1, 2)
 
-Which symbol is which: v_1, v_2 `batch.variants`, each with a crop and flip of its own; F_1, F_2 `policies` and
+Symbols: v_1, v_2 `batch.variants`, each with a crop and flip of its own; F_1, F_2 `policies` and
 `second_policies`; p_1, p_2 = softmax of the student's logits on them; lambda `ait_lambda`. The variants stand in one
 batch, as in the paper's figure 2.
 
@@ -133,14 +133,14 @@ class InvariantTraining(Objective):
         ]
         logits, compared = self._answers(nets["student"], torch.cat(augmented))
         first, second = compared.chunk(2)
-        invariance = 0.0
+        distances = []
         if config.ait_metric != "euclidean":
-            invariance = invariance + symmetric_kl(first, second, config.ait_detach_target)
+            distances.append(symmetric_kl(first, second, config.ait_detach_target))
         if config.ait_metric != "kl":
-            invariance = invariance + euclidean_distance(first, second)
+            distances.append(euclidean_distance(first, second))
         share = batch.share
         labelled = cross_entropy(logits, batch.labels.repeat(2), self.label_smoothing).sum() * share
-        invariance = invariance.sum() * share
+        invariance = sum(distances[1:], distances[0]).sum() * share
         return {
             "total": labelled + config.ait_lambda * invariance,
             "cross_entropy": labelled.detach(),

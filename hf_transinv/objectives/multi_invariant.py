@@ -3,7 +3,7 @@
     L = sum_k CE(y, p_k) + lambda sum_{j < k} [KL(p_j || p_k) + KL(p_k || p_j)],    lambda = 3            (eq. 1-3)
     p_k = Theta_k(F_k(x, seed_k))
 
-Which symbol is which: Theta_k `Cohort.networks`, of any architectures; F_k(x, seed_k) `batch.variants`, with the
+Symbols: Theta_k `Cohort.networks`, of any architectures; F_k(x, seed_k) `batch.variants`, with the
 policies drawn anew for each; lambda `multi_ait_lambda`. All networks minimise the one sum, together: gradients go
 through both sides of each KL, unlike in deep mutual learning, where a peer's answer is fixed.
 
@@ -49,7 +49,7 @@ class MultiInvariantConfig:
 
 
 class Cohort(nn.Module):
-    """Networks that train by one loss: one player, so one optimizer, and one call a turn for several devices.
+    """Networks that train by one loss: one player, so one optimizer, and one call per turn for several devices.
 
     Args:
         networks: classifiers of the same classes.
@@ -123,12 +123,14 @@ class MultiInvariantTraining(Objective):
             name: cross_entropy(one, batch.labels, self.label_smoothing).sum() * share
             for name, one in zip(self._students, logits, strict=True)
         }
-        invariance = share * sum(
+        of_pairs = (
             symmetric_kl(first, second, config.multi_ait_detach_target).sum()
             for first, second in combinations(logits, 2)
         )
+        zero = logits[0].new_zeros(())
+        invariance = share * sum(of_pairs, zero)
         return {
-            "total": sum(of_each.values()) + config.multi_ait_lambda * invariance,
+            "total": sum(of_each.values(), zero) + config.multi_ait_lambda * invariance,
             "ai_loss": invariance.detach(),
             **{f"cross_entropy_{name}": value.detach() for name, value in of_each.items()},
         }

@@ -2,11 +2,11 @@
 
     L_k = CE(y, p_k) + 1/(K-1) sum_{l != k} KL(p_l || p_k)
 
-Which symbol is which: p_k = softmax of the logits of player k ("student", "peer", "peer2" ...), p_l those of a peer.
+Symbols: p_k = softmax of the logits of player k ("student", "peer", "peer2" ...), p_l those of a peer.
 The networks play one after another on the same batch; a peer's answers are fixed for the one that plays, and made
 afresh after each step, so the second network learns from what the first has just become.
 
-Reading: written from general knowledge of the method, not from its text. Departure: who does not play stands in
+Reading: written from general knowledge of the method, not from its text. Departure: who does not play is in
 evaluation mode (BatchNorm answers with its running statistics, and they do not move), where public code leaves all
 networks in training mode.
 """
@@ -57,7 +57,7 @@ class MutualLearning(Objective):
     def __init__(
         self, networks: Sequence[Classifier], policies: Sequence[Policy] = (), label_smoothing: float = 0.0
     ) -> None:
-        self.players = name_networks(networks)
+        self.players = self._students = name_networks(networks)
         self.turns = (tuple(self.players),)
         self.policies = tuple(policies)
         self.label_smoothing = label_smoothing
@@ -68,7 +68,7 @@ class MutualLearning(Objective):
 
     @property
     def students(self) -> Mapping[str, Classifier]:
-        return self.players
+        return self._students
 
     def draw(self, player: str, shape: tuple[int, ...], generator: torch.Generator) -> PolicyDraws:
         return draw_all(self.policies, shape, generator)
@@ -79,7 +79,8 @@ class MutualLearning(Objective):
         with torch.no_grad():
             peers = [nets[name](images) for name in self.players if name != player]
         labelled = cross_entropy(logits, batch.labels, self.label_smoothing).sum() * share
-        mimicry = sum(kl_divergence(peer, logits).sum() for peer in peers) * (share / len(peers))
+        of_peers = (kl_divergence(peer, logits).sum() for peer in peers)
+        mimicry = sum(of_peers, logits.new_zeros(())) * (share / len(peers))
         return {
             "total": labelled + mimicry,
             "cross_entropy": labelled.detach(),

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
 import torch
-from torch import nn
 
 from hf_transinv.augment.policies.base import Policy
 from hf_transinv.models.classifier import Classifier
+from hf_transinv.models.teacher import Teacher
 
 Options = TypeVar("Options")
 
@@ -26,23 +26,42 @@ class Parts(Protocol):
         steps_per_epoch: student steps in a pass over the data; math.inf where it is not known.
     """
 
-    policies: Sequence[Policy]
-    second_policies: Sequence[Policy] | None
-    label_smoothing: float
-    ema_decay: float
-    device: torch.device
-    image_size: tuple[int, int]
-    max_steps: int
-    steps_per_epoch: float
+    @property
+    def policies(self) -> Sequence[Policy]: ...
+
+    @property
+    def second_policies(self) -> Sequence[Policy] | None: ...
+
+    @property
+    def label_smoothing(self) -> float: ...
+
+    @property
+    def ema_decay(self) -> float: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def image_size(self) -> tuple[int, int]: ...
+
+    @property
+    def max_steps(self) -> int: ...
+
+    @property
+    def steps_per_epoch(self) -> float: ...
 
     def options(self, kind: type[Options]) -> Options:
         """The options of a method: an instance of one of its `configs`."""
+        ...
 
-    def teachers(self, student: Classifier) -> nn.ModuleList:
+    def teachers(self, student: Classifier) -> Sequence[Teacher]:
         """All teachers, frozen, on their devices; at least one."""
+        ...
 
-    def distilled(self, student: Classifier) -> nn.ModuleList:
+    def distilled(self, student: Classifier) -> Sequence[Teacher]:
         """The teachers that are distilled from; at least one."""
+        ...
 
     def peers(self, student: Classifier) -> list[Classifier]:
         """The networks that train beside the student; at least one."""
+        ...

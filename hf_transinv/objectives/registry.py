@@ -1,6 +1,6 @@
-"""The methods by name. What is known of a method stands on its class; what is missing there is an error here.
+"""The methods by name. A method's facts are on its class; one that is missing is an error here.
 
-A method of your own takes a line below.
+To add a method, add a line below.
 """
 
 from collections.abc import Mapping
@@ -54,3 +54,8 @@ METHODS = by_name(
 
 LEARNED = by_name(TransInv, TeachAugment)
 """Augmentations that are learned over such a task, by the names of `--augment`."""
+
+
+def title_of(name: str) -> str:
+    """A method in tables."""
+    return METHODS[name].title if name in METHODS else LEARNED[name].title

@@ -32,6 +32,7 @@ class TurnSwitch(nn.Module):
         last: mean disagreement at the last look in nats, nan before the first.
     """
 
+    total: Tensor
     _COUNTS = ("student_plays", "in_a_row", "looked_over", "switches", "capped")
 
     def __init__(self, lower: float, upper: float, most_turns: int, look_every: int) -> None:

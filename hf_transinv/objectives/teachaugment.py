@@ -20,7 +20,7 @@ the images of a batch at each pixel instead of over the pixels of an image, and 
 then the student. Also, its student and its average see an augmentation turn with BatchNorm in training mode, and
 the average has no averaged statistics; here both are in evaluation mode, and statistics are averaged.
 
-Which symbol is which: A `nets["augmentation"]`, F `student`, T `teacher`.
+Symbols: A `nets["augmentation"]`, F `student`, T `teacher`.
 """
 
 import math
@@ -102,7 +102,7 @@ class TeachAugmentConfig:
         """Student steps between two copies.
 
         Raises:
-            InputError: nobody knows how long an epoch is (a stream).
+            InputError: the length of an epoch is not known (a stream).
         """
         if not math.isfinite(steps_per_epoch):
             raise InputError("the stream does not say how long an epoch is, and teach_replay_epochs counts epochs")

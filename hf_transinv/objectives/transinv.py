@@ -3,7 +3,7 @@
     min over theta, max over (phi, p, q) of  sum_i E_z[ L1(y_i, F(A(x_i, z))) - L2(T(x_i), T(A(x_i, z))) ]     (eq. 5)
 
 The student descends L1 under the augmentation; each teacher's augmentation model ascends "hard - keep": hard for the
-student (L1), harmless to its teacher (L2). With L teachers the max stands inside eq. 6's sum, so each model ascends
+student (L1), harmless to its teacher (L2). With L teachers the max is inside eq. 6's sum, so each model ascends
 its own objective at full weight, and r alone chooses among them (`selection="r"`), with an entropy bonus: the
 objective is linear in r, and without the bonus r runs to one teacher.
 

@@ -78,7 +78,7 @@ class Form(ABC):
 
 
 class PaperForm(Form):
-    """O_k = hard - keep, eq. 5 as it stands."""
+    """O_k = hard - keep, eq. 5 unchanged."""
 
     def __call__(self, measured: Measured) -> Ascent:
         hard, keep = measured.mean(measured.hard), measured.mean(measured.keep)

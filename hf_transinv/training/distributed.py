@@ -3,7 +3,7 @@
 Replicated, only the gradients of the player whose turn it is are summed; the others are called unwrapped and frozen.
 
 Sharded are the networks of classifiers, each with its optimizer in an `Accelerator.prepare` of its own (accelerate
-takes one model a call). A learned augmentation is small: it stays whole and its gradients are averaged by DDP. So do
+takes one model per call). A learned augmentation is small: it stays whole and its gradients are averaged by DDP. So do
 the averages of the EMA teacher, which gather the student's weights once a step. What a sharded network writes and
 reads as its state is whole, and so are its optimizer's tensors, so that a checkpoint does not know how many processes
 there were. The calls that gather are made by all processes together.
@@ -27,6 +27,11 @@ from hf_transinv.errors import InputError
 from hf_transinv.models.classifier import Classifier
 
 
+def to_device(module: nn.Module, device: torch.device, layout: torch.memory_format) -> None:
+    """Move a module in place, its convolutions in a memory format."""
+    module.to(device).to(memory_format=layout)
+
+
 class Placement:
     """Puts players where the accelerator wants them.
 
@@ -42,7 +47,7 @@ class Placement:
     def __init__(self, accelerator: Accelerator, layout: torch.memory_format, sync_batchnorm: bool) -> None:
         self.accelerator, self.layout = accelerator, layout
         self.syncs_batchnorm = sync_batchnorm and accelerator.num_processes > 1
-        self._outlines: dict[Classifier, nn.Module] = {}
+        self._outlines: dict[Classifier, nn.Module] = {}  # of what is sharded, without weights
         if accelerator.is_fsdp2:
             # Weights stay float32 and autocast chooses, as without shards: BatchNorm takes no bfloat16 weights beside
             # its float32 statistics.
@@ -73,7 +78,7 @@ class Placement:
         if self.syncs_batchnorm and is_network:
             convert_sync_batchnorm(player)
         if not is_sharded:
-            player.to(self.accelerator.device, memory_format=self.layout)
+            to_device(player, self.accelerator.device, self.layout)
 
     def prepare(
         self, player: nn.Module, optimizer: torch.optim.Optimizer, is_network: bool
@@ -83,13 +88,14 @@ class Placement:
         if not accelerator.is_fsdp2:
             net, optimizer = accelerator.prepare(player, optimizer)
             if isinstance(net, DistributedDataParallel) and is_network:
-                # DDP would send the first process's buffers before each forward pass; the trainer does, once a step.
+                # DDP would send the first process's buffers before each forward pass; the trainer does, once per step.
                 net.broadcast_buffers = False
             return net, optimizer
         if not is_network:
             devices = None if accelerator.device.type == "cpu" else [accelerator.device]
             replica = DistributedDataParallel(player, device_ids=devices)
             return replica, accelerator.prepare_optimizer(optimizer)
+        assert isinstance(player, Classifier)  # `move` refuses others
         self._outlines[player] = copy.deepcopy(player.network).to("meta")
         network, optimizer = accelerator.prepare(player.network, optimizer)
         # accelerate keeps the weights of the root and of the last layer gathered after a forward pass. One that no

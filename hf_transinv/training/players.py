@@ -13,7 +13,7 @@ from hf_transinv.config import TrainConfig
 from hf_transinv.data.transforms import CropDraws, CropFlip, to_float
 from hf_transinv.objectives.base import Objective
 from hf_transinv.objectives.turns import Batch, only_training
-from hf_transinv.training.distributed import Placement, without_sync
+from hf_transinv.training.distributed import Placement, to_device, without_sync
 from hf_transinv.training.optim import build_optimizer, network_schedule
 
 
@@ -56,7 +56,7 @@ class Players:
             if is_network:
                 self.schedules[name] = network_schedule(optimizer, config, max_steps)
         for module in objective.extra_state().values():
-            module.to(accelerator.device, memory_format=layout)
+            to_device(module, accelerator.device, layout)
         for teacher in objective.teachers:  # on the device it was given
             teacher.to(memory_format=layout)
         if config.compile:

@@ -165,7 +165,7 @@ class Trainer:
         now, (then, seen) = time.perf_counter(), self._mark
         self.seconds += now - then
         self._mark = (now, self.images_seen)
-        if not self.accelerator.is_main_process:
+        if self.metrics is None:  # another process writes them
             return
         speed = (self.images_seen - seen) / (now - then)
         learned = self.objective.observe()

@@ -215,7 +215,7 @@ def test_an_error_that_nobody_expected_keeps_its_traceback_and_says_where_to_go_
     with pytest.raises(AttributeError, match="a fault of ours"):
         run(*LEAST, "--save_steps", "2")
     said = capsys.readouterr().err
-    assert "an error that was not expected, while training 'TransInv'. Its last checkpoint is out/checkpoints/" in said
+    assert "an unexpected error while training 'TransInv'. Its last checkpoint is out/checkpoints/" in said
     assert "--output_dir out --resume_from latest" in said and "Please report it" in said
 
 
