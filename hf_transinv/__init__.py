@@ -1,6 +1,8 @@
-"""Transfer learning that carries teachers' invariances over to a student. Data walks down one street:
+"""Transfer learning that carries teachers' invariances over to a student.
 
-data -> augment -> models (student, teachers) -> objectives -> trainer -> checkpoint -> card -> Hub
+Data walks down one street:
+
+data -> models (student, teachers) -> augment -> objectives -> training -> evaluation -> hub
 
 Importing it registers the 32 px architectures (`wrn40_2_cifar`, `resnet32_cifar`, ...) with timm; everything else is
 loaded when it is first asked for.
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     from hf_transinv.objectives.distillation import Distillation, DistillationConfig
     from hf_transinv.objectives.hard import Hard, HardConfig
     from hf_transinv.objectives.invariant import InvariantConfig as AITConfig
-    from hf_transinv.objectives.invariant import InvariantTraining as AIT
+    from hf_transinv.objectives.invariant import InvariantTraining as AIT  # noqa: N814 (the paper's name)
     from hf_transinv.objectives.multi_invariant import MultiInvariantConfig as MultiAITConfig
     from hf_transinv.objectives.multi_invariant import MultiInvariantTraining as MultiAIT
     from hf_transinv.objectives.mutual import MutualLearning
