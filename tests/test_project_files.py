@@ -23,9 +23,17 @@ def test_workflows_cover_the_versions_that_the_package_claims():
     said = [re.fullmatch(r"Programming Language :: Python :: (3\.\d+)", line) for line in PROJECT["classifiers"]]
     assert tested == [found[1] for found in said if found]
     assert PROJECT["requires-python"] == f">={tested[0]}"
-    assert jobs.keys() >= {"lint", "types", "test", "wheel"}
+    assert jobs.keys() >= {"lint", "types", "test", "lowest", "notebook", "docs", "wheel"}
     # YAML reads the key "on" as true.
     assert "workflow_dispatch" in yaml.safe_load((REPOSITORY / ".github/workflows/gpu.yml").read_text())[True]
+
+
+def test_the_workflow_builds_the_site_with_what_the_extra_asks_for():
+    steps = yaml.safe_load((REPOSITORY / ".github/workflows/ci.yml").read_text())["jobs"]["docs"]["steps"]
+    commands = " ".join(step.get("run", "") for step in steps)
+    assert all(f'"{package}"' in commands for package in PROJECT["optional-dependencies"]["docs"])
+    assert "mkdocs build --strict" in commands
+    assert (REPOSITORY / "mkdocs.yml").is_file()
 
 
 def test_the_version_stands_in_one_place_and_the_citation_follows():
