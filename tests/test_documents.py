@@ -13,9 +13,8 @@ import yaml
 
 import hf_transinv
 from hf_transinv.augment.policies import POLICIES
-from hf_transinv.benchmark.bounds import PASSES
 from hf_transinv.commands.cli import COMMANDS, LAUNCHER_FLAGS, SWITCHES
-from hf_transinv.experiment.methods import LEARNED, METHODS, TITLES
+from hf_transinv.objectives.registry import LEARNED, METHODS
 from tests.launching import MULTI_TEACHER, PYTHON, REPOSITORY, succeed
 
 README, DOCS, RECIPES = REPOSITORY / "README.md", REPOSITORY / "docs", REPOSITORY / "recipes"
@@ -127,22 +126,22 @@ def rows_of(heading: str) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize(
-    ("heading", "names"),
+    ("heading", "known"),
     [
         ("What the student minimises", METHODS),
         ("Augmentations that are learned", LEARNED),
-        ("Augmentations that are fixed", tuple(POLICIES)),
+        ("Augmentations that are fixed", POLICIES),
     ],
     ids=["methods", "learned", "fixed"],
 )
-def test_the_table_of_methods_has_every_name_with_its_title_and_passes(heading, names):
+def test_the_table_of_methods_has_every_name_with_its_title_and_passes(heading, known):
     rows = rows_of(heading)
-    assert set(rows) == set(names)
+    assert set(rows) == set(known)
     for name, (title, *cells) in rows.items():
-        assert title == TITLES.get(name, "(its augmentation's)")
+        assert title == ("(its augmentation's)" if name == "supervised" else known[name].title)
         if len(cells) > 1:
-            assert cells[0].strip("`") in hf_transinv.__all__
-            assert cells[2].startswith("; ".join(map(str, PASSES[name].values())))
+            assert cells[0].strip("`") in (known[name].__name__, *hf_transinv.__all__)
+            assert cells[2].startswith("; ".join(map(str, known[name].passes.values())))
 
 
 def test_the_reference_has_every_public_name_once():

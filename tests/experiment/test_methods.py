@@ -49,6 +49,9 @@ EVERY = {
     ],
     "ait-teachaugment": ["--method", "ait", "--augment", "teachaugment"],
 }
+NAMED = {flag for flags in EVERY.values() for flag in flags}
+EVERY |= {name: ["--method", name] for name in METHODS if name not in NAMED | {"supervised"}}
+EVERY |= {name: ["--augment", name] for name in (*LEARNED, *POLICIES) if name not in NAMED}
 
 
 def resumed_equals_whole(folder: Path, data: list, method: list, size: int = 32) -> None:
