@@ -6,7 +6,7 @@ Which symbol is which: phi the primitives' MLPs; p = softmax(`logits_p`); q = q_
 r = softmax(`logits_r`); lambda = `multipliers`, of the constrained objective.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from hf_transinv.augment.primitives import PRIMITIVES, Corruption, PrimitiveConfig, build_primitive, check_primitive
 from hf_transinv.augment.selection import (
+    Choices,
     Draws,
     relaxed_bernoulli,
     relaxed_categorical,
@@ -140,45 +141,64 @@ class AugmentationPanel(nn.Module):
         q = torch.stack([model.q for model in self.models])
         return Selection(p, q, torch.softmax(self.logits_r, dim=0), self.multipliers)
 
-    def draw(
-        self,
-        shape: tuple[int, ...],
-        device: torch.device,
-        generator: torch.Generator,
-        strata: bool,
-        selection: Selection,
-    ) -> Draws:
-        """Draw how a batch is deformed.
+    def draw_strata(self, shape: tuple[int, ...], device: torch.device, generator: torch.Generator) -> Draws:
+        """Draw how a batch is deformed in an augmentation turn: every choice of every model has its share of it.
 
         Args:
             shape: of the images, (B, C, H, W).
             device: where latents and noise are needed.
             generator: on the CPU; the only source of randomness.
-            strata: an augmentation turn (every choice its share of the batch) instead of samples from r, q, p.
+        """
+        if self.config.estimator == "gumbel":
+            return self._draw_relaxed(shape, device, generator)
+        choices = stratified_choices(shape[0], len(self.models), self.num_primitives + 1, generator)
+        return self._draw_deformations(choices, self.noisy[choices.choice], shape, device, generator)
+
+    def draw_samples(
+        self, shape: tuple[int, ...], device: torch.device, generator: torch.Generator, selection: Selection
+    ) -> Draws:
+        """Draw how a batch is deformed in a student turn: each image by a sample from r, q and p.
+
+        Args:
+            shape: of the images, (B, C, H, W).
+            device: where latents and noise are needed.
+            generator: on the CPU; the only source of randomness.
             selection: p, q, r on the CPU, detached.
         """
+        choices = sampled_choices(shape[0], selection.p, selection.q, selection.r, generator)
+        return self._draw_deformations(choices, self.noisy[choices.choice], shape, device, generator)
+
+    def _draw_relaxed(self, shape: tuple[int, ...], device: torch.device, generator: torch.Generator) -> Draws:
+        """Draw for the relaxed choice: every primitive deforms every image, so only the models need their share."""
         batch_size, num_models = shape[0], len(self.models)
-        relaxed = strata and self.config.estimator == "gumbel"
-        if strata:
-            # The relaxed choice deforms every image by every primitive: only the models need their share.
-            num_choices = 1 if relaxed else self.num_primitives + 1
-            model, choice, share = stratified_choices(batch_size, num_models, num_choices, generator)
-        else:
-            model, choice, share = sampled_choices(batch_size, selection.p, selection.q, selection.r, generator)
-        needs_noise = (
-            torch.full_like(choice, bool(self.noisy.any()), dtype=torch.bool) if relaxed else self.noisy[choice]
-        )
-        noise_row = torch.where(needs_noise, needs_noise.cumsum(0) - 1, -1)
-        gumbel = gumbel_r = None
-        if relaxed:
-            gumbel_p = sample_gumbel((batch_size, self.num_primitives), generator).to(device)
-            uniform = torch.rand(batch_size, generator=generator).clamp(1e-7, 1 - 1e-7)
-            gumbel = (gumbel_p, torch.logit(uniform).to(device))
-            gumbel_r = sample_gumbel((num_models,), generator).to(device)
-        z = torch.randn(batch_size, self.config.primitive.latent_dim, generator=generator)
+        choices = stratified_choices(batch_size, num_models, 1, generator)
+        gumbel_p = sample_gumbel((batch_size, self.num_primitives), generator).to(device)
+        uniform = torch.rand(batch_size, generator=generator).clamp(1e-7, 1 - 1e-7)
+        gumbel_r = sample_gumbel((num_models,), generator).to(device)
+        needs_noise = torch.full((batch_size,), bool(self.noisy.any()))
+        draws = self._draw_deformations(choices, needs_noise, shape, device, generator)
+        return replace(draws, gumbel=(gumbel_p, torch.logit(uniform).to(device)), gumbel_r=gumbel_r)
+
+    def _draw_deformations(
+        self,
+        choices: Choices,
+        needs_noise: Tensor,
+        shape: tuple[int, ...],
+        device: torch.device,
+        generator: torch.Generator,
+    ) -> Draws:
+        """Draw latents, noise for the images that need it, bool [B], and the seed of the corruptions."""
+        z = torch.randn(shape[0], self.config.primitive.latent_dim, generator=generator)
         noise = torch.randn(int(needs_noise.sum()), *shape[1:], generator=generator)
-        seed = int(torch.randint(2**62, (), generator=generator)) if self.corrupts else None
-        return Draws(z.to(device), model, choice, noise.to(device), noise_row, share, gumbel, gumbel_r, seed)
+        return Draws(
+            z=z.to(device),
+            model=choices.model,
+            choice=choices.choice,
+            noise=noise.to(device),
+            noise_row=torch.where(needs_noise, needs_noise.cumsum(0) - 1, -1),
+            share=choices.share,
+            seed=int(torch.randint(2**62, (), generator=generator)) if self.corrupts else None,
+        )
 
     def forward(self, images: Tensor, draws: Draws) -> tuple[Tensor, Selection]:
         """Deform images [B, C, H, W] in [0, 1] as drawn; returns them with the selection, both in the graph.

@@ -2,7 +2,7 @@
 
     x -> b a_i(x, z) + (1 - b) x,    k ~ Categorical(r),  b ~ Bernoulli(q_k),  i ~ Categorical(p_k),  z ~ N(0, I)
 
-for each image, as in a student turn of TransInv (`AugmentationPanel.draw`), with p, q, r and phi as they were learned
+for each image, as in a student turn of TransInv (`AugmentationPanel.draw_samples`), with p, q, r and phi as they were learned
 and a generator of its own.
 
     augment = LearnedAugmentation.from_pretrained("user/student", seed=0)
@@ -150,7 +150,7 @@ class LearnedAugmentation(nn.Module):
         if not len(images):
             return images.clone()
         pixels = images / 255 if images.dtype == torch.uint8 else images.float().clamp(0, 1)
-        draws = self.panel.draw(images.shape, images.device, self.generator, False, self.selection())
+        draws = self.panel.draw_samples(images.shape, images.device, self.generator, self.selection())
         deformed, _ = self.panel(pixels, draws)
         if images.dtype == torch.uint8:
             deformed = deformed.mul(255).round()

@@ -14,10 +14,25 @@ Which symbol is which: p `p` [L, K], q `q` [L], r `r` [L]; a choice is 0 .. K-1 
 """
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+
+class Choices(NamedTuple):
+    """Which augmentation model and which primitive each image gets, all on the CPU.
+
+    Attributes:
+        model: number of the augmentation model, int64 [B].
+        choice: number of the primitive, int64 [B]; K means the image stays as it is.
+        share: weight of the image in the mean over its stratum, [B]; summed over a stratum it is 1.
+    """
+
+    model: Tensor
+    choice: Tensor
+    share: Tensor
 
 
 @dataclass(frozen=True)
@@ -66,12 +81,12 @@ class Draws:
         return None if self.seed is None else torch.Generator(device).manual_seed(self.seed)
 
 
-def stratified_choices(batch_size: int, num_models: int, num_choices: int, generator: torch.Generator):
-    """Give every (model, choice) its share of the batch, in random order.
+def stratified_choices(batch_size: int, num_models: int, num_choices: int, generator: torch.Generator) -> Choices:
+    """Give every (model, choice) an equal share of the batch, in random order.
 
-    Returns:
-        model [B], choice [B] and share [B]: 1 / (images in the stratum) when every stratum has an image; otherwise
-        strata / batch for the strata that were drawn, each equally likely, so that the weighted sum stays unbiased.
+    An image's share is 1 / (images in its stratum) where every stratum has an image. With fewer images than strata,
+    as many strata are drawn as there are images, all equally likely, and the share is strata / batch: the weighted sum
+    stays unbiased.
     """
     cells = num_models * num_choices
     order = torch.randperm(cells, generator=generator)
@@ -79,21 +94,19 @@ def stratified_choices(batch_size: int, num_models: int, num_choices: int, gener
     share = torch.bincount(cell, minlength=cells)[cell].float().reciprocal()
     if batch_size < cells:
         share = share * cells / batch_size
-    return cell // num_choices, cell % num_choices, share
+    return Choices(cell // num_choices, cell % num_choices, share)
 
 
-def sampled_choices(batch_size: int, p: Tensor, q: Tensor, r: Tensor, generator: torch.Generator):
+def sampled_choices(batch_size: int, p: Tensor, q: Tensor, r: Tensor, generator: torch.Generator) -> Choices:
     """Draw for every image its model k ~ r, whether it is deformed at all ~ q_k, and its primitive i ~ p_k.
 
-    The paper draws the model once an iteration; a draw an image has the same expectation and less variance.
-
-    Returns:
-        model [B], choice [B] (K where the image stays clean) and share [B] = 1 / B.
+    The paper draws the model once per iteration. One draw per image has the same expectation and less variance. Every
+    image has the share 1 / B.
     """
     probabilities = torch.cat([q.unsqueeze(1) * p, 1 - q.unsqueeze(1)], dim=1)
     model = torch.multinomial(r, batch_size, replacement=True, generator=generator)
     choice = torch.multinomial(probabilities[model], 1, generator=generator).squeeze(1)
-    return model, choice, torch.full((batch_size,), 1 / batch_size)
+    return Choices(model, choice, torch.full((batch_size,), 1 / batch_size))
 
 
 def expected_objectives(

@@ -190,8 +190,7 @@ def _latents(panel: AugmentationPanel, number: int, generator: torch.Generator, 
 
 def _draw(panel: AugmentationPanel, images: Tensor, rows: Tensor, generator: torch.Generator) -> Draws:
     """Every primitive its share of the rows; one share more stays clean and costs no forward pass."""
-    shape = (len(rows), *images.shape[1:])
-    return panel.draw(shape, images.device, generator, True, panel.selection())
+    return panel.draw_strata((len(rows), *images.shape[1:]), images.device, generator)
 
 
 def _kl_of_primitives(

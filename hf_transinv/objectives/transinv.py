@@ -138,7 +138,7 @@ class TransInv(AdversarialAugmentation):
 
     def draw_augmentation(self, shape: tuple[int, ...], generator: torch.Generator) -> Draws:
         panel = self.players["augmentation"]
-        draws = panel.draw(shape, panel.logits_r.device, generator, True, self.selection())
+        draws = panel.draw_strata(shape, panel.logits_r.device, generator)
         self._drawn_from = None  # p, q and r are about to change
         return draws
 
@@ -146,9 +146,9 @@ class TransInv(AdversarialAugmentation):
         """One deformation of every image by a model drawn from r, or, for eq. 6's sum, one by each model."""
         panel, selection = self.players["augmentation"], self.selection()
         choices = [selection.r] if self.config.selection == "r" else torch.eye(len(self.teachers))
-        return DeformationDraws(
-            tuple(panel.draw(shape, panel.logits_r.device, generator, False, selection._replace(r=r)) for r in choices)
-        )
+        device = panel.logits_r.device
+        drawn = (panel.draw_samples(shape, device, generator, selection._replace(r=r)) for r in choices)
+        return DeformationDraws(tuple(drawn))
 
     def selection(self) -> Selection:
         """p, q, r and the multipliers on the CPU: copied from the device once after each augmentation turn."""

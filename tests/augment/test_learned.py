@@ -37,7 +37,9 @@ def probabilities(panel):
 
 
 def draw(panel, images, strata, seed=5):
-    return panel.draw(images.shape, CPU, seeded(seed), strata, probabilities(panel))
+    if strata:
+        return panel.draw_strata(images.shape, CPU, seeded(seed))
+    return panel.draw_samples(images.shape, CPU, seeded(seed), probabilities(panel))
 
 
 def one_by_one(panel, images, draws):
@@ -281,7 +283,7 @@ class TestCorruptions:
         """No seed is drawn where nothing needs one, so that runs without corruptions keep their random numbers."""
         panel, images = build(), pixels()
         generator = seeded(5)
-        draws = panel.draw(images.shape, CPU, generator, False, probabilities(panel))
+        draws = panel.draw_samples(images.shape, CPU, generator, probabilities(panel))
         assert draws.seed is None and draws[2:4].seed is None
 
     def test_parts_of_a_batch_have_noise_of_their_own(self):

@@ -32,7 +32,7 @@ def test_it_deforms_as_the_panel_does_with_the_same_generator():
     selection = augment.selection()
     generator = seeded(3)
     for _ in range(2):
-        draws = made.draw(images.shape, images.device, generator, False, selection)
+        draws = made.draw_samples(images.shape, images.device, generator, selection)
         assert torch.equal(augment(images), made(images, draws)[0])
 
 
@@ -85,7 +85,7 @@ def test_one_primitive_alone_is_that_primitive(index):
     augment, images = build(q=0.5, only=index), floats(30)
     primitives = [model.primitives[index] for model in augment.panel.models]
     made, generator = panel(q=0.5, only=index), seeded(3)
-    draws = made.draw(images.shape, images.device, generator, False, augment.selection())
+    draws = made.draw_samples(images.shape, images.device, generator, augment.selection())
     assert set(draws.choice.tolist()) == {index, K}
     deformed = augment(images)
     for b, image in enumerate(images):
