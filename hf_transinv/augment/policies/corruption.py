@@ -93,11 +93,11 @@ class RandomCorruption(Policy):
     def __call__(self, images: Tensor, draws: CorruptionDraws) -> Tensor:
         """Images [B, 3, H, W] in [0, 1], corrupted as drawn."""
         generator = torch.Generator(images.device).manual_seed(draws.seed)
-        for index, name in enumerate(self.names):
-            rows = (draws.which == index).nonzero().squeeze(1)
+        for which, name in enumerate(self.names):
+            rows = (draws.which == which).nonzero().squeeze(1)
             if len(rows):
                 place = rows.to(images.device)
-                index = draws.severity[rows].to(images.device) - 1
-                corrupted = apply_corruption(images[place], name, index, generator, self.frost_folder)
+                severity_index = draws.severity[rows].to(images.device) - 1
+                corrupted = apply_corruption(images[place], name, severity_index, generator, self.frost_folder)
                 images = images.index_copy(0, place, corrupted)
         return images
