@@ -5,9 +5,8 @@ import pytest
 import torch
 from scipy.stats import chi2, poisson
 
-from hf_transinv.augment.corruptions import CORRUPTIONS, corrupt, digital, jpeg
+from hf_transinv.augment.corruptions import CORRUPTIONS, corrupt, jpeg
 from hf_transinv.augment.corruptions.blur import blur_directional, copied_from
-from hf_transinv.augment.corruptions.digital import jpeg_approximation
 from hf_transinv.augment.corruptions.noise import photon_tables, shot_noise
 from hf_transinv.augment.corruptions.severities import CIFAR_C, IMAGENET_C
 from hf_transinv.errors import InputError
@@ -236,30 +235,6 @@ def test_images_that_share_a_jpeg_do_not_see_each_other(size, monkeypatch):
     constants = [CIFAR_C["jpeg_compression"][own - 1] for own in severity.tolist()]
     corrupted = corrupt(images.float() / 255, "jpeg_compression", severity)
     assert_truncated(corrupted, reference("jpeg_compression", images, constants, seed=0), 0)
-
-
-@pytest.mark.parametrize("size", [(32, 32), (40, 33)])
-def test_the_approximation_of_jpeg_is_near_the_codec(size):
-    images = natural_images(5, *size)
-    quality = torch.tensor(CIFAR_C["jpeg_compression"])
-    approximate = jpeg_approximation(images.float() / 255, quality)
-    exact = corrupt(images.float() / 255, "jpeg_compression", EACH_SEVERITY)
-    difference = (approximate - exact).abs().mean(dim=(1, 2, 3)) * 255
-    assert difference.mean() < 0.7
-    assert difference.max() < 1.3
-    loss = (images.float() / 255 - exact).abs().mean(dim=(1, 2, 3)) * 255
-    assert (loss > 5).all(), "the images must be hard enough for this to mean anything"
-
-
-def test_the_approximation_of_jpeg_passes_its_gradient_straight_through(monkeypatch):
-    images = (0.3 + 0.4 * torch.rand(1, 3, 8, 9, dtype=torch.float64, generator=seeded())).requires_grad_()
-    quality = torch.tensor([60])
-    probe = torch.rand(1, 3, 8, 9, dtype=torch.float64, generator=seeded(1))
-    rounded = torch.autograd.grad((jpeg_approximation(images, quality) * probe).sum(), images)[0]
-    monkeypatch.setattr(digital, "_round_straight_through", lambda x: x)
-    smooth = torch.autograd.grad((jpeg_approximation(images, quality) * probe).sum(), images)[0]
-    torch.testing.assert_close(rounded, smooth)
-    assert torch.autograd.gradcheck(lambda x: jpeg_approximation(x, quality), (images,))
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
