@@ -38,7 +38,7 @@ from hf_transinv.hub.push import push_run
 from hf_transinv.invariance.page import page
 from hf_transinv.invariance.report import Measured, Report, summary_markdown
 from hf_transinv.invariance.sweeps import corruption_sweeps, primitive_sweeps, summarise
-from hf_transinv.invariance.tolerated_range import RangeFound, WidestRange
+from hf_transinv.invariance.tolerated_range import RangeFound, ToleratedRange
 from hf_transinv.models.classifier import open_classifier
 from hf_transinv.models.conv_vae import load_vae
 from hf_transinv.models.teacher import Teacher
@@ -456,7 +456,7 @@ def report_about(name: str) -> Report:
     """A small report in which every text from outside is `name`."""
     sweeps = (*corruption_sweeps(["contrast"]), *primitive_sweeps()[:1])
     parameter = ParameterRange("noise variance", "", 0.0, 0.12, 0.0, (0.01, 0.02, 0.03))
-    widest = WidestRange(0.75, (RangeFound("gaussian_noise", 0.6, 0.123, 0.098, 1.0, 0.5, (parameter,)),))
+    widest = ToleratedRange(0.75, (RangeFound("gaussian_noise", 0.6, 0.123, 0.098, 1.0, 0.5, (parameter,)),))
     models = []
     for each in (name, "plain"):
         curves = {s.name: summarise(s, (0.2,) * len(s.strengths), (0.9,) * len(s.strengths), 100) for s in sweeps}

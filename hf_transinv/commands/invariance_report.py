@@ -37,7 +37,7 @@ from hf_transinv.invariance.sweeps import (
     measure_sweep,
     primitive_sweeps,
 )
-from hf_transinv.invariance.tolerated_range import WidestRangeConfig, find_widest_range
+from hf_transinv.invariance.tolerated_range import ToleratedRangeConfig, find_tolerated_range
 from hf_transinv.models import Teacher, open_classifier
 from hf_transinv.models.description import describe
 from hf_transinv.record import environment
@@ -184,7 +184,7 @@ def main(description: str = __doc__ or "") -> None:
     Args:
         description: for --help.
     """
-    groups = parse([ModelsConfig, ImagesConfig, WidestRangeConfig, PrimitiveConfig], description=description)
+    groups = parse([ModelsConfig, ImagesConfig, ToleratedRangeConfig, PrimitiveConfig], description=description)
     chosen, pictures, widest, primitive = groups
     output = OutputConfig(output_dir=chosen.output_dir)
     accelerator = start_accelerator(output)
@@ -210,7 +210,7 @@ def main(description: str = __doc__ or "") -> None:
     for model in models:
         images, (answers, own) = splits[sizes[model.name]].images, measured[model.name]
         with tqdm(total=widest.range_turns, desc=f"widest range of {model.name}", leave=False) as bar:
-            found = find_widest_range(model, images, answers, widest, primitive, chosen.seed, bar.update)
+            found = find_tolerated_range(model, images, answers, widest, primitive, chosen.seed, bar.update)
         size = sum(parameter.numel() for parameter in model.parameters())
         results.append(Measured(model.name, model.num_classes, size, model.classifier.input_size, own, found))
 

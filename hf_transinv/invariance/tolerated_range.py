@@ -51,7 +51,7 @@ _MEMORY = 0.9  # of the running mean of the excess, ours
 
 
 @dataclass
-class WidestRangeConfig:
+class ToleratedRangeConfig:
     """The widest range of the learned primitives.
 
     Attributes:
@@ -105,7 +105,7 @@ class RangeFound:
 
 
 @dataclass(frozen=True)
-class WidestRange:
+class ToleratedRange:
     """What one teacher tolerates: the ranges of all primitives, and q."""
 
     q: float
@@ -129,15 +129,15 @@ def log_width(primitive: Primitive, z: Tensor) -> Tensor:
     return differential_entropy(share).mean()
 
 
-def find_widest_range(
+def find_tolerated_range(
     teacher: nn.Module,
     images: Tensor,
     clean: Tensor,
-    config: WidestRangeConfig,
+    config: ToleratedRangeConfig,
     primitive: PrimitiveConfig,
     seed: int,
     on_turn: Callable[[], object] = lambda: None,
-) -> WidestRange:
+) -> ToleratedRange:
     """Learn phi, p and q against one teacher.
 
     Args:
@@ -212,9 +212,9 @@ def _result(
     panel: AugmentationPanel,
     images: Tensor,
     clean: Tensor,
-    config: WidestRangeConfig,
+    config: ToleratedRangeConfig,
     generator: torch.Generator,
-) -> WidestRange:
+) -> ToleratedRange:
     """Measure what was found on fresh images and latents, drawn in where KL is above the tolerance."""
     model, device = panel.models[0], images.device
     rows = torch.randperm(len(images), generator=generator)[:_IMAGES_AT_END].to(device)
@@ -240,7 +240,7 @@ def _result(
         described = describe_parameters(name, own, torch.lerp(rest, own(many), share))
         p, multiplier = model.p[index].item(), panel.multipliers[0, index].item()
         ranges.append(RangeFound(name, p, width, kl, share, multiplier, described))
-    return WidestRange(model.q.item(), tuple(ranges))
+    return ToleratedRange(model.q.item(), tuple(ranges))
 
 
 def _largest_share(kl_at: Callable[[float], float], tolerance: float) -> tuple[float, float]:

@@ -25,7 +25,7 @@ from hf_transinv.invariance.report import (
     tolerated_text,
 )
 from hf_transinv.invariance.sweeps import corruption_sweeps, primitive_sweeps, summarise
-from hf_transinv.invariance.tolerated_range import RangeFound, WidestRange
+from hf_transinv.invariance.tolerated_range import RangeFound, ToleratedRange
 from tests.launching import PYTHON, REPOSITORY, succeed, tiny_teachers
 
 RECIPE = REPOSITORY / "recipes" / "invariance.py"
@@ -39,7 +39,7 @@ def measured(name, agreements):
         for sweep, agreement in zip(SWEEPS, agreements, strict=True)
     }
     parameter = ParameterRange("noise variance", "", 0.0, 0.12, 0.0, (0.01, 0.02, 0.03))
-    widest = WidestRange(0.75, (RangeFound("gaussian_noise", 0.6, 0.123, 0.098, 1.0, 0.5, (parameter,)),))
+    widest = ToleratedRange(0.75, (RangeFound("gaussian_noise", 0.6, 0.123, 0.098, 1.0, 0.5, (parameter,)),))
     return Measured(name, 10, 1_230_000, (32, 32), curves, widest)
 
 

@@ -25,10 +25,10 @@ from hf_transinv.invariance.sweeps import (
     summarise,
 )
 from hf_transinv.invariance.tolerated_range import (
-    WidestRangeConfig,
+    ToleratedRangeConfig,
     _largest_share,
     differential_entropy,
-    find_widest_range,
+    find_tolerated_range,
 )
 from hf_transinv.models import Teacher
 from hf_transinv.models.classifier import Classifier
@@ -223,14 +223,14 @@ def colours():
     return model, images.contiguous()
 
 
-QUICK = WidestRangeConfig(range_learning_rate=0.02, range_batch_size=40)
+QUICK = ToleratedRangeConfig(range_learning_rate=0.02, range_batch_size=40)
 
 
 def find(colours, turns=150):
     model, images = colours
     clean = clean_answers(model, images, 64)
     config = replace(QUICK, range_turns=turns)
-    found = find_widest_range(model, images, clean, config, PrimitiveConfig(padding_mode="reflection"), seed=0)
+    found = find_tolerated_range(model, images, clean, config, PrimitiveConfig(padding_mode="reflection"), seed=0)
     return found, {one.primitive: one for one in found.ranges}
 
 
@@ -270,4 +270,4 @@ def test_reach_of_the_physical_parameters(colours):
 @pytest.mark.parametrize("field", ["tolerance", "range_learning_rate", "dual_learning_rate", "range_turns"])
 def test_config_refuses_what_is_not_positive(field):
     with pytest.raises(InputError, match=field):
-        WidestRangeConfig(**{field: 0})
+        ToleratedRangeConfig(**{field: 0})
