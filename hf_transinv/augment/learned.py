@@ -56,7 +56,7 @@ class AugmentationConfig:
             raise InputError(f"expected 0 <= q_min < q_init < 1, given q_min {self.q_min} and q_init {self.q_init}")
         if self.estimator not in ("expectation", "gumbel"):
             raise InputError(f"estimator {self.estimator!r} is neither expectation nor gumbel")
-        if self.gumbel_temperature <= 0:
+        if not self.gumbel_temperature > 0:
             raise InputError(f"gumbel_temperature must be positive, given {self.gumbel_temperature}")
 
 

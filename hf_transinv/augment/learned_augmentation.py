@@ -2,8 +2,8 @@
 
     x -> b a_i(x, z) + (1 - b) x,    k ~ Categorical(r),  b ~ Bernoulli(q_k),  i ~ Categorical(p_k),  z ~ N(0, I)
 
-for each image, as in a student turn of TransInv (`AugmentationPanel.draw_samples`), with p, q, r and phi as they were learned
-and a generator of its own.
+for each image, as in a student turn of TransInv (`AugmentationPanel.draw_samples`). p, q, r and phi are as they were
+learned, and the generator is the object's own.
 
     augment = LearnedAugmentation.from_pretrained("user/student", seed=0)
     images = augment(images)                          # [B, 3, H, W], float in [0, 1] or uint8; or one image
@@ -31,10 +31,9 @@ from torch.utils.data import get_worker_info
 from torchvision import tv_tensors
 
 from hf_transinv.augment.learned import AugmentationPanel, Selection
-from hf_transinv.augment.places import CONFIG, WEIGHTS, find_augmentation, push_augmentation, refuse_foreign
-from hf_transinv.augment.saving import load_augmentation, save_augmentation
+from hf_transinv.augment.places import find_augmentation, push_augmentation, refuse_foreign
+from hf_transinv.augment.saving import CONFIG, WEIGHTS, load_augmentation, read_config, save_augmentation
 from hf_transinv.errors import InputError
-from hf_transinv.files import read_json
 from hf_transinv.record import published
 
 # Resampling with negative lobes (bicubic, Lanczos) overshoots by this much; normalised images go far beyond it.
@@ -219,9 +218,7 @@ class LearnedAugmentation(nn.Module):
         options = {"token": token, "cache_dir": cache_dir, "force_download": force_download}
         options |= {"local_files_only": local_files_only}
         folder = find_augmentation(pretrained_model_name_or_path, revision, **options)
-        panel, teachers = load_augmentation(folder), read_json(folder / CONFIG)["teachers"]
-        if not isinstance(teachers, list) or not all(isinstance(name, str) for name in teachers):
-            raise InputError(f"{folder / CONFIG} has teachers {teachers!r}; expected a list of names")
+        panel, (_, teachers) = load_augmentation(folder), read_config(folder)
         return cls(panel, teachers, seed=seed, image_column=image_column)
 
     def save_pretrained(

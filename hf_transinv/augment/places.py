@@ -13,12 +13,13 @@ from typing import Any
 
 from huggingface_hub import CommitOperationAdd, HfApi
 
+from hf_transinv.augment.saving import CONFIG, WEIGHTS
 from hf_transinv.errors import InputError
 from hf_transinv.files import read_json
 from hf_transinv.resolve.download import fetch
 from hf_transinv.resolve.hub_errors import READ_FAILURES, client_says
 
-FOLDER, CONFIG, WEIGHTS = "augmentation", "config.json", "augmentation.safetensors"
+FOLDER = "augmentation"
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _CARD = """---

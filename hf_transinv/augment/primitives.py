@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from hf_transinv.augment import ops
 from hf_transinv.augment.corruptions import CORRUPTIONS, apply_corruption, check_corruption
+from hf_transinv.augment.corruptions.severities import SEVERITIES
 from hf_transinv.errors import InputError
 
 CITATION = """@inproceedings{kurioka2024transinv,
@@ -48,6 +49,9 @@ class PrimitiveConfig:
     def __post_init__(self) -> None:
         if min(self.latent_dim, self.hidden_dim) < 1:
             raise InputError(f"latent_dim {self.latent_dim} and hidden_dim {self.hidden_dim} must be at least 1")
+        for name in ("init_scale", "geometric_range"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise InputError(f"{name} must be at least 0 and finite, given {getattr(self, name)}")
         if self.padding_mode not in ("zeros", "border", "reflection"):
             raise InputError(f"padding_mode {self.padding_mode!r} is not one of zeros, border, reflection")
         if self.out_of_range not in ("clamp", "fold"):
@@ -198,7 +202,8 @@ def check_primitive(name: str) -> None:
     """
     corruption, colon, severity = name.partition(":")
     if colon:
-        check_corruption(corruption, (int(severity) if severity.isdecimal() else severity,))
+        known = {str(number): number for number in SEVERITIES}
+        check_corruption(corruption, (known.get(severity, severity),))
     elif name not in PRIMITIVES:
         raise InputError(
             f"primitive {name!r}: expected some of {', '.join(PRIMITIVES)}, or a corruption with its severity, "

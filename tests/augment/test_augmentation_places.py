@@ -88,6 +88,43 @@ def test_folders_without_one_are_refused(tmp_path):
         LearnedAugmentation.from_pretrained(out)
 
 
+@pytest.mark.parametrize(
+    ("place", "value", "said"),
+    [
+        (("teachers",), [], "teachers .*a list of names"),
+        (("augmentation",), None, "augmentation None; expected an object"),
+        (("augmentation", "primitives"), "geometric", "primitives 'geometric'; expected a list of names"),
+        (("augmentation", "primitives"), ["rotation"], "'rotation'.*expected some of contrast_brightness"),
+        (("augmentation", "primitive"), [], r"primitive \[\]; expected an object"),
+        (("augmentation", "q_init"), "0.5", "q_init '0.5'; expected a value of type float"),
+        (("augmentation", "q_init"), 1.5, "q_min < q_init < 1"),
+        (("augmentation", "gumbel_hard"), 1, "gumbel_hard 1; expected a value of type bool"),
+        (("augmentation", "q_start"), 0.5, "unknown field 'q_start'"),
+        (("augmentation", "primitive", "latent_dim"), 32.0, "latent_dim 32.0; expected a value of type int"),
+        (("augmentation", "primitive", "latent_dim"), 16, "size mismatch"),
+        (("augmentation", "primitive", "init_scale"), -1, "init_scale must be at least 0"),
+    ],
+)
+def test_a_config_of_other_fields_is_refused_with_the_field(tmp_path, place, value, said):
+    folder = save_augmentation(panel(), TEACHERS, tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    inner = config
+    for name in place[:-1]:
+        inner = inner[name]
+    inner[place[-1]] = value
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=said) as refused:
+        load_augmentation(folder)
+    assert str(folder) in str(refused.value)
+
+
+def test_damaged_weights_are_refused(tmp_path):
+    weights = save_augmentation(panel(), TEACHERS, tmp_path) / "augmentation.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(InputError, match="holds no learned augmentation that can be loaded"):
+        load_augmentation(tmp_path)
+
+
 # The Hub
 
 
