@@ -8,11 +8,13 @@ import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
@@ -62,7 +64,9 @@ def _plot_lines(axes: Axes, steps: Sequence[int], values: np.ndarray, names: Seq
     axes.set_xlabel("step", fontsize=8)
 
 
-def _legend(figure: Figure, axes: Axes, title: str, place: str) -> None:
+def _legend(
+    figure: Figure, axes: Axes, title: str, place: Literal["outside upper center", "outside lower center"]
+) -> None:
     handles, names = axes.get_legend_handles_labels()
     columns = min(LEGEND_COLUMNS, len(names))
     figure.legend(
@@ -79,7 +83,7 @@ def _legend(figure: Figure, axes: Axes, title: str, place: str) -> None:
 
 
 def plot_history(
-    records: Sequence[dict],
+    records: Sequence[dict[str, Any]],
     path: str | Path,
     *,
     teacher_names: Sequence[str],
@@ -174,9 +178,8 @@ def plot_augmentations(
     num_teachers, num_primitives, num_images, _, height, width = expected
     figure = Figure(
         figsize=(1.15 * (num_primitives + 1) + 0.5, num_teachers * (1.1 * num_images * height / width + 0.5) + 0.5),
-        layout="constrained",
+        layout=ConstrainedLayoutEngine(h_pad=0.07),
     )
-    figure.get_layout_engine().set(h_pad=0.07)
     grid = figure.subplots(num_teachers, num_primitives + 1, squeeze=False)
     for k, row in enumerate(grid):
         _show(row[0], original, f"$1 - q$ = {1 - q[k]:.2f}")
@@ -205,7 +208,7 @@ def plot_examples(original: Tensor, augmented: Tensor, path: str | Path) -> Path
     return save_figure(figure, path)
 
 
-def plot_probe(probes: Sequence[dict], path: str | Path) -> Path:
+def plot_probe(probes: Sequence[dict[str, Any]], path: str | Path) -> Path:
     """Draw p of each probe as bars, a panel a teacher, the teacher's own corruption marked (figure 3 of the paper).
 
     Args:
@@ -246,7 +249,7 @@ def plot_probe(probes: Sequence[dict], path: str | Path) -> Path:
     return save_figure(figure, path)
 
 
-def plot_corruption_heatmap(results: Mapping[str, dict], path: str | Path) -> Path:
+def plot_corruption_heatmap(results: Mapping[str, dict[str, Any]], path: str | Path) -> Path:
     """Draw top-1 by corruption (rows) and severity (columns), a panel a model, all on one scale from 0 to 100 %.
 
     Args:

@@ -120,6 +120,8 @@ class Displacement(nn.Module):
         ranges: largest absolute value of each number.
     """
 
+    ranges: Tensor
+
     def __init__(self, config: AugmenterConfig, ranges: Tensor) -> None:
         super().__init__()
         self.features = None
@@ -170,6 +172,8 @@ class ThinPlateWarp(Augmenter):
         image_size: (height, width) of the images, in pixels.
     """
 
+    basis: Tensor
+
     def __init__(self, config: AugmenterConfig, image_size: tuple[int, int]) -> None:
         super().__init__(config.hard_latent_dim)
         self.padding, self.image_size = config.hard_padding, tuple(image_size)
@@ -201,7 +205,7 @@ class LatentShift(Augmenter):
         self.from_z = nn.Linear(config.hard_latent_dim, hidden)
         self.last = nn.Conv2d(hidden, channels, 3, padding=1)
         nn.init.normal_(self.last.weight, std=config.hard_init_scale / 3)  # nine taps add up
-        nn.init.zeros_(self.last.bias)
+        nn.init.zeros_(self.last.get_parameter("bias"))
         self._frozen = (autoencoder.requires_grad_(False).eval(),)  # in a tuple nn.Module does not register it
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "LatentShift":
@@ -215,13 +219,13 @@ class LatentShift(Augmenter):
         return self._frozen[0]
 
     def augment(self, images: Tensor, z: Tensor) -> Tensor:
-        size = tuple(images.shape[-2:])
+        height, width = images.shape[-2:]
         with torch.no_grad():
             latents = self.autoencoder.encode(images)
-            still = self.autoencoder.decode(latents, size)
+            still = self.autoencoder.decode(latents, (height, width))
         hidden = torch.relu(self.from_latents(latents) + self.from_z(z)[:, :, None, None])
         moved = latents + self.range * torch.tanh(self.last(hidden))
-        return images + self.autoencoder.decode(moved, size) - still
+        return images + self.autoencoder.decode(moved, (height, width)) - still
 
 
 def build_augmenter(config: AugmenterConfig, image_size: tuple[int, int]) -> Augmenter:
@@ -230,8 +234,6 @@ def build_augmenter(config: AugmenterConfig, image_size: tuple[int, int]) -> Aug
     Raises:
         InputError: its VAE cannot be opened.
     """
-    if config.hard_augmenter == "affine":
-        return AffineWarp(config)
-    if config.hard_augmenter == "thin_plate":
-        return ThinPlateWarp(config, image_size)
-    return LatentShift(config, open_autoencoder(config.hard_vae))
+    if config.hard_vae is not None:  # as with "vae", and with nothing else
+        return LatentShift(config, open_autoencoder(config.hard_vae))
+    return AffineWarp(config) if config.hard_augmenter == "affine" else ThinPlateWarp(config, image_size)

@@ -6,13 +6,21 @@ Which symbol is which: phi the primitives' MLPs; p = softmax(`logits_p`); q = q_
 r = softmax(`logits_r`); lambda = `multipliers`, of the constrained objective.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
-from hf_transinv.augment.primitives import PRIMITIVES, Corruption, PrimitiveConfig, build_primitive, check_primitive
+from hf_transinv.augment.primitives import (
+    PRIMITIVES,
+    Corruption,
+    Primitive,
+    PrimitiveConfig,
+    build_primitive,
+    check_primitive,
+)
 from hf_transinv.augment.selection import (
     Choices,
     Draws,
@@ -75,7 +83,8 @@ class AugmentationModel(nn.Module):
     def __init__(self, config: AugmentationConfig) -> None:
         super().__init__()
         self.q_min = config.q_min
-        self.primitives = nn.ModuleList(build_primitive(name, config.primitive) for name in config.primitives)
+        primitives = nn.ModuleList(build_primitive(name, config.primitive) for name in config.primitives)
+        self.primitives = cast(Sequence[Primitive], primitives)
         self.logits_p = nn.Parameter(torch.zeros(len(config.primitives)))
         start = torch.tensor((config.q_init - config.q_min) / (1 - config.q_min))
         self.logit_q = nn.Parameter(torch.logit(start))
@@ -102,7 +111,8 @@ class AugmentationPanel(nn.Module):
     def __init__(self, num_models: int, config: AugmentationConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or AugmentationConfig()
-        self.models = nn.ModuleList(AugmentationModel(config) for _ in range(num_models))
+        models = nn.ModuleList(AugmentationModel(config) for _ in range(num_models))
+        self.models = cast(Sequence[AugmentationModel], models)
         self.logits_r = nn.Parameter(torch.zeros(num_models))
         self.multipliers = nn.Parameter(torch.ones(num_models, len(config.primitives)))
         primitives = self.models[0].primitives
@@ -127,7 +137,12 @@ class AugmentationPanel(nn.Module):
             weight_decay: of phi.
             selection_lr: of the logits.
         """
-        phi = [parameter for model in self.models for parameter in model.primitives.parameters()]
+        phi = [
+            parameter
+            for model in self.models
+            for primitive in model.primitives
+            for parameter in primitive.parameters()
+        ]
         logits = [self.logits_r, *(x for model in self.models for x in (model.logits_p, model.logit_q))]
         return [
             {"params": phi, "lr": lr, "weight_decay": weight_decay},
@@ -206,8 +221,11 @@ class AugmentationPanel(nn.Module):
         Runs in float32 also under autocast: eight bits of mantissa are too few for pixels.
         """
         with torch.autocast(images.device.type, enabled=False):
-            deform = self._deform_relaxed if draws.gumbel is not None else self._deform_chosen
-            return deform(images.float(), draws), self.selection()
+            if draws.gumbel is None:
+                deformed = self._deform_chosen(images.float(), draws)
+            else:
+                deformed = self._deform_relaxed(images.float(), draws, *draws.gumbel)
+            return deformed, self.selection()
 
     @torch.no_grad()
     def preview(self, images: Tensor, generator: torch.Generator) -> Tensor:
@@ -245,8 +263,8 @@ class AugmentationPanel(nn.Module):
             places.append(place)
         return images.index_copy(0, torch.cat(places), torch.cat(deformed))
 
-    def _deform_relaxed(self, images: Tensor, draws: Draws) -> Tensor:
-        config, (gumbel_p, logistic_q) = self.config, draws.gumbel
+    def _deform_relaxed(self, images: Tensor, draws: Draws, gumbel_p: Tensor, logistic_q: Tensor) -> Tensor:
+        config = self.config
         model = draws.model.to(images.device)
         rows = [(draws.model == k).nonzero().squeeze(1).to(images.device) for k in range(len(self.models))]
         back = torch.cat(rows).argsort()

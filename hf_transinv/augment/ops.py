@@ -10,6 +10,7 @@ The four of TransInv (Kurioka et al., ICONIP 2024, section 4.2):
     Gaussian noise            x + N(0, nu)
 """
 
+import functools
 import math
 
 import torch
@@ -62,7 +63,8 @@ def blur_gaussian(images: Tensor, variance: Tensor, gamma: Tensor, radius: int) 
         padding = (radius, radius, 0, 0) if dim == -1 else (0, 0, radius, radius)
         padded = F.pad(blurred, padding, mode="reflect")
         # A sum of shifted views: every image has a kernel of its own, and a grouped convolution would be slower.
-        blurred = sum(per_image(taps[:, k]) * padded.narrow(dim, k, size) for k in range(2 * radius + 1))
+        shifted = (per_image(taps[:, k]) * padded.narrow(dim, k, size) for k in range(2 * radius + 1))
+        blurred = functools.reduce(torch.add, shifted)
     return torch.lerp(blurred, images, per_image(gamma))
 
 

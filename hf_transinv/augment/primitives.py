@@ -69,6 +69,8 @@ class Primitive(nn.Module):
     ranges: tuple[tuple[float, float], ...]
     start: tuple[float, ...]
     uses_noise = False
+    low: Tensor
+    high: Tensor
 
     def __init__(self, config: PrimitiveConfig) -> None:
         super().__init__()
@@ -157,6 +159,8 @@ class GaussianNoise(Primitive):
     uses_noise = True
 
     def deform(self, images: Tensor, parameters: Tensor, noise: Tensor | None) -> Tensor:
+        if noise is None:
+            raise TypeError("gaussian_noise needs noise of the shape of the images")
         return ops.add_gaussian_noise(images, parameters[:, 0], noise)
 
 

@@ -102,6 +102,10 @@ class TeachAugmentation(nn.Module):
         std: likewise.
     """
 
+    mean: Tensor
+    std: Tensor
+    magnitudes: Tensor
+
     def __init__(self, num_classes: int, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         if num_classes < 2 or not {len(mean), len(std)} <= {1, 3} or min(std) <= 0:

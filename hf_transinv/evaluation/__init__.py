@@ -16,7 +16,7 @@ trained on it. Where it was, the tables say so.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
@@ -56,7 +56,7 @@ def evaluate(
     match_labels: bool = False,
     trust_label_order: bool = False,
     show_progress: bool = True,
-) -> dict:
+) -> dict[str, Any]:
     """Scores on a split: clean, and top-1 (percent) under each corruption at each severity and each augmentation.
 
     Args:
@@ -90,22 +90,22 @@ def evaluate(
     conditions = [Condition(name, severity) for name in corruptions for severity in severities]
     _check(conditions, batch_size)
     check_augmentations(augmentations)
-    split = TensorSplit(split) if isinstance(split, ResidentSplit) else split
-    model: Classifier = accelerator.unwrap_model(classifier) if accelerator else classifier
-    columns = class_columns(model.label_names, model.num_classes, split.label_names, match_labels, trust_label_order)
+    rows: Split = TensorSplit(split) if isinstance(split, ResidentSplit) else split
+    model = cast(Classifier, accelerator.unwrap_model(classifier) if accelerator else classifier)
+    columns = class_columns(model.label_names, model.num_classes, rows.label_names, match_labels, trust_label_order)
     folder: Opened = {}
     if corrupted_folder is not None and conditions:
-        folder = open_corrupted_folder(corrupted_folder, conditions, split.label_names)
+        folder = open_corrupted_folder(corrupted_folder, conditions, rows.label_names)
     is_quiet = not show_progress or (accelerator is not None and not accelerator.is_main_process)
     with _evaluating(model), torch.inference_mode(), tqdm(unit="batch", disable=is_quiet) as progress:
         options = {"batch_size": batch_size, "seed": seed, "frost_folder": frost_folder, "progress": progress}
         scorer = Scorer(model, columns, accelerator, **options)
-        made = [*([] if folder else conditions), *map(Augmented, augmentations)]
-        scores, image_size = scorer.score(split, [CLEAN, *made])
+        made: list[Condition | Augmented] = [*([] if folder else conditions), *map(Augmented, augmentations)]
+        scores, image_size = scorer.score(rows, [CLEAN, *made])
         for condition, opened in folder.items():
             of_condition, image_size = scorer.score(opened(), [condition], are_corrupted=True)
             scores |= of_condition
-    found = summary(scores, len(split.label_names), image_size, scorer.last_layer is not None)
+    found = summary(scores, len(rows.label_names), image_size, scorer.last_layer is not None)
     return found | {"severities": list(severities), "seed": seed}
 
 

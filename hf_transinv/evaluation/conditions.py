@@ -13,11 +13,14 @@ import torch
 from torch import Tensor
 
 from hf_transinv.augment.corruptions import CORRUPTIONS, corrupt
+from hf_transinv.augment.policies.base import Policy
 from hf_transinv.augment.policies.jitter import ColorJitter, RandomGrayscale
 from hf_transinv.augment.policies.pad_crop import PadCrop
 from hf_transinv.errors import InputError
 
-AUGMENTATIONS = {policy.name: policy for policy in (PadCrop(), RandomGrayscale(1.0), ColorJitter(0.1))}
+AUGMENTATIONS: dict[str, Policy] = {
+    policy.name: policy for policy in (PadCrop(), RandomGrayscale(1.0), ColorJitter(0.1))
+}
 """By name; what they draw is a few numbers an image."""
 
 _DRAWN_AT_ONCE = 500  # images; another number would make other test sets
@@ -32,9 +35,14 @@ def generator_of(*place: str | int) -> torch.Generator:
 
 @dataclass(frozen=True)
 class Condition:
-    """What is done to the images before they are classified: nothing, or one corruption at one severity."""
+    """What is done to the images before they are classified: nothing, or one corruption at one severity.
 
-    corruption: str | None = None
+    Attributes:
+        corruption: its name; "" for clean images.
+        severity: 1 to 5; 0 for clean images.
+    """
+
+    corruption: str = ""
     severity: int = 0
 
     def __str__(self) -> str:
@@ -42,7 +50,7 @@ class Condition:
 
     def apply(self, images: Tensor, seed: int, batch_index: int, frost_folder: str | None = None) -> Tensor:
         """Images [B, 3, H, W] in [0, 1] -> the same, corrupted; the batch's place alone seeds the random numbers."""
-        if self.corruption is None:
+        if not self.corruption:
             return images
         generator = generator_of(seed, self.corruption, self.severity, batch_index)
         return corrupt(images, self.corruption, self.severity, generator, frost_folder)

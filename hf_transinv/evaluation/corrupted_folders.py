@@ -10,6 +10,7 @@ import logging
 import os
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -63,12 +64,11 @@ def _open_arrays(folder: Path, conditions: Sequence[Condition], label_names: lis
     labels = _checked_labels(folder / "labels.npy", len(label_names))
     names = dict.fromkeys(condition.corruption for condition in conditions)
     images = {name: _checked_images(folder / f"{name}.npy", len(labels)) for name in names}
-    opened = {}
+    opened: Opened = {}
     for condition in conditions:
         num_images = len(labels) // len(SEVERITIES)
         rows = slice((condition.severity - 1) * num_images, condition.severity * num_images)
-        split = ArraySplit(images[condition.corruption][rows], labels[rows], label_names)
-        opened[condition] = lambda split=split: split
+        opened[condition] = partial(ArraySplit, images[condition.corruption][rows], labels[rows], label_names)
     return opened
 
 

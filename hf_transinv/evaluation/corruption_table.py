@@ -1,12 +1,15 @@
 """Results as Markdown: several models in one table, or one model's corruptions and severities."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 _MEASURES = {"mCE": "mCE", "mCE_alexnet": "mCE (AlexNet = 100)", "mean_error": "mean error"}
 _MARK = "\\*"
 
 
-def corruption_markdown(results: Mapping[str, dict], trained_on: Mapping[str, Sequence[str]] | None = None) -> str:
+def corruption_markdown(
+    results: Mapping[str, dict[str, Any]], trained_on: Mapping[str, Sequence[str]] | None = None
+) -> str:
     """A Markdown table of top-1 in percent: a row a model; columns clean, each augmentation where there was one, each
     corruption's mean, the mean of those.
 
@@ -39,7 +42,7 @@ def corruption_markdown(results: Mapping[str, dict], trained_on: Mapping[str, Se
     return _table(["model", *columns], rows) + _notes(notes, bool(seen))
 
 
-def evaluation_markdown(title: str, result: dict, trained_on: Sequence[str] = ()) -> str:
+def evaluation_markdown(title: str, result: dict[str, Any], trained_on: Sequence[str] = ()) -> str:
     """One model's result: a line of its scores on clean images, then by augmentation, by corruption and severity.
 
     Args:
@@ -94,7 +97,7 @@ def _augmented_table(augmented: Mapping[str, Mapping[str, float | None]]) -> str
     return _table(header, rows) + _notes(notes, False)
 
 
-def _common_measures(results: Mapping[str, dict]) -> list[str]:
+def _common_measures(results: Mapping[str, dict[str, Any]]) -> list[str]:
     """The mCEs that every result has; records of earlier versions have none."""
     found = [result.get("corruption_errors", {}) for result in results.values()]
     return [name for name in ("mCE", "mCE_alexnet") if found and all(name in measures for measures in found)]

@@ -1,7 +1,7 @@
 """The one loop of the evaluation: every batch of a split, under every condition, through one model."""
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 import torch
@@ -48,7 +48,8 @@ class Scorer:
         self.device = accelerator.device if accelerator else next(model.parameters()).device
         self.columns = None if columns is None else columns.to(self.device)
         self.last_layer = last_layer(model)
-        self.rank, self.world = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
+        self.rank: int = accelerator.process_index if accelerator else 0
+        self.world: int = accelerator.num_processes if accelerator else 1
 
     def score(
         self, split: Split, conditions: Sequence[Condition | Augmented], *, are_corrupted: bool = False
@@ -102,8 +103,9 @@ class Scorer:
         return torch.stack(scores).cpu()
 
     def _answer(self, images: Tensor) -> Answer:
-        autocast = self.accelerator.autocast() if self.accelerator else nullcontext()
-        entering = nullcontext([]) if self.last_layer is None else inputs_of(self.last_layer)
+        autocast: AbstractContextManager[None] = self.accelerator.autocast() if self.accelerator else nullcontext()
+        nothing: list[Tensor] = []
+        entering = nullcontext(nothing) if self.last_layer is None else inputs_of(self.last_layer)
         with autocast, entering as entered:
             logits = self.model(images.contiguous(memory_format=torch.channels_last))
         features = entered[0].flatten(1) if entered else None
@@ -112,7 +114,7 @@ class Scorer:
     def _gather(self, blocks: list[tuple[int, Tensor]], num_conditions: int, side: int) -> tuple[Tensor, int]:
         """Every process's (number of the batch, scores [conditions, B, 7]) -> scores [conditions, N, 7]; the side."""
         num_batches = blocks[-1][0] + 1 if blocks else 0
-        if self.world > 1:
+        if self.accelerator is not None and self.world > 1:
             known = torch.tensor([[num_batches, side]], device=self.device)
             num_batches, side = self.accelerator.gather(known).amax(dim=0).tolist()
         sizes = torch.zeros(num_batches, dtype=torch.int64)  # not all the same: images may have been left out
@@ -130,6 +132,6 @@ class Scorer:
 
     def _sum(self, own: Tensor) -> Tensor:
         """What all processes have together; what belongs to others is zero here, so that adding is exact."""
-        if self.world == 1:
+        if self.accelerator is None or self.world == 1:
             return own
         return self.accelerator.reduce(own.to(self.device), reduction="sum").cpu()

@@ -74,8 +74,10 @@ def _variation(answer: Answer, original: Answer | None) -> tuple[Tensor, Tensor]
     nothing = answer.logits.new_zeros(len(answer.logits))
     if original is None:
         return nothing, nothing
-    moved = nothing if answer.features is None else euclidean_distance(original.features, answer.features)
-    return kl_divergence(original.logits, answer.logits), moved
+    kl = kl_divergence(original.logits, answer.logits)
+    if original.features is None or answer.features is None:
+        return kl, nothing
+    return kl, euclidean_distance(original.features, answer.features)
 
 
 def top1(scores: Tensor) -> float:

@@ -4,7 +4,7 @@ A batch is decoded once and classified under every condition, so nothing need be
 (ResidentSplit), one that is read as it goes (SourceSplit, streamed or not) and arrays in a file give the same digits.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -24,6 +24,7 @@ from hf_transinv.errors import InputError
 if TYPE_CHECKING:
     from hf_transinv.data.sources import Source
 
+_Decoded = tuple[Tensor, list[int]]  # uint8 [n, 3, H, W], and n labels
 _THREADS = 4  # as in hf_transinv.data: torchvision's decoders release the interpreter lock
 
 
@@ -49,8 +50,11 @@ class Split(Protocol):
         num_images: None when a stream does not say.
     """
 
-    label_names: list[str]
-    num_images: int | None
+    @property
+    def label_names(self) -> list[str]: ...
+
+    @property
+    def num_images(self) -> int | None: ...
 
     def batches(self, batch_size: int, rank: int, world: int) -> Iterator[Batch]:
         """The batches rank, rank + world, ...; all but the last of the split have `batch_size` images."""
@@ -130,7 +134,7 @@ class SourceSplit:
         label_names: Sequence[str] | None = None,
         preprocess: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
-        with closing(iter(source.rows)) as rows:
+        with closing(_rows(source)) as rows:
             cells = (row["image"] for row in rows)
             self._decoder = RowDecoder.open(source, cells, image_size, on_bad_image, preprocess)
         self.source = source
@@ -149,8 +153,8 @@ class SourceSplit:
         Raises:
             InputError: an image cannot be decoded or has another size, or a label is missing or beyond the names.
         """
-        with ThreadPoolExecutor(_THREADS) as pool, closing(iter(self.source.rows)) as rows:
-            ahead: tuple[int, list[Future]] | None = None
+        with ThreadPoolExecutor(_THREADS) as pool, closing(_rows(self.source)) as rows:
+            ahead: tuple[int, list[Future[_Decoded]]] | None = None
             for number in count():
                 batch = list(islice(rows, batch_size))
                 if batch and number % world != rank:
@@ -163,11 +167,11 @@ class SourceSplit:
                     return
                 ahead = started
 
-    def _start(self, pool: ThreadPoolExecutor, rows: list[dict[str, Any]], first: int) -> list[Future]:
+    def _start(self, pool: ThreadPoolExecutor, rows: list[dict[str, Any]], first: int) -> list[Future[_Decoded]]:
         size = -(-len(rows) // _THREADS)  # few large tasks: small images decode in 40 us
         return [pool.submit(self._decode, rows[i : i + size], first + i) for i in range(0, len(rows), size)]
 
-    def _decode(self, rows: list[dict[str, Any]], first: int) -> tuple[Tensor, list[int]]:
+    def _decode(self, rows: list[dict[str, Any]], first: int) -> _Decoded:
         images, labels = [], []
         for number, row in enumerate(rows, first):
             where = self.source.where(number, row["image"])
@@ -177,12 +181,17 @@ class SourceSplit:
                 labels.append(self.renumber[check_label(row["label"], self.source.label_names, where)])
         return torch.stack(images) if images else torch.empty(0, 3, 0, 0, dtype=torch.uint8), labels
 
-    def _finish(self, number: int, parts: list[Future]) -> Batch | None:
+    def _finish(self, number: int, parts: list[Future[_Decoded]]) -> Batch | None:
         """The batch; None when not one of its images can be decoded."""
         decoded = [part.result() for part in parts]
         images = [images for images, _ in decoded if len(images)]
         labels = [label for _, labels in decoded for label in labels]
         return Batch(number, torch.cat(images), torch.tensor(labels)) if images else None
+
+
+def _rows(source: "Source") -> Generator[dict[str, Any]]:
+    """The rows of a source; closed, it stops reading."""
+    yield from source.rows
 
 
 def first_image_size(source: "Source") -> tuple[int, int]:
@@ -191,7 +200,7 @@ def first_image_size(source: "Source") -> tuple[int, int]:
     Raises:
         InputError: there is none.
     """
-    with closing(iter(source.rows)) as rows:
+    with closing(_rows(source)) as rows:
         for number, row in enumerate(rows):
             where = source.where(number, row["image"])
             try:

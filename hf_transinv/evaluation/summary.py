@@ -11,6 +11,7 @@ Either is of all 15 corruptions at all 5 severities; a mean over fewer is never 
 
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
+from typing import Any
 
 from torch import Tensor
 
@@ -43,7 +44,7 @@ ALEXNET_ERRORS: MappingProxyType[str, float] = MappingProxyType(
 
 def summary(
     scores: Mapping[Condition | Augmented, Tensor], num_classes: int, image_size: int, has_features: bool
-) -> dict:
+) -> dict[str, Any]:
     """The part of `evaluate`'s result that the scores decide.
 
     Args:
@@ -58,7 +59,7 @@ def summary(
     for condition, rows in scores.items():
         if isinstance(condition, Augmented):
             augmented[condition.augmentation] = augmented_scores(rows, has_features)
-        elif condition.corruption is not None:
+        elif condition.corruption:
             table.setdefault(condition.corruption, {})[str(condition.severity)] = top1(rows)
             calibration.append(calibration_error(rows))
     for row in table.values():
@@ -94,7 +95,7 @@ def corruption_errors(table: Mapping[str, Mapping[str, float]], image_size: int)
         of = f"{len(table)} of the 15 corruptions, {num_severities} of the 5 severities"
         return {"mean_error": {"percent": plain, "definition": f"mean top-1 error over {of}; not an mCE"}}
     definition = "mean top-1 error over 15 corruptions x 5 severities, not normalised (the CIFAR-C convention)"
-    measures = {"mCE": {"percent": plain, "definition": definition}}
+    measures: dict[str, dict[str, float | str]] = {"mCE": {"percent": plain, "definition": definition}}
     if image_size > LARGEST_SMALL_IMAGE:
         relative = 100 * _mean(errors[name] / error for name, error in ALEXNET_ERRORS.items())
         definition = "mean over 15 corruptions of the top-1 error divided by AlexNet's (the ImageNet-C convention)"

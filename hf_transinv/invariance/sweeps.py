@@ -39,6 +39,7 @@ LEVEL = 0.95
 """The agreement below which a strength is no longer tolerated."""
 
 Deform = Callable[[Tensor, float, torch.Generator], Tensor]
+_Entries = tuple[Tensor | float, ...]  # of theta, row by row
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def _noise(images: Tensor, strength: float, generator: torch.Generator) -> Tenso
     return ops.add_gaussian_noise(images, _each(images, strength), noise)
 
 
-def _affine(padding_mode: str, entries: Callable[[Tensor, float, torch.Generator], tuple]) -> Deform:
+def _affine(padding_mode: str, entries: Callable[[Tensor, float, torch.Generator], _Entries]) -> Deform:
     """A warp from (images, strength, generator) -> the six entries of theta, numbers or [B]."""
 
     def deform(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
@@ -130,22 +131,22 @@ def _affine(padding_mode: str, entries: Callable[[Tensor, float, torch.Generator
     return deform
 
 
-def _rotation(images: Tensor, strength: float, generator: torch.Generator) -> tuple:
+def _rotation(images: Tensor, strength: float, generator: torch.Generator) -> _Entries:
     angle = math.radians(strength) * _signs(images, generator)
     return angle.cos(), -angle.sin(), 0.0, angle.sin(), angle.cos(), 0.0
 
 
-def _shift(images: Tensor, strength: float, generator: torch.Generator) -> tuple:
+def _shift(images: Tensor, strength: float, generator: torch.Generator) -> _Entries:
     direction = (2 * math.pi * torch.rand(len(images), generator=generator)).to(images)
     entry = 2 * strength / 100  # theta's unit is half the image
     return 1.0, 0.0, entry * direction.cos(), 0.0, 1.0, entry * direction.sin()
 
 
-def _zoom(images: Tensor, strength: float, generator: torch.Generator) -> tuple:
+def _zoom(images: Tensor, strength: float, generator: torch.Generator) -> _Entries:
     return 1 / strength, 0.0, 0.0, 0.0, 1 / strength, 0.0
 
 
-def _shear(images: Tensor, strength: float, generator: torch.Generator) -> tuple:
+def _shear(images: Tensor, strength: float, generator: torch.Generator) -> _Entries:
     return 1.0, strength * _signs(images, generator), 0.0, 0.0, 1.0, 0.0
 
 
@@ -157,7 +158,9 @@ def primitive_sweeps(padding_mode: str = "zeros") -> tuple[Sweep, ...]:
         padding_mode: what a warped image shows outside itself: "zeros", "border" or "reflection".
     """
 
-    def sweep(name: str, title: str, unit: str, rest: float, strengths: tuple, description: str, deform: Deform):
+    def sweep(
+        name: str, title: str, unit: str, rest: float, strengths: tuple[float, ...], description: str, deform: Deform
+    ) -> Sweep:
         return Sweep(name, title, unit, False, rest, strengths, description, deform)
 
     scaled, added = "pixels times the factor", "added to every pixel"

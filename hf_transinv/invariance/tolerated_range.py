@@ -156,7 +156,7 @@ def find_tolerated_range(
     panel.multipliers.requires_grad_(False)
     model = panel.models[0]
     groups = [
-        {"params": list(model.primitives.parameters()), "lr": config.range_learning_rate},
+        {"params": [x for own in model.primitives for x in own.parameters()], "lr": config.range_learning_rate},
         {"params": [model.logits_p, model.logit_q], "lr": config.selection_learning_rate},
     ]
     optimizer = torch.optim.Adam(groups)

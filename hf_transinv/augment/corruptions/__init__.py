@@ -35,7 +35,7 @@ not square are zoomed by the length of each side; ImageMagick's 16 bits between 
 is Pillow's with libjpeg-turbo, which its wheels bring: other decoders interpolate the colours differently.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -68,7 +68,7 @@ CORRUPTIONS = tuple(_OPERATIONS)
 SMALLEST_IMAGE = 8
 
 
-def check_corruption(name: str, severities: tuple[int, ...] = SEVERITIES) -> None:
+def check_corruption(name: str, severities: Iterable[object] = SEVERITIES) -> None:
     """Refuse unknown corruptions and severities.
 
     Raises:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hf_transinv.augment.corruptions.common import clipped_zooms, draw, most_of, per_image
-from hf_transinv.augment.corruptions.severities import Constants
+from hf_transinv.augment.corruptions.severities import Rows
 
 _LARGEST_RADIUS = 10  # of a disk of defocus_blur
 _DOUBLINGS = 6  # a chain of more than 2^6 copies in glass_blur has a probability below 1e-15 an image
@@ -37,7 +37,7 @@ def _defocus_kernels(constants: tuple[tuple[float, float], ...], device: torch.d
     return stacked[..., inside, inside].contiguous().to(device)
 
 
-def defocus_blur(images: Tensor, constants: Constants, index: Tensor, generator: torch.Generator | None) -> Tensor:
+def defocus_blur(images: Tensor, constants: Rows, index: Tensor, generator: torch.Generator | None) -> Tensor:
     kernels = _defocus_kernels(constants, images.device)
     pad = kernels.shape[-1] // 2
     planes = F.pad(images, (pad,) * 4, mode="reflect").flatten(0, 1)
@@ -111,7 +111,7 @@ def copied_from(offset_y: Tensor, offset_x: Tensor, reach: Tensor, doublings: in
     return source.long().flatten(1)
 
 
-def glass_blur(images: Tensor, constants: Constants, index: Tensor, generator: torch.Generator) -> Tensor:
+def glass_blur(images: Tensor, constants: Rows, index: Tensor, generator: torch.Generator) -> Tensor:
     sigmas, reaches, rounds = zip(*constants, strict=True)
     batch, _, height, width = images.shape
     reach, own_rounds = per_image(reaches, index)[:, 0], per_image(rounds, index)[:, 0]
@@ -172,7 +172,9 @@ def blur_directional(
     return blurred
 
 
-def motion_blur(images: Tensor, constants: Constants, index: Tensor, generator: torch.Generator) -> Tensor:
+def motion_blur(
+    images: Tensor, constants: tuple[tuple[int, float], ...], index: Tensor, generator: torch.Generator
+) -> Tensor:
     sigmas = tuple(sigma for _, sigma in constants)
     angle = -45 + 90 * draw(torch.rand, (len(images),), images, generator)
     # Taps beyond 6 sigma weigh less than 1e-7 together.
@@ -188,19 +190,22 @@ def _mean_of_zooms(stop: float, step: float, height: int, width: int, device: to
     """The mean of an image and its zooms by the factors from 1 to `stop`, a sparse map of pixels, [H W, H W]."""
     # numpy's arange, whose rounding decides whether `stop` itself is among the factors: below it, at 1.06 and 1.11.
     factors = (1.0, *np.arange(1, stop, step).tolist())
-    places, weights = [], []
+    places: list[Tensor] = []
+    weights: list[Tensor] = []
     for rows, columns in zip(
         *(clipped_zooms(factors, size, torch.device("cpu")) for size in (height, width)), strict=True
     ):
         row, column = rows.nonzero(), columns.nonzero()
         places.append((row[:, None] * width + column).flatten(0, 1))
         weights.append(torch.outer(rows[tuple(row.T)], columns[tuple(column.T)]).flatten())
-    mean, places = torch.cat(weights) / len(factors), torch.cat(places).T
     pixels = height * width
-    return torch.sparse_coo_tensor(places, mean, (pixels, pixels), check_invariants=True).coalesce().to(device)
+    mean = torch.sparse_coo_tensor(
+        torch.cat(places).T, torch.cat(weights) / len(factors), (pixels, pixels), check_invariants=True
+    )
+    return mean.coalesce().to(device)
 
 
-def zoom_blur(images: Tensor, constants: Constants, index: Tensor, generator: torch.Generator | None) -> Tensor:
+def zoom_blur(images: Tensor, constants: Rows, index: Tensor, generator: torch.Generator | None) -> Tensor:
     """One sparse matrix product for each severity that occurs; waits for the device to learn which do."""
     blurred = torch.empty_like(images, memory_format=torch.contiguous_format)
     for severity in index.unique().tolist():

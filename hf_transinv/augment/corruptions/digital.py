@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hf_transinv.augment.corruptions.common import draw, per_image, per_row, smoothing_matrices
-from hf_transinv.augment.corruptions.severities import Constants
+from hf_transinv.augment.corruptions.severities import Rows, Scalars
 
 
-def contrast(images: Tensor, constants: Constants, index: Tensor, generator: torch.Generator | None) -> Tensor:
+def contrast(images: Tensor, constants: Scalars, index: Tensor, generator: torch.Generator | None) -> Tensor:
     mean = images.mean(dim=(2, 3), keepdim=True)
     return (images - mean) * per_image(constants, index) + mean
 
@@ -36,7 +36,7 @@ def _affine_grid(images: Tensor, shift: Tensor, generator: torch.Generator) -> T
     return (x * column + (y * row + (start - 1))).permute(0, 2, 3, 1)
 
 
-def elastic_transform(images: Tensor, constants: Constants, index: Tensor, generator: torch.Generator) -> Tensor:
+def elastic_transform(images: Tensor, constants: Rows, index: Tensor, generator: torch.Generator) -> Tensor:
     alphas, sigmas, shifts = zip(*constants, strict=True)
     batch, _, height, width = images.shape
     size = torch.tensor([width, height], device=images.device)
@@ -72,7 +72,7 @@ def _box_filters(shares: tuple[float, ...], size: int, device: torch.device) -> 
     return torch.stack([boxes(n, size) @ boxes(size, n) for n in small]).float().to(device)
 
 
-def pixelate(images: Tensor, constants: Constants, index: Tensor, generator: torch.Generator | None) -> Tensor:
+def pixelate(images: Tensor, constants: Scalars, index: Tensor, generator: torch.Generator | None) -> Tensor:
     """Pillow rounds to whole levels after each axis. It goes down along both before it goes up, which only copies."""
     rows, columns = (_box_filters(constants, size, images.device)[index] for size in images.shape[2:])
     levels = per_row((images * 255).round_(), columns)

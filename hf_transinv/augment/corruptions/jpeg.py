@@ -14,14 +14,14 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from hf_transinv.augment.corruptions.severities import Constants
+from hf_transinv.augment.corruptions.severities import Scalars
 
 _BLOCK = 16  # pixels: 8 x 8 of the halved colour planes
 _LARGEST_STACKED = 96  # pixels a side: of larger images the headers are the smaller part
 _STRIP_IMAGES = 128
 
 
-def jpeg_compression(images: Tensor, constants: Constants, index: Tensor, generator: torch.Generator | None) -> Tensor:
+def jpeg_compression(images: Tensor, constants: Scalars, index: Tensor, generator: torch.Generator | None) -> Tensor:
     """Pillow's encoder and decoder on the CPU; waits for the device."""
     height, width = images.shape[2:]
     # libjpeg fills up what is no whole block in its own way, once a file.

@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hf_transinv.augment.corruptions.common import draw, per_image
-from hf_transinv.augment.corruptions.severities import Constants
+from hf_transinv.augment.corruptions.severities import Scalars
 
 
-def gaussian_noise(images: Tensor, constants: Constants, index: Tensor, generator: torch.Generator) -> Tensor:
+def gaussian_noise(images: Tensor, constants: Scalars, index: Tensor, generator: torch.Generator) -> Tensor:
     return images + per_image(constants, index) * draw(torch.randn, tuple(images.shape), images, generator)
 
 
@@ -61,7 +61,7 @@ def photon_tables(photons: tuple[float, ...]) -> tuple[Tensor, Tensor, Tensor]:
     return torch.cat([first for first, _ in listed]).float(), kept.float(), (other - torch.arange(cells)).float()
 
 
-def shot_noise(images: Tensor, constants: Constants, index: Tensor, generator: torch.Generator) -> Tensor:
+def shot_noise(images: Tensor, constants: Scalars, index: Tensor, generator: torch.Generator) -> Tensor:
     """Photons counted, with lambda of them at full brightness, drawn where the generator lives.
 
     On the CPU from tables for 256 levels, several times as fast as torch.poisson. One draw of 24 bits decides: of
@@ -80,7 +80,7 @@ def shot_noise(images: Tensor, constants: Constants, index: Tensor, generator: t
     return counts.view(images.shape).to(images.device) / photons
 
 
-def impulse_noise(images: Tensor, constants: Constants, index: Tensor, generator: torch.Generator) -> Tensor:
+def impulse_noise(images: Tensor, constants: Scalars, index: Tensor, generator: torch.Generator) -> Tensor:
     amount = per_image(constants, index)
     uniform = draw(torch.rand, tuple(images.shape), images, generator)
     return torch.where(uniform < amount, (uniform < amount / 2).to(images.dtype), images)

@@ -7,7 +7,10 @@ Constants in pixels (the blurs, elastic_transform, snow) are those of 32 and of 
 
 from types import MappingProxyType
 
-Constants = tuple[float, ...] | tuple[tuple[float, ...], ...]
+Scalars = tuple[float, ...]
+Rows = tuple[tuple[float, ...], ...]
+Constants = Scalars | Rows
+"""Of the five severities, in their order: a number each, or several numbers each."""
 
 SEVERITIES = (1, 2, 3, 4, 5)
 

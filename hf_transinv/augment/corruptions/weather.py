@@ -6,10 +6,10 @@ from torch import Tensor
 from hf_transinv.augment.corruptions.blur import blur_directional
 from hf_transinv.augment.corruptions.common import clipped_zooms, draw, most_of, per_image
 from hf_transinv.augment.corruptions.frost import frost_textures
-from hf_transinv.augment.corruptions.severities import LARGEST_SMALL_IMAGE, Constants
+from hf_transinv.augment.corruptions.severities import LARGEST_SMALL_IMAGE, Rows, Scalars
 
 
-def _snow_layer(images: Tensor, constants: Constants, index: Tensor, generator: torch.Generator) -> Tensor:
+def _snow_layer(images: Tensor, constants: Rows, index: Tensor, generator: torch.Generator) -> Tensor:
     """Flakes drawn out by the wind: levels [B, 1, H, W], whole numbers in 0..255.
 
     Each axis is zoomed by its own length; the authors' zoom knows square images only.
@@ -28,7 +28,7 @@ def _snow_layer(images: Tensor, constants: Constants, index: Tensor, generator: 
     return drawn_out.add_(0.5).floor_()
 
 
-def snow(images: Tensor, constants: Constants, index: Tensor, generator: torch.Generator) -> Tensor:
+def snow(images: Tensor, constants: Rows, index: Tensor, generator: torch.Generator) -> Tensor:
     mix = per_image(tuple(row[-1] for row in constants), index)
     layer = _snow_layer(images, constants, index, generator) / 255
     luma = torch.tensor([0.299, 0.587, 0.114], device=images.device).view(1, 3, 1, 1)
@@ -37,9 +37,7 @@ def snow(images: Tensor, constants: Constants, index: Tensor, generator: torch.G
     return mix * images + (1 - mix) * whitened + (layer + layer.rot90(2, dims=(2, 3)))
 
 
-def frost(
-    images: Tensor, constants: Constants, index: Tensor, generator: torch.Generator, folder: str | None
-) -> Tensor:
+def frost(images: Tensor, constants: Rows, index: Tensor, generator: torch.Generator, folder: str | None) -> Tensor:
     """`folder` holds the authors' photographs; without one the textures are synthetic, and rows are ours alone."""
     shares, amounts = zip(*constants, strict=True)
     batch, _, height, width = images.shape
@@ -76,7 +74,7 @@ def _plasma_fractals(side: int, decay: Tensor, uniform: Tensor) -> Tensor:
     return heights / heights.amax(dim=(1, 2), keepdim=True)
 
 
-def fog(images: Tensor, constants: Constants, index: Tensor, generator: torch.Generator) -> Tensor:
+def fog(images: Tensor, constants: Rows, index: Tensor, generator: torch.Generator) -> Tensor:
     """The fractal is the smallest that covers the image: side 32 for 32 pixels, 256 for 224; oblong images cut it."""
     mixes, decays = zip(*constants, strict=True)
     batch, _, height, width = images.shape
@@ -87,7 +85,7 @@ def fog(images: Tensor, constants: Constants, index: Tensor, generator: torch.Ge
     return (images + mix * fractals[:, None, :height, :width]) * (peak / (peak + mix))
 
 
-def brightness(images: Tensor, constants: Constants, index: Tensor, generator: torch.Generator | None) -> Tensor:
+def brightness(images: Tensor, constants: Scalars, index: Tensor, generator: torch.Generator | None) -> Tensor:
     """At fixed hue and saturation the channels are proportional to V, the largest of them; black turns grey."""
     value = images.amax(dim=1, keepdim=True)
     brighter = (value + per_image(constants, index)).clamp_max(1)
