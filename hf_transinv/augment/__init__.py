@@ -1,0 +1,1 @@
+"""Augmentations: learned ones and their primitives, fixed policies, the corruptions of CIFAR-C and ImageNet-C."""

@@ -2,18 +2,18 @@
 
     x~ = A_phi(x, z),    z ~ N(0, I_M)
 
-    affine        x read on the grid (I + Delta(z)) [u, v, 1]^T
-    thin_plate    x read where the thin-plate spline through k x k control points, displaced by Delta(z), says
+    affine        x sampled on the grid (I + Delta(z)) [u, v, 1]^T
+    thin_plate    x warped by the thin-plate spline of k x k control points displaced by Delta(z)
     vae           x + decoder(e(x) + Delta(z, e(x))) - decoder(e(x)),  e the encoder's mean
 
-Every Delta is range * tanh(network), the network (phi) has a small last layer, so that training starts near the
-identity, and a Delta of zero is the identity.
+Every Delta is range * tanh(network). The network (phi) has a last layer with small weights, so that training starts
+near the identity, which is Delta = 0.
 
-This is our reading of HARD (Nix, Burg, Sinz, 2023, arXiv:2305.14890): its abstract names "simple spatial
-transformations" and "a pretrained variational autoencoder"; how z becomes a transformation is ours, and so is that
-the VAE adds a difference of two decoded images: its reconstruction error would otherwise be an augmentation that
-nobody chose. With `hard_sees_image` a warp depends on the image as well, as the VAE's displacement always does: it
-then finds the transformation that is hard for *this* image, where else it finds a distribution for all of them.
+This is our reading of HARD (Nix, Burg, Sinz, 2023, arXiv:2305.14890). Its abstract names "simple spatial
+transformations" and "a pretrained variational autoencoder". Ours is how z becomes a transformation. Ours is also the
+difference of two decoded images for the VAE, which cancels the reconstruction error: it would otherwise be an unwanted
+augmentation. With `hard_sees_image` a warp depends on the image too, as the VAE's displacement always does. It then
+finds the transformation that is hard for this image; without, it finds one distribution for all images.
 """
 
 from abc import ABC, abstractmethod
@@ -41,15 +41,15 @@ class AugmenterConfig:
         hard_vae: for vae: a folder of recipes/train_vae.py, or the Hub id of an AutoencoderKL of diffusers.
         hard_linear_range: affine: largest change of one of the four linear entries.
         hard_shift_range: affine: largest translation, in halves of the image.
-        hard_control_points: thin_plate: k of the k x k control points, at least 2.
+        hard_control_points: thin_plate: k, for k x k control points, at least 2.
         hard_displacement_range: thin_plate: largest displacement of a control point along each axis, in halves of the
             image.
-        hard_latent_range: vae: largest displacement of a latent number, in standard deviations of the latents.
-        hard_sees_image: affine and thin_plate: whether the warp depends on the image and not on z alone.
+        hard_latent_range: vae: largest displacement of an entry of the latents, in their standard deviations.
+        hard_sees_image: affine and thin_plate: whether the warp depends on the image as well as on z.
         hard_latent_dim: M, the length of z.
         hard_hidden_dim: width of the hidden layer.
         hard_init_scale: standard deviation of the last layer's weights; how far images move at the start.
-        hard_padding: what a warped image shows outside itself: zeros, border or reflection.
+        hard_padding: the pixels outside a warped image: zeros, border or reflection.
     """
 
     hard_augmenter: str = "affine"
@@ -83,7 +83,7 @@ class AugmenterConfig:
 
 
 class Augmenter(nn.Module, ABC):
-    """A learned augmentation: what is random is a latent z an image; with z and phi the result is determined.
+    """A learned augmentation with one latent z per image. z and phi determine the result.
 
     Args:
         latent_dim: M, the length of z.
@@ -94,13 +94,20 @@ class Augmenter(nn.Module, ABC):
         self.latent_dim = latent_dim
 
     def draw(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        """Z for a batch of the shape (B, 3, H, W): [B, M], standard normal, on the CPU."""
+        """Draw z for a batch of shape (B, 3, H, W): [B, M], standard normal, on the CPU."""
         return torch.randn(shape[0], self.latent_dim, generator=generator)
 
     def forward(self, images: Tensor, draws: Tensor) -> Tensor:
-        """Images [B, 3, H, W] in [0, 1] and z [B, M], on any device -> augmented images, the same shape and range.
+        """Augment images.
 
-        Runs in float32 also under autocast: eight bits of mantissa are too few for pixels.
+        Computes in float32, also under autocast: a mantissa of eight bits is too short for pixels.
+
+        Args:
+            images: [B, 3, H, W] in [0, 1].
+            draws: z, [B, M], on any device.
+
+        Returns:
+            [B, 3, H, W] in [0, 1].
         """
         with torch.autocast(images.device.type, enabled=False):
             images = images.to(torch.promote_types(images.dtype, torch.float32))
@@ -109,15 +116,23 @@ class Augmenter(nn.Module, ABC):
 
     @abstractmethod
     def augment(self, images: Tensor, z: Tensor) -> Tensor:
-        """The deformation itself, before the return to [0, 1]; both arguments of one dtype, on one device."""
+        """The deformation itself, before the result is brought back into [0, 1].
+
+        Args:
+            images: [B, 3, H, W] in [0, 1].
+            z: [B, M], of the dtype and on the device of the images.
+
+        Returns:
+            [B, 3, H, W].
+        """
 
 
 class Displacement(nn.Module):
-    """Delta: z, and the image if it is asked to look, -> numbers within +-ranges.
+    """Delta: z, and with `hard_sees_image` the image, -> P numbers within +-ranges.
 
     Args:
-        config: the augmenter's.
-        ranges: largest absolute value of each number.
+        config: of the augmenter.
+        ranges: largest absolute value of each number, [P].
     """
 
     ranges: Tensor
@@ -127,7 +142,7 @@ class Displacement(nn.Module):
         self.features = None
         inputs, hidden = config.hard_latent_dim, config.hard_hidden_dim
         if config.hard_sees_image:
-            # Four by four places remain, since where things are is what a warp needs to know.
+            # 4 x 4 positions are kept: a warp needs to know where things are.
             self.features = nn.Sequential(
                 *(nn.Conv2d(3, 16, 3, stride=2, padding=1), nn.ReLU()),
                 *(nn.Conv2d(16, 16, 3, stride=2, padding=1), nn.ReLU()),
@@ -140,7 +155,7 @@ class Displacement(nn.Module):
         self.register_buffer("ranges", ranges, persistent=False)
 
     def forward(self, images: Tensor, z: Tensor) -> Tensor:
-        """Images [B, 3, H, W], z [B, M] -> [B, P]."""
+        """Images [B, 3, H, W] and z [B, M] -> [B, P]."""
         inputs = z if self.features is None else torch.cat((z, self.features(images)), dim=1)
         return self.ranges * torch.tanh(self.last(torch.relu(self.hidden(inputs))))
 
@@ -149,7 +164,7 @@ class AffineWarp(Augmenter):
     """An affine map of the whole image.
 
     Args:
-        config: the augmenter's.
+        config: of the augmenter.
     """
 
     def __init__(self, config: AugmenterConfig) -> None:
@@ -168,7 +183,7 @@ class ThinPlateWarp(Augmenter):
     """A smooth warp by k x k control points.
 
     Args:
-        config: the augmenter's.
+        config: of the augmenter.
         image_size: (height, width) of the images, in pixels.
     """
 
@@ -189,12 +204,12 @@ class ThinPlateWarp(Augmenter):
 
 
 class LatentShift(Augmenter):
-    """A displacement of the latents of a frozen VAE, seen through its decoder.
+    """A displacement of the latents of a frozen VAE, decoded to images.
 
     Args:
-        config: the augmenter's.
-        autoencoder: frozen here. It moves with this module from device to device, but is neither in its parameters
-            nor in its state: a checkpoint holds what is learned.
+        config: of the augmenter.
+        autoencoder: frozen here. It moves between devices with this module, but is neither in its parameters nor in
+            its state, since a checkpoint holds only what is learned.
     """
 
     def __init__(self, config: AugmenterConfig, autoencoder: Autoencoder) -> None:
@@ -206,10 +221,10 @@ class LatentShift(Augmenter):
         self.last = nn.Conv2d(hidden, channels, 3, padding=1)
         nn.init.normal_(self.last.weight, std=config.hard_init_scale / 3)  # nine taps add up
         nn.init.zeros_(self.last.get_parameter("bias"))
-        self._frozen = (autoencoder.requires_grad_(False).eval(),)  # in a tuple nn.Module does not register it
+        self._frozen = (autoencoder.requires_grad_(False).eval(),)  # nn.Module does not register what is in a tuple
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "LatentShift":
-        """What `to` and `cuda` end in."""
+        """Move the frozen VAE as well, for `to`, `cuda` and the like."""
         self._frozen[0]._apply(fn, recurse)
         return super()._apply(fn, recurse)
 
@@ -232,7 +247,7 @@ def build_augmenter(config: AugmenterConfig, image_size: tuple[int, int]) -> Aug
     """The augmenter that `config` names, for images of (height, width) pixels.
 
     Raises:
-        InputError: its VAE cannot be opened.
+        InputError: the VAE cannot be opened.
     """
     if config.hard_vae is not None:  # as with "vae", and with nothing else
         return LatentShift(config, open_autoencoder(config.hard_vae))

@@ -1,9 +1,9 @@
-"""The learned augmentation A_{phi,p,q} and the panel of L of them with the selection r (TransInv, eq. 1-4 and 6).
+"""The learned augmentation A_{phi,p,q}, and the panel of L of them with the selection r (TransInv, eq. 1-4 and 6).
 
     A_{phi,p,q}(x, z) = b a_i(x, z) + (1 - b) x,    i ~ Categorical(p),  b ~ Bernoulli(q),  z ~ N(0, I_M)
 
-Which symbol is which: phi the primitives' MLPs; p = softmax(`logits_p`); q = q_min + (1 - q_min) sigmoid(`logit_q`);
-r = softmax(`logits_r`); lambda = `multipliers`, of the constrained objective.
+Symbols: phi, the parameters of the primitives' MLPs; p = softmax(`logits_p`); q = q_min + (1 - q_min)
+sigmoid(`logit_q`); r = softmax(`logits_r`); lambda, the `multipliers` of the constrained objective.
 """
 
 from collections.abc import Sequence
@@ -35,15 +35,15 @@ from hf_transinv.errors import InputError
 
 @dataclass
 class AugmentationConfig:
-    """The augmentation models: which primitives, where p and q start, which estimator chooses.
+    """The augmentation models: their primitives, the start of p and q, the estimator of the choice.
 
     Attributes:
         primitives: names of the primitives, in order; contrast:3 is the corruption contrast at severity 3.
-        primitive: what the paper leaves open about them.
-        q_init: probability of deforming an image, before training.
-        q_min: floor of q in [0, 1); 0 leaves q free.
-        estimator: "expectation" (strata: exact, one primitive an image) or "gumbel" (the paper's relaxation).
-        gumbel_temperature: of the relaxation.
+        primitive: what the paper leaves open about the primitives.
+        q_init: probability of deforming an image at the start of training.
+        q_min: lower bound of q, in [0, 1); 0 leaves q free.
+        estimator: "expectation" (strata: unbiased, one primitive per image) or "gumbel" (the paper's relaxation).
+        gumbel_temperature: temperature of the relaxation.
         gumbel_hard: straight through: true samples in the forward pass, the relaxation's gradient.
     """
 
@@ -69,7 +69,14 @@ class AugmentationConfig:
 
 
 class Selection(NamedTuple):
-    """The probabilities as tensors in the graph: p [L, K], q [L], r [L], and the multipliers lambda [L, K]."""
+    """The probabilities and the multipliers.
+
+    Attributes:
+        p: of each model's primitives, [L, K]; rows sum to 1.
+        q: of deforming an image at all, [L].
+        r: of the models, [L]; it sums to 1.
+        multipliers: lambda, [L, K], at least 0.
+    """
 
     p: Tensor
     q: Tensor
@@ -78,7 +85,11 @@ class Selection(NamedTuple):
 
 
 class AugmentationModel(nn.Module):
-    """A_{phi,p,q} for one teacher: its primitives (phi) and the logits of p and q."""
+    """A_{phi,p,q} for one teacher: the primitives (phi) and the logits of p and q.
+
+    Args:
+        config: primitives, and the start of q.
+    """
 
     def __init__(self, config: AugmentationConfig) -> None:
         super().__init__()
@@ -91,21 +102,21 @@ class AugmentationModel(nn.Module):
 
     @property
     def p(self) -> Tensor:
-        """Probabilities of the primitives, [K]."""
+        """The probabilities of the primitives, [K]."""
         return torch.softmax(self.logits_p, dim=0)
 
     @property
     def q(self) -> Tensor:
-        """Probability of deforming an image at all, a scalar in (q_min, 1)."""
+        """The probability of deforming an image at all, a scalar in (q_min, 1)."""
         return self.q_min + (1 - self.q_min) * torch.sigmoid(self.logit_q)
 
 
 class AugmentationPanel(nn.Module):
-    """L independent augmentation models, one a teacher, and the selection r among them.
+    """L independent augmentation models, one per teacher, and the selection r among them.
 
     Args:
         num_models: L, the number of teachers.
-        config: shared by all models, each of which has parameters of its own; None: as its defaults are.
+        config: shared by all models; None for its defaults. Each model has its own parameters.
     """
 
     def __init__(self, num_models: int, config: AugmentationConfig | None = None) -> None:
@@ -127,22 +138,17 @@ class AugmentationPanel(nn.Module):
     def parameter_groups(
         self, lr: float = 1e-3, weight_decay: float = 1e-2, selection_lr: float = 0.03
     ) -> list[dict[str, Any]]:
-        """What an optimizer (AdamW) is given: phi; the logits of p, q and r; the multipliers.
+        """The parameter groups for an optimizer (AdamW): phi; the logits of p, q and r; the multipliers.
 
-        The objective moves the multipliers itself (projected dual ascent); they are here at a rate of 0, so that
-        their gradient is unscaled and cleared.
+        The objective moves the multipliers itself, by projected dual ascent. They are in a group with a learning rate
+        of 0, so that the optimizer's loss scaling and `zero_grad` apply to their gradient.
 
         Args:
-            lr: of phi.
-            weight_decay: of phi.
-            selection_lr: of the logits.
+            lr: learning rate of phi.
+            weight_decay: weight decay of phi.
+            selection_lr: learning rate of the logits.
         """
-        phi = [
-            parameter
-            for model in self.models
-            for primitive in model.primitives
-            for parameter in primitive.parameters()
-        ]
+        phi = [x for model in self.models for primitive in model.primitives for x in primitive.parameters()]
         logits = [self.logits_r, *(x for model in self.models for x in (model.logits_p, model.logit_q))]
         return [
             {"params": phi, "lr": lr, "weight_decay": weight_decay},
@@ -151,17 +157,17 @@ class AugmentationPanel(nn.Module):
         ]
 
     def selection(self) -> Selection:
-        """p, q, r and the multipliers as they stand, in the graph."""
+        """The current p, q, r and multipliers, in the graph."""
         p = torch.stack([model.p for model in self.models])
         q = torch.stack([model.q for model in self.models])
         return Selection(p, q, torch.softmax(self.logits_r, dim=0), self.multipliers)
 
     def draw_strata(self, shape: tuple[int, ...], device: torch.device, generator: torch.Generator) -> Draws:
-        """Draw how a batch is deformed in an augmentation turn: every choice of every model has its share of it.
+        """Draw how a batch is deformed in an augmentation turn: each choice of each model gets an equal share of it.
 
         Args:
             shape: of the images, (B, C, H, W).
-            device: where latents and noise are needed.
+            device: of the latents and the noise.
             generator: on the CPU; the only source of randomness.
         """
         if self.config.estimator == "gumbel":
@@ -172,11 +178,11 @@ class AugmentationPanel(nn.Module):
     def draw_samples(
         self, shape: tuple[int, ...], device: torch.device, generator: torch.Generator, selection: Selection
     ) -> Draws:
-        """Draw how a batch is deformed in a student turn: each image by a sample from r, q and p.
+        """Draw how a batch is deformed in a student turn: each image according to a sample from r, q and p.
 
         Args:
             shape: of the images, (B, C, H, W).
-            device: where latents and noise are needed.
+            device: of the latents and the noise.
             generator: on the CPU; the only source of randomness.
             selection: p, q, r on the CPU, detached.
         """
@@ -184,7 +190,7 @@ class AugmentationPanel(nn.Module):
         return self._draw_deformations(choices, self.noisy[choices.choice], shape, device, generator)
 
     def _draw_relaxed(self, shape: tuple[int, ...], device: torch.device, generator: torch.Generator) -> Draws:
-        """Draw for the relaxed choice: every primitive deforms every image, so only the models need their share."""
+        """Draw for the relaxed choice: every primitive deforms every image, so only the models get a share each."""
         batch_size, num_models = shape[0], len(self.models)
         choices = stratified_choices(batch_size, num_models, 1, generator)
         gumbel_p = sample_gumbel((batch_size, self.num_primitives), generator).to(device)
@@ -202,7 +208,7 @@ class AugmentationPanel(nn.Module):
         device: torch.device,
         generator: torch.Generator,
     ) -> Draws:
-        """Draw latents, noise for the images that need it, bool [B], and the seed of the corruptions."""
+        """Draw the latents, the noise for the images that need it (bool [B]) and the seed of the corruptions."""
         z = torch.randn(shape[0], self.config.primitive.latent_dim, generator=generator)
         noise = torch.randn(int(needs_noise.sum()), *shape[1:], generator=generator)
         return Draws(
@@ -216,9 +222,16 @@ class AugmentationPanel(nn.Module):
         )
 
     def forward(self, images: Tensor, draws: Draws) -> tuple[Tensor, Selection]:
-        """Deform images [B, C, H, W] in [0, 1] as drawn; returns them with the selection, both in the graph.
+        """Deform images as drawn.
 
-        Runs in float32 also under autocast: eight bits of mantissa are too few for pixels.
+        Computes in float32, also under autocast: a mantissa of eight bits is too short for pixels.
+
+        Args:
+            images: [B, C, H, W] in [0, 1].
+            draws: of these images.
+
+        Returns:
+            The deformed images, float32 [B, C, H, W] in [0, 1], and the selection; both in the graph.
         """
         with torch.autocast(images.device.type, enabled=False):
             if draws.gumbel is None:
@@ -241,7 +254,7 @@ class AugmentationPanel(nn.Module):
         return torch.stack(rows)
 
     def _strengths(self, index: int, rows: list[Tensor], z: Tensor) -> Tensor:
-        """Parameters of primitive `index` for the rows of each model, models one after another."""
+        """Parameters of primitive `index` for the rows of each model, one model after the other: [n, P]."""
         return torch.cat([model.primitives[index](z[r]) for model, r in zip(self.models, rows, strict=True)])
 
     def _deform_chosen(self, images: Tensor, draws: Draws) -> Tensor:
@@ -250,14 +263,14 @@ class AugmentationPanel(nn.Module):
             chosen = draws.choice == index
             rows = [(chosen & (draws.model == k)).nonzero().squeeze(1) for k in range(len(self.models))]
             place = torch.cat(rows)
-            # Without a row of its own a model still takes part, with an empty batch, so that every process of a
-            # distributed run has a gradient for every parameter.
+            # A model without rows takes part with an empty batch. So every process of a distributed run has a gradient
+            # for every parameter.
             parameters = self._strengths(index, [r.to(images.device) for r in rows], draws.z)
             primitive = self.models[0].primitives[index]
             noise = draws.noise[draws.noise_row[place].to(images.device)] if primitive.uses_noise else None
             place = place.to(images.device)
             own = images[place]
-            # Nothing drawn: affine_grid refuses an empty batch, the sum (0) keeps the parameters in the graph.
+            # affine_grid refuses an empty batch; the sum of no parameters, 0, keeps them in the graph.
             empty = len(place) == 0
             deformed.append(own + parameters.sum() if empty else primitive.apply_to(own, parameters, noise, generator))
             places.append(place)

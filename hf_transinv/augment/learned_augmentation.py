@@ -1,20 +1,20 @@
-"""A learned augmentation as a thing of its own: what one student learned to stand, in anybody's training loop.
+"""A learned augmentation on its own, for any training loop.
 
     x -> b a_i(x, z) + (1 - b) x,    k ~ Categorical(r),  b ~ Bernoulli(q_k),  i ~ Categorical(p_k),  z ~ N(0, I)
 
-for each image, as in a student turn of TransInv (`AugmentationPanel.draw_samples`). p, q, r and phi are as they were
-learned, and the generator is the object's own.
+for each image, as in a student turn of TransInv (`AugmentationPanel.draw_samples`). p, q, r and phi are the learned
+ones; the random numbers come from a generator of its own.
 
     augment = LearnedAugmentation.from_pretrained("user/student", seed=0)
     images = augment(images)                          # [B, 3, H, W], float in [0, 1] or uint8; or one image
     v2.Compose([v2.RandomCrop(32, 4), augment, v2.ToDtype(torch.float32, scale=True)])
     dataset.set_transform(augment)                    # its column "image"
 
-It stands before the normalisation: p, q and r were learned on pixels.
+It belongs before the normalisation, as p, q and r were learned on pixels in [0, 1].
 
-`from_pretrained`, `save_pretrained` and `push_to_hub` take those arguments of huggingface_hub's `ModelHubMixin` that
-mean something here. The mixin itself is not inherited: it reads and writes a config.json at the root of a repository,
-where the student has its own.
+`from_pretrained`, `save_pretrained` and `push_to_hub` take the arguments of huggingface_hub's `ModelHubMixin` that
+apply here. The mixin itself is not inherited: it reads and writes a config.json at the root of a repository, where the
+student has its own.
 """
 
 import copy
@@ -36,7 +36,7 @@ from hf_transinv.augment.saving import CONFIG, WEIGHTS, load_augmentation, read_
 from hf_transinv.errors import InputError
 from hf_transinv.record import published
 
-# Resampling with negative lobes (bicubic, Lanczos) overshoots by this much; normalised images go far beyond it.
+# Resampling with negative lobes (bicubic, Lanczos) overshoots by up to this; normalised images exceed it by far.
 _OVERSHOOT = 0.25
 _EXPECTED = (
     "expected images [B, 3, H, W] or one image [3, H, W], float in [0, 1] or uint8; a PIL image; a list of images; or "
@@ -45,22 +45,22 @@ _EXPECTED = (
 
 
 class LearnedAugmentation(nn.Module):
-    """Deforms images as a student that learned with TransInv saw them deformed.
+    """Deforms images as they were deformed for the student of a run of TransInv.
 
-    No gradient is recorded, its parameters are frozen, and `train()` and `eval()` make no difference. The generator is
-    on the CPU: the same seed gives the same draws on every device. In a worker of a DataLoader the seed is mixed with
-    the worker's, so that no two workers, and no two epochs, draw the same. A copy goes on as the original would.
+    No gradient is recorded, the parameters are frozen, and `train()` and `eval()` make no difference. The generator is
+    on the CPU, so the same seed gives the same draws on every device. In a DataLoader's worker the seed is mixed with
+    the worker's, so that draws differ between workers and between epochs. A copy continues as the original would.
 
     Args:
-        panel: of a TransInv objective, or of `load_augmentation`; it is copied.
-        teachers: names of the teachers that it was learned with.
+        panel: of a TransInv objective, or from `load_augmentation`; it is copied.
+        teachers: names of the teachers of the run.
         seed: of the generator; None for one drawn from torch's global generator.
-        image_column: which column of a batch of `datasets` has the images.
+        image_column: column with the images in a batch of `datasets`.
 
     Attributes:
         panel: the augmentation models and the selection among them; its `forward` records gradients.
-        teachers: their names, in the order of p, q and r.
-        image_column: the column of images.
+        teachers: names of the teachers, in the order of p, q and r.
+        image_column: column with the images in a batch of `datasets`.
         generator: the only source of randomness.
     """
 
@@ -84,13 +84,13 @@ class LearnedAugmentation(nn.Module):
             raise InputError("p, q or r of the augmentation is not a number; take one of a run that did not diverge")
 
     def seed(self, seed: int) -> Self:
-        """Start the draws anew: the same seed gives the same draws."""
+        """Restart the draws from a seed."""
         self.generator.manual_seed(seed)
         self._worker_seed: int | None = None
         return self
 
     def selection(self) -> Selection:
-        """P [L, K], q [L] and r [L] (and the multipliers) as they were learned, on the CPU."""
+        """The learned p [L, K], q [L] and r [L], and the multipliers [L, K], on the CPU."""
         with torch.no_grad():
             return Selection(*(values.float().cpu() for values in self.panel.selection()))
 
@@ -98,19 +98,19 @@ class LearnedAugmentation(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Any, *others: Any) -> Any:
-        """Deform images, each by a draw of its own.
+        """Deform images, each by its own draw.
 
         Args:
             images: a batch [B, 3, H, W] or one image [3, H, W], float in [0, 1] or uint8; an RGB image of PIL; a list
-                of such; or columns, of which `image_column` is such, as `datasets` gives them to a transform.
-            others: labels, boxes, ...: left as they are, as transforms of torchvision leave a label.
+                of these; or a mapping of columns, as `datasets` gives it to a transform, with these in `image_column`.
+            others: labels, boxes and so on; returned unchanged, as torchvision's transforms do.
 
         Returns:
-            What was given: of the same type, shape and dtype, on the same device; with `others`, a tuple. What is left
-            as it is keeps every bit; uint8 is rounded.
+            The deformed images, of the same type, shape, dtype and device; with `others`, a tuple. An image that is
+            not deformed keeps every bit. uint8 is rounded.
 
         Raises:
-            InputError: for anything else.
+            InputError: the images are none of these.
         """
         self._follow_worker()
         deformed = self._deform(images)
@@ -127,7 +127,7 @@ class LearnedAugmentation(nn.Module):
         if isinstance(images, list):
             return [self._deform(image) for image in images]
         if isinstance(images, Image.Image):
-            return self._deform_picture(images)
+            return self._deform_pil(images)
         if not isinstance(images, Tensor) or (
             isinstance(images, tv_tensors.TVTensor) and not isinstance(images, tv_tensors.Image)
         ):
@@ -135,10 +135,10 @@ class LearnedAugmentation(nn.Module):
         deformed = self._deform_tensor(images.as_subclass(Tensor))
         return tv_tensors.wrap(deformed, like=images) if isinstance(images, tv_tensors.Image) else deformed
 
-    def _deform_picture(self, picture: Image.Image) -> Image.Image:
-        if picture.mode != "RGB":
-            raise InputError(f"A PIL image of mode {picture.mode} was given; expected RGB: image.convert('RGB')")
-        pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+    def _deform_pil(self, image: Image.Image) -> Image.Image:
+        if image.mode != "RGB":
+            raise InputError(f"A PIL image of mode {image.mode} was given; expected RGB: image.convert('RGB')")
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
         deformed = self._deform_tensor(pixels.to(self.panel.logits_r.device))
         return Image.fromarray(deformed.permute(1, 2, 0).cpu().numpy())
 
@@ -176,7 +176,7 @@ class LearnedAugmentation(nn.Module):
                 )
 
     def _follow_worker(self) -> None:
-        """In a worker of a DataLoader, which holds a copy: mix its seed in, once."""
+        """In a DataLoader's worker, which has a copy: mix the worker's seed in, once."""
         worker = get_worker_info()
         if worker is not None and worker.seed != self._worker_seed:
             entropy = (self.generator.initial_seed(), worker.seed)
@@ -203,17 +203,17 @@ class LearnedAugmentation(nn.Module):
 
         Args:
             pretrained_model_name_or_path: a run's output folder, its augmentation/ or its student/; or USER/NAME of a
-                student, or of an augmentation, on the Hub. Two files are downloaded, and the student is not.
-            force_download: also what is cached.
+                student, or of an augmentation, on the Hub. Only the augmentation's two files are downloaded.
+            force_download: whether to download files that are in the cache.
             token: instead of the environment's or that of `hf auth login`; False for none.
             cache_dir: instead of the Hub client's.
-            local_files_only: look in the cache alone.
+            local_files_only: whether to look only in the cache.
             revision: branch, tag or commit on the Hub.
-            seed: as of the class.
-            image_column: as of the class.
+            seed: as for the class.
+            image_column: as for the class.
 
         Raises:
-            InputError: there is none, it is damaged, or the Hub cannot be reached.
+            InputError: there is no augmentation, it is damaged, or the Hub cannot be reached.
         """
         options = {"token": token, "cache_dir": cache_dir, "force_download": force_download}
         options |= {"local_files_only": local_files_only}
@@ -227,13 +227,13 @@ class LearnedAugmentation(nn.Module):
         """Write config.json and augmentation.safetensors, the files of a run's augmentation/.
 
         Args:
-            save_directory: where; made if it does not exist.
+            save_directory: made if it does not exist.
             repo_id: for `push_to_hub`; None for the folder's name.
-            push_to_hub: push it as well.
+            push_to_hub: whether to push it as well.
             push: arguments of `push_to_hub`.
 
         Returns:
-            The commit's address, if it was pushed.
+            The URL of the commit, if it was pushed, else None.
 
         Raises:
             InputError: the folder has a config.json of something else, the disk is full, or the push failed.
@@ -253,20 +253,20 @@ class LearnedAugmentation(nn.Module):
         branch: str | None = None,
         create_pr: bool | None = None,
     ) -> str:
-        """Push it to augmentation/ of a repository: one of its own, or a student's, which stays as it is.
+        """Push it to augmentation/ of a repository, its own or a student's; other files there are left unchanged.
 
-        Teachers that are folders of this machine are named by their last part.
+        Teachers that are local folders are named by the last part of their path.
 
         Args:
-            repo_id: USER/NAME; created when it does not exist.
-            commit_message: the commit's first line.
-            private: whether a new repository is its owner's alone; None for the account's default.
+            repo_id: USER/NAME; created if it does not exist.
+            commit_message: first line of the commit message.
+            private: whether a new repository is private; None for the account's default.
             token: instead of the environment's or that of `hf auth login`.
-            branch: created from main when it does not exist; None for main.
-            create_pr: make a pull request of it.
+            branch: created from main if it does not exist; None for main.
+            create_pr: whether to open a pull request.
 
         Returns:
-            The commit's address.
+            The URL of the commit.
 
         Raises:
             InputError: the Hub refused or could not be reached.
@@ -277,7 +277,7 @@ class LearnedAugmentation(nn.Module):
         about: dict[str, Any] = {"commit_message": commit_message, "private": private, "token": token}
         return push_augmentation(files, repo_id, branch=branch, create_pr=create_pr, **about)
 
-    # What it is
+    # Copies and text
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "generator": (self.generator.initial_seed(), self.generator.get_state())}

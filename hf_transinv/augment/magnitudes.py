@@ -1,4 +1,4 @@
-"""The parameters of the learned primitives in physical terms: degrees, percent of a side, pixels squared."""
+"""The parameters of the learned primitives in physical units: degrees, percent of a side, pixels squared."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -16,15 +16,15 @@ _DRAWS = 4096  # the 5 % quantile of a uniform variable is then known to 0.3 % o
 
 @dataclass(frozen=True)
 class ParameterRange:
-    """What was drawn of one physical parameter.
+    """The distribution of one physical parameter.
 
     Attributes:
         name: in words.
-        unit: "" where it has none.
-        low: smallest value within the primitive's reach.
-        high: largest.
-        rest: where it does nothing.
-        quantiles: 5, 50 and 95 % of what was drawn.
+        unit: "" for a parameter without a unit.
+        low: smallest value that the primitive can produce.
+        high: largest value that it can produce.
+        rest: the value that changes nothing.
+        quantiles: of the drawn values, at 5, 50 and 95 %.
     """
 
     name: str
@@ -38,12 +38,12 @@ class ParameterRange:
 def _affine(parameters: Tensor) -> list[Tensor]:
     """Rotation (degrees), zoom, aspect, shear and shift (% of a side) of affine entries [n, 6] added to the identity.
 
-    The matrix takes output to input coordinates: content grows by the inverse of its scale, moves against its shift.
-    Linear part = rotation x [[s_x, k], [0, s_y]].
+    The matrix maps output to input coordinates: the content grows by the inverse of its scale and moves against its
+    shift. Its linear part is rotation x [[s_x, k], [0, s_y]].
     """
     a, b, x, c, d, y = parameters.unbind(1)
     a, d = a + 1, d + 1
-    # Ranges of 0.5 and more reach maps that collapse or mirror the image: their zoom ends at 10.
+    # Ranges of 0.5 and more include maps that collapse or mirror the image. The clamp limits their zoom to 10.
     scale_x, determinant = torch.hypot(a, c).clamp_min(0.1), (a * d - b * c).clamp_min(0.01)
     shear = (a * b + c * d) / scale_x.square()
     aspect = determinant / scale_x.square()
@@ -81,7 +81,13 @@ _PHYSICAL: dict[str, tuple[tuple[tuple[str, str, float], ...], Callable[[Tensor]
 
 
 def describe_parameters(name: str, primitive: Primitive, drawn: Tensor) -> tuple[ParameterRange, ...]:
-    """Quantiles of what was drawn, [n, P], in physical terms; the reach is taken from the corners of the ranges."""
+    """The drawn parameters of a primitive in physical units.
+
+    Args:
+        name: of the primitive, a key of `REST`.
+        primitive: whose ranges are described; the corners of its ranges give `low` and `high`.
+        drawn: parameters, [n, P].
+    """
     names, convert = _PHYSICAL[name]
     corners = torch.cartesian_prod(*torch.stack([primitive.low, primitive.high], 1)).view(-1, drawn.shape[1])
     levels = torch.tensor(QUANTILES, device=drawn.device)

@@ -1,7 +1,7 @@
-"""Differentiable image functions: f(images, parameters) -> images, batched, one set of parameters an image.
+"""Differentiable image functions: f(images, parameters) -> images, batched, one set of parameters per image.
 
-All take images [B, C, H, W] (float, pixels in [0, 1]) and are deterministic in (images, parameters), so an
-augmentation can be replayed. None of them brings the result back into [0, 1]; `into_range` does that once at the end.
+All take images [B, C, H, W], float in [0, 1], and are deterministic in (images, parameters), so that an augmentation
+can be replayed. None of them brings the result back into [0, 1]: `into_range` does that once at the end.
 
 The four of TransInv (Kurioka et al., ICONIP 2024, section 4.2):
     contrast and brightness   alpha x + beta
@@ -19,12 +19,12 @@ from torch import Tensor
 
 
 def per_image(values: Tensor) -> Tensor:
-    """[B] -> [B, 1, 1, 1], to be broadcast over an image."""
+    """[B] -> [B, 1, 1, 1], for broadcasting over images."""
     return values.view(-1, 1, 1, 1)
 
 
 def adjust_contrast_brightness(images: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
-    """Alpha x + beta, with contrast `alpha` [B] and brightness `beta` [B]."""
+    """The images alpha x + beta, with contrast `alpha` [B] and brightness `beta` [B]."""
     return per_image(alpha) * images + per_image(beta)
 
 
@@ -33,8 +33,8 @@ def warp_affine(images: Tensor, theta: Tensor, padding_mode: str = "zeros") -> T
 
     Args:
         images: [B, C, H, W].
-        theta: [B, 2, 3], output to input coordinates, both in [-1, 1] over the image (align_corners=False).
-        padding_mode: what lies outside: "zeros" (black), "border" or "reflection".
+        theta: [B, 2, 3], from output to input coordinates, both in [-1, 1] over the image (align_corners=False).
+        padding_mode: the pixels outside the image: "zeros" (black), "border" or "reflection".
     """
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode=padding_mode, align_corners=False)
@@ -47,7 +47,7 @@ def gaussian_taps(variance: Tensor, radius: int) -> Tensor:
 
 
 def blur_gaussian(images: Tensor, variance: Tensor, gamma: Tensor, radius: int) -> Tensor:
-    """Gamma x + (1 - gamma) Conv(x, kappa) with a Gaussian kappa, edges reflected.
+    """The images gamma x + (1 - gamma) Conv(x, kappa) with a Gaussian kappa, edges reflected.
 
     Args:
         images: [B, C, H, W].
@@ -62,27 +62,31 @@ def blur_gaussian(images: Tensor, variance: Tensor, gamma: Tensor, radius: int) 
         size = blurred.shape[dim]
         padding = (radius, radius, 0, 0) if dim == -1 else (0, 0, radius, radius)
         padded = F.pad(blurred, padding, mode="reflect")
-        # A sum of shifted views: every image has a kernel of its own, and a grouped convolution would be slower.
+        # A sum of shifted views: every image has its own kernel, and a grouped convolution would be slower.
         shifted = (per_image(taps[:, k]) * padded.narrow(dim, k, size) for k in range(2 * radius + 1))
         blurred = functools.reduce(torch.add, shifted)
     return torch.lerp(blurred, images, per_image(gamma))
 
 
 def blur_radius(max_variance: float) -> int:
-    """Half width in pixels that holds three standard deviations of the widest kernel."""
+    """The half width, in pixels, that covers three standard deviations of the widest kernel."""
     return max(1, math.ceil(3 * math.sqrt(max_variance)))
 
 
 def add_gaussian_noise(images: Tensor, variance: Tensor, noise: Tensor) -> Tensor:
-    """X + sqrt(nu) eps, with `variance` nu [B] and standard normal `noise` eps of the shape of the images."""
-    # The slope of the root at 0 is infinite, and infinity times a saturated sigmoid's 0 is no number.
+    """The images x + sqrt(nu) eps, with `variance` nu [B] and standard normal `noise` eps of the images' shape."""
+    # The slope of the root at 0 is infinite; times the 0 of a saturated sigmoid the gradient would be NaN.
     scale = variance.clamp_min(torch.finfo(variance.dtype).tiny).sqrt()
     return images + per_image(scale) * noise
 
 
 def into_range(images: Tensor, mode: str = "clamp") -> Tensor:
-    """Bring pixels back into [0, 1]: "clamp" saturates as a camera does; "fold" is the triangle wave of TeachAugment,
-    which keeps a gradient everywhere.
+    """Bring pixels back into [0, 1].
+
+    Args:
+        images: of any shape.
+        mode: "clamp" saturates, as a camera does; "fold" is the triangle wave of TeachAugment, whose gradient is
+            nowhere 0.
     """
     if mode == "fold":
         return 1 - (torch.remainder(images, 2) - 1).abs()

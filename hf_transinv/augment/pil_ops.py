@@ -1,9 +1,9 @@
 """The image operations of AutoAugment and its successors, as PIL defines them, for a whole batch at once.
 
-Each image has an operation of its own and one parameter. Images are sorted by operation, so that an operation is one
-pass over its images; all operations that are tables share one lookup (`pil_photometric`), all nearest-neighbour warps
-one gather (`pil_geometric`). Images are float in [0, 1] outside and 8-bit levels inside; the results are PIL's to the
-level.
+Each image has its own operation and parameter. Images are sorted by operation, so that an operation takes one pass
+over its images. All operations that are tables share one lookup (`pil_photometric`), all nearest-neighbour warps one
+gather (`pil_geometric`). Images are float in [0, 1] outside this module and 8-bit levels inside. The results equal
+PIL's to the level.
 """
 
 from collections.abc import Callable
@@ -18,21 +18,21 @@ from hf_transinv.errors import InputError
 
 
 class Operation(IntEnum):
-    """The operations; beside each what its parameter is. Their order puts those together that share a pass."""
+    """The operations, each with the meaning of its parameter. Those that share a pass are next to each other."""
 
     IDENTITY = 0  # none
     INVERT = 1  # none
     POSTERIZE = 2  # bits kept, 0 to 8
-    SOLARIZE = 3  # threshold, 0 to 256: levels from it on are inverted
+    SOLARIZE = 3  # threshold, 0 to 256; levels from it on are inverted
     SOLARIZE_ADD = 4  # levels added to those below 128
-    BRIGHTNESS = 5  # factor, 1 changes nothing; so for the next three
-    CONTRAST = 6
+    BRIGHTNESS = 5  # factor, 1 changes nothing
+    CONTRAST = 6  # the same
     AUTOCONTRAST = 7  # none
     EQUALIZE = 8  # none
-    COLOR = 9
-    SHARPNESS = 10
-    SHEAR_X = 11  # pixels by pixel
-    SHEAR_Y = 12
+    COLOR = 9  # factor, 1 changes nothing
+    SHARPNESS = 10  # the same
+    SHEAR_X = 11  # shift in pixels per pixel of distance
+    SHEAR_Y = 12  # the same
     ROTATE = 13  # degrees, counter-clockwise
     TRANSLATE_X = 14  # whole pixels; the content moves to the left
     TRANSLATE_Y = 15  # whole pixels; the content moves up
@@ -67,7 +67,7 @@ class Canvas:
 
     Attributes:
         interpolation: "nearest" or "bilinear".
-        fill: red, green and blue of what lies outside the image, levels of 0 to 255.
+        fill: colour outside the image: red, green and blue, in levels of 0 to 255.
     """
 
     interpolation: str = "nearest"
@@ -86,12 +86,12 @@ class Canvas:
 
 def to_levels(images: Tensor) -> Tensor:
     """Images in [0, 1] to the nearest of 256 levels, uint8."""
-    # By way of int32: the direct conversion is several times slower on the CPU.
+    # Via int32: the direct conversion is several times slower on the CPU.
     return (images * 255).round_().int().to(torch.uint8)
 
 
 def to_images(levels: Tensor, like: Tensor) -> Tensor:
-    """Levels to images in [0, 1] of the type of `like`."""
+    """Levels to images in [0, 1] of the dtype of `like`."""
     return levels.to(like.dtype).div_(255)
 
 
@@ -100,14 +100,14 @@ def apply_operations(levels: Tensor, operation: Tensor, parameter: Tensor, canva
 
     Args:
         levels: uint8 [n, 3, H, W], on any device.
-        operation: an `Operation` each, int64 [n, N], on the CPU, where it steers without waiting for the device.
-        parameter: its parameter, float64 [n, N], on the CPU.
+        operation: an `Operation` each, int64 [n, N], on the CPU, so that selecting never waits for the device.
+        parameter: of each operation, float64 [n, N], on the CPU.
         canvas: how warped images are sampled.
 
     Returns:
         uint8 [n, 3, H, W]; the input is not written to.
     """
-    place = torch.arange(len(levels))  # which image each row holds
+    place = torch.arange(len(levels))  # number of the image in each row
     for step in range(operation.shape[1]):
         kind = operation[place, step]
         order = kind.argsort(stable=True)
@@ -122,7 +122,14 @@ def apply_operations(levels: Tensor, operation: Tensor, parameter: Tensor, canva
 
 
 def _apply_sorted(levels: Tensor, rows: dict[Operation, slice], parameter: Tensor, canvas: Canvas) -> None:
-    """Apply one operation an image, in place, to images sorted by operation; `rows` holds those that occur."""
+    """Apply one operation per image, in place, to images sorted by operation.
+
+    Args:
+        levels: uint8 [n, 3, H, W]; overwritten.
+        rows: the rows of each operation that occurs.
+        parameter: float64 [n], on the CPU.
+        canvas: how warped images are sampled.
+    """
     on_device = parameter.to(levels.device)
     tabled = {name: own for name, own in rows.items() if name in _TABLES}
     if tabled:
@@ -156,7 +163,7 @@ def _apply_sorted(levels: Tensor, rows: dict[Operation, slice], parameter: Tenso
 
 
 def _shear_bilinear(levels: Tensor, rows: dict[Operation, slice], factor: Tensor, fill: Tensor) -> None:
-    """SHEAR_Y is SHEAR_X with the axes exchanged, so that square images of both go together."""
+    """Shear in place. SHEAR_Y is SHEAR_X with the axes exchanged, so square images of both share a pass."""
     parts = [(levels[own].mT if name == Operation.SHEAR_Y else levels[own], factor[own]) for name, own in rows.items()]
     is_square = levels.shape[-2] == levels.shape[-1]
     for group in [parts] if is_square else [[part] for part in parts]:
@@ -168,13 +175,13 @@ def _shear_bilinear(levels: Tensor, rows: dict[Operation, slice], factor: Tensor
 
 
 def _in_pieces(warp: Callable[..., Tensor], levels: Tensor, parameter: Tensor, fill: Tensor) -> None:
-    """In place; on the CPU in pieces whose doubles stay near its cache, which large images fill alone."""
+    """Warp in place; on the CPU in pieces small enough for its cache, whose intermediate values are doubles."""
     size = max(1, _BLOCK_PIXELS // levels[0, 0].numel()) if levels.device.type == "cpu" else len(levels)
     for some, own in zip(levels.split(size), parameter.split(size), strict=True):
         some.copy_(warp(some, own, fill))
 
 
 def _span(rows: dict[Operation, slice]) -> slice:
-    """From the first row to the last, of operations that stand together."""
+    """From the first row to the last, of operations that are next to each other."""
     spans = list(rows.values())
     return slice(spans[0].start, spans[-1].stop)

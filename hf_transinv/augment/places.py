@@ -1,7 +1,7 @@
-"""Where a learned augmentation lies: in a folder or in a repository of the Hub; and how it gets to the Hub.
+"""Finding a learned augmentation in a folder or a repository of the Hub, and pushing one to the Hub.
 
-A run leaves it in OUT/augmentation, and a student's repository has it in augmentation/. It is pushed to that place
-too, so that a student's own config.json, at the root, stays what it is.
+A run writes it to OUT/augmentation, and a student's repository has it in augmentation/. It is pushed to augmentation/
+as well, so that a student's own config.json, at the root, is left unchanged.
 """
 
 import json
@@ -29,8 +29,8 @@ tags: [hf_transinv, transinv, data-augmentation]
 
 # {title}
 
-A learned augmentation: what a student learned to stand while its teachers' answers stayed as they were (TransInv,
-ICONIP 2024). It deforms images, in anybody's training loop:
+An augmentation learned by TransInv (ICONIP 2024): it makes images hard for the student, while its teachers' answers
+hardly change. It can be used in any training loop:
 
 ```python
 from hf_transinv.augment.learned_augmentation import LearnedAugmentation
@@ -42,7 +42,7 @@ images = augment(images)  # a batch [B, 3, H, W], float in [0, 1] or uint8; one 
 
 
 def find_augmentation(name: str | Path, revision: str | None, **options: Any) -> Path:
-    """The folder with a learned augmentation's two files; from the Hub it is brought here, and nothing else is.
+    """The folder with a learned augmentation's two files; from the Hub only these two are downloaded.
 
     Args:
         name: that folder itself, a run's output folder, a student's folder, or USER/NAME on the Hub.
@@ -50,14 +50,14 @@ def find_augmentation(name: str | Path, revision: str | None, **options: Any) ->
         options: of `fetch`.
 
     Raises:
-        InputError: there is none, or the Hub cannot be reached.
+        InputError: there is no augmentation, or the Hub cannot be reached.
     """
-    # os.path: a name too long for a path is no folder, where pathlib raises.
+    # os.path.isdir gives False for a name too long for a path, where pathlib raises.
     local = Path(os.path.abspath(os.path.expanduser(name)))
     if os.path.isdir(local):
         if revision is not None:
             raise InputError(
-                f"revision={revision!r} was given for {str(name)!r}, a folder of this machine; leave it out."
+                f"revision={revision!r} was given for {str(name)!r}, which is a local folder; leave it out."
             )
         return _below(str(name), (local, local / FOLDER, local.parent / FOLDER))
     if isinstance(name, Path) or not _HUB_ID.fullmatch(name) or name.startswith("."):
@@ -70,7 +70,11 @@ def find_augmentation(name: str | Path, revision: str | None, **options: Any) ->
 
 
 def _below(name: str, places: tuple[Path, ...]) -> Path:
-    """The first of the folders that has weights; it has to have p, q and r as well."""
+    """The first of the folders that has weights.
+
+    Raises:
+        InputError: none has weights, or the first that has them has no config.json.
+    """
     for place in places:
         if (place / WEIGHTS).is_file():
             if not (place / CONFIG).is_file():
@@ -86,7 +90,11 @@ def _below(name: str, places: tuple[Path, ...]) -> Path:
 
 
 def refuse_foreign(folder: Path) -> None:
-    """Raises InputError when a folder's config.json is not of a learned augmentation: a student's, say."""
+    """Refuse a folder whose config.json is of something else, such as a student.
+
+    Raises:
+        InputError: it is.
+    """
     if not (folder / CONFIG).is_file():
         return
     try:
@@ -110,7 +118,19 @@ def push_augmentation(
     branch: str | None,
     create_pr: bool | None,
 ) -> str:
-    """One commit of the files below augmentation/, with a short card where the repository has none.
+    """Commit files to augmentation/ of a repository, with a short card if it has none.
+
+    Args:
+        files: content by name.
+        repo_id: USER/NAME; created if it does not exist.
+        commit_message: first line of the commit message.
+        private: whether a new repository is private; None for the account's default.
+        token: of the Hub; None for the environment's.
+        branch: created from main if it does not exist; None for main.
+        create_pr: whether to open a pull request.
+
+    Returns:
+        The URL of the commit.
 
     Raises:
         InputError: the Hub refused or could not be reached.

@@ -1,11 +1,13 @@
 """The learned primitives a_phi(x, z): a latent z ~ N(0, I_M) -> an MLP (phi) -> parameters -> an image function.
 
-TransInv, section 4.2, K = 4. The ranges of contrast, brightness, blur and noise are the paper's; the geometric range
-is open there and is a field (0.25 an affine entry, TeachAugment's). The MLP's shape and start are open too: z of 32,
-one hidden layer of 64, a small last layer; noise and blur start weak (ours), so that training does not begin on
-destroyed images.
+TransInv, section 4.2, K = 4. The ranges of contrast, brightness, blur and noise are the paper's. It leaves open, and
+our choice is:
 
-Section 4.1 has the corruptions of the benchmark at set strength instead: `"contrast:3"` is one, at severity 3.
+    geometric range   a field; 0.25 per affine entry, as in TeachAugment
+    MLP               z of 32, one hidden layer of 64, a last layer with small weights
+    start             noise and blur start weak, so that training does not begin on destroyed images
+
+Section 4.1 uses the corruptions of the benchmark at fixed severities instead: "contrast:3" is contrast at severity 3.
 """
 
 from dataclasses import dataclass
@@ -33,9 +35,9 @@ class PrimitiveConfig:
     Attributes:
         latent_dim: M, the length of z.
         hidden_dim: width of the MLP's hidden layer.
-        init_scale: standard deviation of the last layer's weights; how much strengths vary with z at the start.
-        geometric_range: largest change of an entry of the affine matrix (its unit is half the image).
-        padding_mode: what a warped image shows outside itself: "zeros", "border" or "reflection".
+        init_scale: standard deviation of the last layer's weights; how much the parameters vary with z at the start.
+        geometric_range: largest change of an entry of the affine matrix, whose unit is half the image.
+        padding_mode: the pixels outside a warped image: "zeros", "border" or "reflection".
         out_of_range: how pixels return to [0, 1]: "clamp" or "fold" (a triangle wave).
     """
 
@@ -59,10 +61,20 @@ class PrimitiveConfig:
 
 
 class Primitive(nn.Module):
-    """One primitive: its MLP (phi), and how the MLP's answer becomes an image.
+    """One primitive: an MLP (phi) from latents to parameters, and an image function of those parameters.
 
-    Subclasses set `ranges`, a (low, high) for each parameter, and `start`, the parameter before training on a scale of
-    logits (0 is the middle of the range), and implement `apply`.
+    Subclasses implement `deform` and set the attributes.
+
+    Args:
+        config: the MLP and the geometric range.
+
+    Attributes:
+        name: as in `AugmentationConfig.primitives`.
+        ranges: (low, high) of each parameter.
+        start: each parameter before training, as a logit; 0 is the middle of the range.
+        uses_noise: whether `deform` needs noise.
+        low: lower ends of the ranges, [P].
+        high: upper ends, [P].
     """
 
     name: str
@@ -85,11 +97,11 @@ class Primitive(nn.Module):
         self.register_buffer("high", high, persistent=False)
 
     def bounds(self) -> tuple[tuple[float, float], ...]:
-        """(low, high) of each parameter."""
+        """The (low, high) of each parameter."""
         return self.ranges
 
     def forward(self, z: Tensor) -> Tensor:
-        """Z [B, M] -> parameters [B, P], each inside its range."""
+        """Latents z [B, M] -> parameters [B, P], each inside its range."""
         unit = torch.sigmoid(self.last(torch.relu(self.hidden(z))))
         return torch.lerp(self.low, self.high, unit)
 
@@ -100,14 +112,21 @@ class Primitive(nn.Module):
         noise: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Deform images [B, C, H, W] in [0, 1] with parameters [B, P]; the result is in [0, 1] too.
+        """Deform images.
 
-        `noise` [B, C, H, W] is for primitives that use it, `generator` for corruptions.
+        Args:
+            images: [B, C, H, W] in [0, 1].
+            parameters: [B, P].
+            noise: standard normal, [B, C, H, W]; for primitives that use it.
+            generator: on the device of the images; for corruptions.
+
+        Returns:
+            [B, C, H, W] in [0, 1].
         """
         return ops.into_range(self.deform(images, parameters, noise), self.config.out_of_range)
 
     def deform(self, images: Tensor, parameters: Tensor, noise: Tensor | None) -> Tensor:
-        """The image function itself, before the return to [0, 1]."""
+        """The image function itself, before the result is brought back into [0, 1]."""
         raise TypeError(f"{type(self).__name__} defines no deformation")
 
 
@@ -124,7 +143,7 @@ class ContrastBrightness(Primitive):
 
 
 class Geometric(Primitive):
-    """An affine warp: the identity plus up to +-geometric_range in each of the six entries."""
+    """An affine warp: the identity, plus up to +-geometric_range in each of the six entries."""
 
     name = "geometric"
     start = (0.0,) * 6
@@ -151,7 +170,7 @@ class GaussianBlur(Primitive):
 
 
 class GaussianNoise(Primitive):
-    """x + N(0, nu(z)), nu in (0, 0.12), a value for each pixel and channel."""
+    """x + N(0, nu(z)), nu in (0, 0.12), drawn for each pixel and channel."""
 
     name = "gaussian_noise"
     ranges = ((0.0, 0.12),)
@@ -165,7 +184,7 @@ class GaussianNoise(Primitive):
 
 
 class Corruption(Primitive):
-    """A corruption of the benchmark at one severity: what is learned is only how often it is chosen (section 4.1).
+    """A corruption of the benchmark at one severity (section 4.1). Only its probability is learned.
 
     Args:
         name: one of `CORRUPTIONS`.
@@ -177,7 +196,7 @@ class Corruption(Primitive):
         self.name, self.index = name, severity - 1
 
     def forward(self, z: Tensor) -> Tensor:
-        """No parameters: z [B, M] -> [B, 0]."""
+        """Latents z [B, M] -> [B, 0], as there are no parameters."""
         return z.new_zeros(len(z), 0)
 
     def apply_to(
@@ -187,7 +206,7 @@ class Corruption(Primitive):
         noise: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Corrupt images [B, 3, H, W] in [0, 1]; no gradient passes."""
+        """Corrupt images [B, 3, H, W] in [0, 1]; the result has no gradient."""
         index = torch.full((len(images),), self.index, device=images.device)
         return apply_corruption(images, self.name, index, generator)
 
@@ -202,7 +221,7 @@ def check_primitive(name: str) -> None:
     """Refuse a name that is neither a learned primitive nor CORRUPTION:SEVERITY.
 
     Raises:
-        InputError: with the known names.
+        InputError: the name is neither; the message lists the known ones.
     """
     corruption, colon, severity = name.partition(":")
     if colon:
@@ -216,7 +235,11 @@ def check_primitive(name: str) -> None:
 
 
 def build_primitive(name: str, config: PrimitiveConfig) -> Primitive:
-    """A primitive by its name: one of `PRIMITIVES`, or CORRUPTION:SEVERITY."""
+    """A primitive by its name: one of `PRIMITIVES`, or CORRUPTION:SEVERITY.
+
+    Raises:
+        InputError: the name is neither.
+    """
     check_primitive(name)
     corruption, colon, severity = name.partition(":")
     return Corruption(corruption, int(severity)) if colon else PRIMITIVES[name](config)

@@ -1,8 +1,8 @@
 """Experience replay of augmentation models (TeachAugment; Suzuki, CVPR 2022).
 
-Every so many student steps phi is copied. For each batch of the student the batch is cut into chunks, and each chunk
-is augmented by the model of today or by one of the copies: priority 1 for today's, decay^age for a copy, the newest
-being of age 1. Copies never learn.
+phi is copied every few student steps. Each batch of the student is cut into chunks. A chunk is augmented by the
+current model, with priority 1, or by one of the copies, with priority decay^age, where the newest copy has age 1.
+Copies are never trained.
 """
 
 from collections.abc import Mapping
@@ -14,16 +14,16 @@ from torch import Tensor, nn
 from hf_transinv.errors import InputError
 
 TODAY = -1
-"""Instead of the place of a copy: the model as it is."""
+"""The current model, where the place of a copy is expected."""
 
 
 @dataclass(frozen=True)
 class ReplayDraws:
-    """Which model augments each image; on the CPU.
+    """The model that augments each image; on the CPU.
 
     Attributes:
-        chunk: number of its chunk, [B], ascending.
-        place: of the copy in the buffer, or TODAY, [B].
+        chunk: number of the image's chunk, int64 [B], ascending.
+        place: place of the copy in the buffer, or TODAY, int64 [B].
     """
 
     chunk: Tensor
@@ -33,10 +33,10 @@ class ReplayDraws:
         return ReplayDraws(self.chunk[rows], self.place[rows])
 
     def runs(self) -> list[tuple[Tensor, Tensor]]:
-        """The images by chunk: for each size of chunk that occurs, its rows [G, n] and their copies' places [G].
+        """The images by chunk: for each size n of a chunk, the rows of its chunks [G, n] and their places [G].
 
-        One entry as a rule; micro-batches that cut a chunk in two, or a batch that the chunks do not divide, have
-        more.
+        Usually there is one size. There are more where a micro-batch cuts a chunk in two, or where the batch is not
+        divisible into chunks.
         """
         _, sizes = self.chunk.unique_consecutive(return_counts=True)
         starts = sizes.cumsum(0) - sizes
@@ -47,16 +47,16 @@ class ReplayDraws:
 
 
 class ReplayBuffer(nn.Module):
-    """The copies of a module's parameters. Its state has the same tensors from the first step to the last.
+    """The copies of a module's parameters. The tensors of its state stay the same throughout a run.
 
     Args:
-        module: whose parameters are copied.
+        module: the module to copy.
         copy_steps: steps between two copies.
-        capacity: copies kept; the oldest makes room.
+        capacity: number of copies kept; the oldest is overwritten.
         decay: of the priority, in (0, 1].
 
     Attributes:
-        steps: counted so far, by `after_step`.
+        steps: counted so far by `after_step`.
     """
 
     def __init__(self, module: nn.Module, copy_steps: int, capacity: int, decay: float = 0.9) -> None:
@@ -74,12 +74,12 @@ class ReplayBuffer(nn.Module):
 
     @property
     def num_made(self) -> int:
-        """Copies ever made."""
+        """The number of copies made so far, those overwritten included."""
         return self.steps // self.copy_steps
 
     @torch.no_grad()
     def after_step(self, module: nn.Module) -> None:
-        """Count a step; copy the module when it is time."""
+        """Count a step, and copy the module when a copy is due."""
         self.steps += 1
         if self.steps % self.copy_steps == 0:
             place = (self.num_made - 1) % self.capacity
@@ -87,15 +87,15 @@ class ReplayBuffer(nn.Module):
                 self.get_buffer(_flat(name))[place].copy_(parameter)
 
     def priorities(self) -> Tensor:
-        """Of each place in the buffer, 0 where nothing is yet, and, last, of today's model: [capacity + 1]."""
+        """The priorities of the places in the buffer (0 while empty), then of the current model: [capacity + 1]."""
         made, places = self.num_made, torch.arange(self.capacity)
         age = (made - 1 - places) % self.capacity + 1
         return torch.cat([torch.where(places < made, self.decay**age, 0.0), torch.ones(1)])
 
     def draw(self, batch_size: int, chunks: int, generator: torch.Generator) -> ReplayDraws | None:
-        """Draw a model for each chunk of a batch; None as long as there is no copy.
+        """Draw a model for each chunk of a batch; None while there is no copy.
 
-        A chunk has ceil(batch_size / chunks) images, the last one what is left.
+        A chunk has ceil(batch_size / chunks) images; the last one has the rest.
         """
         if not self.num_made:
             return None
@@ -105,14 +105,14 @@ class ReplayBuffer(nn.Module):
 
     @torch.no_grad()
     def stacked(self, places: Tensor, today: nn.Module) -> Mapping[str, Tensor]:
-        """Parameters of the models at these places [G] (TODAY: the given one) by name, [G, ...] each."""
+        """The parameters, by name, of the models at places [G], with `today` for TODAY: [G, ...] each."""
         return {
             name: torch.stack([parameter if p == TODAY else self.get_buffer(_flat(name))[p] for p in places.tolist()])
             for name, parameter in today.named_parameters()
         }
 
     def get_extra_state(self) -> Tensor:
-        """The steps: a tensor for the checkpoint; kept as an integer so that nobody waits for the device."""
+        """The steps, as a tensor for the checkpoint; in use they are an integer, which never waits for the device."""
         return torch.tensor(self.steps)
 
     def set_extra_state(self, state: Tensor) -> None:

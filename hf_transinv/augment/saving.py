@@ -1,4 +1,4 @@
-"""A learned augmentation on disk: its weights (phi, logits of p, q and r) and a config.json that people can read."""
+"""A learned augmentation on disk: its weights (phi, logits of p, q and r) and a readable config.json."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
@@ -64,7 +64,7 @@ def load_augmentation(folder: str | Path) -> AugmentationPanel:
         folder: with its config.json and augmentation.safetensors.
 
     Raises:
-        InputError: the folder holds none, or a damaged one.
+        InputError: the folder has none, or a damaged one.
     """
     folder = Path(folder)
     config, teachers = read_config(folder)

@@ -1,16 +1,17 @@
-"""Choosing: which teacher's augmentation (r), whether to augment at all (q), which primitive (p), and their gradients.
+"""The choice of a teacher's augmentation (r), of augmenting at all (q) and of a primitive (p), and its gradients.
 
 The objective is linear in the probabilities. With o the objective of one image under one choice,
 
     O_k = q_k sum_i p_ki E[o | k, i] + (1 - q_k) E[o | k, clean],          O = sum_k r_k O_k,
 
-so its gradient needs the mean objective of each choice and nothing else.
+so its gradient needs only the mean objective of each choice. There are two estimators:
 
-`expectation`: each choice of each teacher gets its share of the batch (a stratum), its objective is averaged and
-weighted by its probability: unbiased, and one primitive an image. `gumbel`: the paper's Gumbel-Softmax relaxation
-(section 3.1; Jang et al., ICLR 2017): every primitive on every image, biased.
+    expectation   Each choice of each teacher gets a share of the batch, a stratum. The mean objective of a stratum is
+                  weighted by the probability of its choice. Unbiased, one primitive per image.
+    gumbel        The paper's Gumbel-Softmax relaxation (section 3.1; Jang et al., ICLR 2017). Biased, every primitive
+                  on every image.
 
-Which symbol is which: p `p` [L, K], q `q` [L], r `r` [L]; a choice is 0 .. K-1 for a primitive and K for "clean".
+Symbols: p `p` [L, K], q `q` [L], r `r` [L]. A choice is 0 .. K-1 for a primitive and K for "clean".
 """
 
 from dataclasses import dataclass, replace
@@ -27,7 +28,7 @@ class Choices(NamedTuple):
     Attributes:
         model: number of the augmentation model, int64 [B].
         choice: number of the primitive, int64 [B]; K means the image stays as it is.
-        share: weight of the image in the mean over its stratum, [B]; summed over a stratum it is 1.
+        share: weight of the image in the mean over its stratum, [B]; the weights of a stratum sum to 1.
     """
 
     model: Tensor
@@ -37,20 +38,22 @@ class Choices(NamedTuple):
 
 @dataclass(frozen=True)
 class Draws:
-    """Everything random about how one batch is augmented: with the images and phi it fixes the result.
+    """Everything random about the augmentation of one batch: with the images and phi it determines the result.
+
+    The fields that only select (model, choice, noise_row, share) are on the CPU, so that selecting never waits for the
+    device.
 
     Attributes:
         z: latents, [B, M].
-        model: which teacher's augmentation model deforms the image, [B], kept on the CPU (it steers, it is not
-            computed with, so that choosing never waits for the device).
-        choice: which primitive, [B]; K means the image stays as it is. On the CPU.
-        noise: standard normal noise for the rows that need it, [n, C, H, W].
-        noise_row: each image's row in `noise`, -1 where it has none, [B], on the CPU.
-        share: weight of an image in the mean over its stratum, [B]; summed over a stratum it is 1 (on the CPU).
-        gumbel: Gumbel noise for p [B, K] and logistic noise for q [B], for the relaxed choice only.
-        gumbel_r: Gumbel noise for r, [L], one draw a turn, for the relaxed choice only.
-        seed: of the corruptions among the primitives, None without any. Cut into parts, each part has noise of its
-            own: a batch in two parts is equal to the whole in distribution only.
+        model: number of the teacher's augmentation model that deforms the image, int64 [B].
+        choice: number of the primitive, int64 [B]; K means the image stays as it is.
+        noise: standard normal noise for the images that need it, [n, C, H, W].
+        noise_row: row of each image in `noise`, int64 [B]; -1 for an image without noise.
+        share: weight of the image in the mean over its stratum, [B]; the weights of a stratum sum to 1.
+        gumbel: for the relaxed choice: Gumbel noise for p [B, K] and logistic noise for q [B].
+        gumbel_r: for the relaxed choice: Gumbel noise for r, [L], drawn once per turn.
+        seed: of the corruptions among the primitives; None if there are none. Each part of a batch that is cut up has
+            its own noise, so the parts equal the whole batch only in distribution.
     """
 
     z: Tensor
@@ -64,7 +67,7 @@ class Draws:
     seed: int | None = None
 
     def __getitem__(self, rows: slice) -> "Draws":
-        """The draws of some of the images: a process's, or a micro-batch's."""
+        """The draws of some of the images, such as those of one process or one micro-batch."""
         return replace(
             self,
             z=self.z[rows],
@@ -77,16 +80,22 @@ class Draws:
         )
 
     def generator(self, device: torch.device) -> torch.Generator | None:
-        """What the corruptions draw from, beside the images."""
+        """The generator of the corruptions on the device of the images; None if there are no corruptions."""
         return None if self.seed is None else torch.Generator(device).manual_seed(self.seed)
 
 
 def stratified_choices(batch_size: int, num_models: int, num_choices: int, generator: torch.Generator) -> Choices:
-    """Give every (model, choice) an equal share of the batch, in random order.
+    """Give every (model, choice) an equal part of the batch, in random order.
 
-    An image's share is 1 / (images in its stratum) where every stratum has an image. With fewer images than strata,
-    as many strata are drawn as there are images, all equally likely, and the share is strata / batch: the weighted sum
-    stays unbiased.
+    Where every stratum has an image, the share of an image is 1 / (images in its stratum). With fewer images than
+    strata, as many strata are drawn as there are images, all equally likely. The share is then strata / batch, which
+    keeps the weighted sum unbiased.
+
+    Args:
+        batch_size: B.
+        num_models: L.
+        num_choices: K + 1, or 1 where all choices are made at once.
+        generator: on the CPU.
     """
     cells = num_models * num_choices
     order = torch.randperm(cells, generator=generator)
@@ -102,6 +111,13 @@ def sampled_choices(batch_size: int, p: Tensor, q: Tensor, r: Tensor, generator:
 
     The paper draws the model once per iteration. One draw per image has the same expectation and less variance. Every
     image has the share 1 / B.
+
+    Args:
+        batch_size: B.
+        p: [L, K], on the CPU.
+        q: [L], on the CPU.
+        r: [L], on the CPU.
+        generator: on the CPU.
     """
     probabilities = torch.cat([q.unsqueeze(1) * p, 1 - q.unsqueeze(1)], dim=1)
     model = torch.multinomial(r, batch_size, replacement=True, generator=generator)
@@ -112,24 +128,44 @@ def sampled_choices(batch_size: int, p: Tensor, q: Tensor, r: Tensor, generator:
 def expected_objectives(
     objective: Tensor, model: Tensor, choice: Tensor, share: Tensor, p: Tensor, q: Tensor
 ) -> Tensor:
-    """O_k of each augmentation model from a stratified batch: [B] -> [L], differentiable in objective, p and q."""
+    """O_k of each augmentation model from a stratified batch, differentiable in objective, p and q.
+
+    Args:
+        objective: o of each image, [B].
+        model: [B].
+        choice: [B].
+        share: [B].
+        p: [L, K].
+        q: [L].
+
+    Returns:
+        [L].
+    """
     probability = torch.cat([q.unsqueeze(1) * p, 1 - q.unsqueeze(1)], dim=1)[model, choice]
     return mean_by_model(objective * probability, model, share, len(q))
 
 
 def mean_by_model(values: Tensor, model: Tensor, share: Tensor, num_models: int) -> Tensor:
-    """sum_b share_b values_b over the images of each model: [B] -> [L]."""
+    """The sum over the images b of each model of share_b values_b: [B] -> [L]."""
     return torch.zeros(num_models, device=values.device, dtype=values.dtype).index_add(0, model, values * share)
 
 
 def sample_gumbel(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Standard Gumbel noise -log(-log u)."""
+    """Standard Gumbel noise -ln(-ln u), u ~ U(0, 1), on the CPU."""
     return -(-torch.rand(shape, generator=generator).clamp(1e-10, 1 - 1e-7).log()).log()
 
 
 def relaxed_categorical(log_p: Tensor, gumbel: Tensor, temperature: float, hard: bool) -> Tensor:
-    """A relaxed one-hot sample g of Categorical(p), [..., K]; `hard` puts the one-hot vector in the forward pass and
-    keeps the relaxed one's gradient (straight through).
+    """A relaxed one-hot sample of Categorical(p).
+
+    Args:
+        log_p: ln p, [..., K].
+        gumbel: standard Gumbel noise, [..., K].
+        temperature: above 0; towards 0 the sample becomes one-hot.
+        hard: straight through: a one-hot vector in the forward pass, with the gradient of the relaxed sample.
+
+    Returns:
+        [..., K], in [0, 1], summing to 1.
     """
     soft = torch.softmax((log_p + gumbel) / temperature, dim=-1)
     if not hard:
@@ -138,12 +174,22 @@ def relaxed_categorical(log_p: Tensor, gumbel: Tensor, temperature: float, hard:
 
 
 def relaxed_bernoulli(logit: Tensor, logistic: Tensor, temperature: float, hard: bool) -> Tensor:
-    """A relaxed sample b of Bernoulli(sigmoid(logit)), in (0, 1); `hard` as in `relaxed_categorical`."""
+    """A relaxed sample of Bernoulli(sigmoid(logit)).
+
+    Args:
+        logit: of any shape.
+        logistic: standard logistic noise, of the same shape.
+        temperature: as in `relaxed_categorical`.
+        hard: as in `relaxed_categorical`.
+
+    Returns:
+        Of the same shape, in [0, 1].
+    """
     soft = torch.sigmoid((logit + logistic) / temperature)
     return (soft > 0.5).to(soft.dtype) + soft - soft.detach() if hard else soft
 
 
 def entropy(probabilities: Tensor) -> Tensor:
-    """-sum p ln p over the last axis, in nats."""
-    # A probability that has become 0 would have an infinite gradient, and NaN behind the softmax.
+    """The entropy -sum p ln p over the last axis, in nats."""
+    # At a probability of 0 the gradient would be infinite, and NaN after the softmax.
     return torch.special.entr(probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny)).sum(-1)

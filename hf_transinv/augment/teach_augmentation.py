@@ -1,25 +1,25 @@
-"""The augmentation model of TeachAugment (Suzuki, CVPR 2022): two networks, a colour and then a geometric one.
+"""The augmentation model of TeachAugment (Suzuki, CVPR 2022): a colour network, then a geometric one.
 
     A(x) = x' warped by I + g_geometric 0.5 (sigmoid(m(z, y)) - 0.5)
     x'   = wave(valid (scale x + shift))                                  pixel by pixel
     scale = 1 + g_colour 0.8 (sigmoid(s(x, y) + s'(z, y)) - 0.5),         in [0.6, 1.4]
     shift =     g_colour     (sigmoid(b(x, y) + b'(z, y)) - 0.5),         in [-0.5, 0.5]
 
-z ~ N(0, I_128) is shared by both, y is the label (one-hot). m and (s', b') are networks of the latent
-(128 + classes -> 512 -> 512 -> 6 or 2), s and b a network of each pixel (normalised RGB -> 128 -> 128 -> 3 + 3). Every
-hidden layer is followed by BatchNorm without running statistics, LeakyReLU 0.2 and dropout 0.8, which stays awake
-whoever's turn it is: it is part of what is random about A. g is a relaxed Bernoulli gate (temperature 0.05) with a
-logit a class. The last layers start at zero, so A starts at the identity. `valid` leaves out rows and columns that
-are black all through (the padding of a crop); wave is the triangle wave into [0, 1].
+z ~ N(0, I_128) is shared by both networks; y is the one-hot label. m and (s', b') are networks of the latent
+(128 + classes -> 512 -> 512 -> 6 or 2). s and b are a network of each pixel (normalised RGB -> 128 -> 128 -> 3 + 3).
+Every hidden layer is followed by BatchNorm without running statistics, LeakyReLU 0.2 and dropout 0.8. Dropout is never
+switched off, as it is part of the randomness of A. g is a relaxed Bernoulli gate (temperature 0.05) with one logit per
+class. The last layers start at zero, so A starts at the identity. `valid` excludes rows and columns that are entirely
+black, such as the padding of a crop. wave is the triangle wave into [0, 1].
 
-Which symbol is which: phi all parameters; m `matrix`, s' and b' `tone`, s and b `pixel_*`, g `gate`.
+Symbols: phi, all parameters; m, `matrix`; s' and b', `tone`; s and b, `pixel_*`; g, `gate`.
 
-BatchNorm couples the images that are normalised together (a group): micro-batches and processes have statistics of
-their own and equal the whole batch in distribution only, unless they are cut between groups.
+BatchNorm couples the images that are normalised together (a group). Micro-batches and processes have their own
+statistics, so they equal the whole batch only in distribution, unless the batch is cut between groups.
 
-Four fifths of the pixel network's channels are dropped, image by image. Only those that are kept are computed; the
-statistics that BatchNorm needs of all channels follow from mean and covariance of the layer's input, since the mean
-of w.h is w.E[h] and its variance w.Cov[h].w. The result is that of the whole network.
+Dropout drops four fifths of the pixel network's channels, for each image anew. Only the kept channels are computed.
+The statistics of all channels, which BatchNorm needs, follow from the mean and covariance of the layer's input: the
+mean of w.h is w.E[h], its variance w.Cov[h].w. The result equals that of the whole network.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,26 +38,26 @@ LATENT_DIM = 128
 LATENT_WIDTH = 4 * LATENT_DIM
 PIXEL_WIDTH = 128
 GEOMETRIC_RANGE = 0.5
-"""Width of the range of an affine entry: +-0.25, half an image being 1."""
+"""Width of the range of an affine entry: +-0.25, in halves of the image."""
 SCALE_RANGE = 0.8
 TEMPERATURE = 0.05
 DROPOUT = 0.8
 SLOPE = 0.2
 EPSILON = 1e-5
-"""Added to BatchNorm's variances, as in torch."""
+"""Added to the variances in BatchNorm, as in torch."""
 
 
 @dataclass(frozen=True)
 class TeachAugmentDraws:
-    """What is random about one batch: with the images, the labels and phi it fixes the result.
+    """Everything random about one batch: with the images, the labels and phi it determines the result.
 
     Attributes:
         z: latents, [B, 128].
         gates: standard logistic noise of the geometric and the colour gate, [B, 2].
-        kept: units that dropout leaves, of the hidden layers of `matrix` (0, 1) and of `tone` (2, 3), [B, 4, 512].
-        channels: indices of the channels that dropout leaves in the pixel network's two hidden layers, [B, 2, k]; an
-            image that keeps fewer than k is filled up with others.
-        alive: 1 where `channels` is kept, 0 where it fills up, [B, 2, k].
+        kept: units that dropout keeps, of the hidden layers of `matrix` (0, 1) and of `tone` (2, 3), bool [B, 4, 512].
+        channels: indices of the channels that dropout keeps in the pixel network's two hidden layers, [B, 2, k]; the
+            rows of images that keep fewer than k are filled up with dropped channels.
+        alive: 1 for kept channels, 0 for the others in `channels`, [B, 2, k].
     """
 
     z: Tensor
@@ -79,13 +79,13 @@ class TeachAugmentDraws:
 
 
 class Augmented(NamedTuple):
-    """A(x) and how it came about.
+    """A(x) and its intermediate results.
 
     Attributes:
-        images: [B, 3, H, W] in [0, 1].
-        coloured: before they were warped, [B, 3, H, W].
-        magnitudes: mean absolute change over the batch of an affine entry, of the scale and of the shift, before the
-            gates; [3], detached.
+        images: A(x), [B, 3, H, W] in [0, 1].
+        coloured: x', before the warp, [B, 3, H, W].
+        magnitudes: mean absolute change, before the gates, of an affine entry, of the scale and of the shift; [3],
+            detached.
     """
 
     images: Tensor
@@ -97,8 +97,8 @@ class TeachAugmentation(nn.Module):
     """A_phi.
 
     Args:
-        num_classes: of the labels.
-        mean: a channel, of pixels in [0, 1]: the pixel network sees (x - mean) / std. One number or three.
+        num_classes: number of classes of the labels, at least 2.
+        mean: of pixels in [0, 1], one number or one per channel. The pixel network sees (x - mean) / std.
         std: likewise.
     """
 
@@ -116,7 +116,7 @@ class TeachAugmentation(nn.Module):
         self.num_classes = num_classes
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).expand(3).clone(), persistent=False)
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).expand(3).clone(), persistent=False)
-        # What the last turn of the augmentation looked like, for people: no part of the function.
+        # Of the last turn of the augmentation, for the records only.
         self.register_buffer("magnitudes", torch.zeros(3))
         self.matrix = _latent_network(LATENT_DIM + num_classes, 6)
         self.tone = _latent_network(LATENT_DIM + num_classes, 2)
@@ -135,7 +135,7 @@ class TeachAugmentation(nn.Module):
         return {name: parameter.unsqueeze(0) for name, parameter in self.named_parameters()}
 
     def draw(self, shape: tuple[int, ...], generator: torch.Generator) -> TeachAugmentDraws:
-        """Draw for images of this shape (B, 3, H, W); the generator and the answer are on the CPU."""
+        """Draw for images of shape (B, 3, H, W); the generator and the draws are on the CPU."""
         batch = shape[0]
         z = torch.randn(batch, LATENT_DIM, generator=generator)
         gates = torch.rand(batch, 2, generator=generator).clamp(1e-7, 1 - 1e-7).logit()
@@ -158,12 +158,12 @@ class TeachAugmentation(nn.Module):
             images: [B, 3, H, W] in [0, 1].
             labels: class indices, [B].
             draws: of these images.
-            phi: parameters to use instead of the own ones, [G, ...] each: the batch is cut into G groups of equal
-                size, one after another, each with its parameters and with BatchNorm statistics of its own.
+            phi: parameters to use instead of the module's own, [G, ...] each: the batch is cut into G groups of equal
+                size, in order, each with its own parameters and BatchNorm statistics.
         """
         phi = self.phi() if phi is None else phi
         draws = draws.to(images.device)
-        # Float32 also under autocast: eight bits of mantissa are too few for pixels and for BatchNorm's moments.
+        # Float32, also under autocast: a mantissa of eight bits is too short for pixels and for BatchNorm's moments.
         with torch.autocast(images.device.type, enabled=False):
             images = images.to(torch.promote_types(images.dtype, torch.float32))
             draws = TeachAugmentDraws(*(x.to(images.dtype) if x.is_floating_point() else x for x in draws._fields()))
@@ -184,14 +184,14 @@ class TeachAugmentation(nn.Module):
         return Augmented(warped, coloured, magnitudes)
 
     def _matrix(self, phi: Mapping[str, Tensor], labels: Tensor, draws: TeachAugmentDraws) -> Tensor:
-        """Change of the affine matrix before its gate, [B, 2, 3], each entry in +-0.25."""
+        """The change of the affine matrix before its gate, [B, 2, 3], each entry in +-0.25."""
         answer = latent_network(phi, "matrix", self._context(labels, draws), draws.kept[:, :2])
         return (GEOMETRIC_RANGE * (answer.sigmoid() - 0.5)).view(-1, 2, 3)
 
     def _colour(
         self, phi: Mapping[str, Tensor], images: Tensor, labels: Tensor, group: Tensor, draws: TeachAugmentDraws
     ) -> tuple[Tensor, Tensor]:
-        """Change of scale (+-0.4) and shift (+-0.5) of each pixel before their gate, [B, 3, H, W] each."""
+        """The change of scale (+-0.4) and shift (+-0.5) of each pixel before the gate, [B, 3, H, W] each."""
         tone = latent_network(phi, "tone", self._context(labels, draws), draws.kept[:, 2:])
         mean, std = (values.to(images.dtype).view(3, 1) for values in (self.mean, self.std))
         pixels = (images.flatten(2) - mean) / std
@@ -206,16 +206,16 @@ class TeachAugmentation(nn.Module):
 
 
 def recolour(images: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """wave(valid (scale x + shift)), all [B, 3, H, W]; valid is 0 in rows and columns that are black all through."""
+    """wave(valid (scale x + shift)), all [B, 3, H, W]; valid is 0 in rows and columns that are entirely black."""
     bright = images.detach().sum(1, keepdim=True) != 0
     valid = bright.any(-1, keepdim=True) & bright.any(-2, keepdim=True)
     moved = (scale * images + shift) * valid
-    # Folding rounds; what lies in [0, 1] is to stay as it is, to the bit.
+    # Folding rounds; values in [0, 1] must keep every bit.
     return torch.where((moved >= 0) & (moved <= 1), moved, into_range(moved, "fold"))
 
 
 def latent_network(phi: Mapping[str, Tensor], name: str, inputs: Tensor, kept: Tensor) -> Tensor:
-    """A network of the latent: inputs [B, I] and kept units [B, 2, 512] -> [B, O], G groups of equal size."""
+    """A network of the latent, for G groups of equal size: inputs [B, I] and kept units [B, 2, 512] -> [B, O]."""
     last = phi[f"{name}.last"]
     hidden = inputs.view(len(last), -1, inputs.shape[1])
     for layer in range(2):
@@ -230,27 +230,27 @@ def latent_network(phi: Mapping[str, Tensor], name: str, inputs: Tensor, kept: T
 def pixel_network(
     phi: Mapping[str, Tensor], pixels: Tensor, labels: Tensor, group: Tensor, channels: Tensor, alive: Tensor
 ) -> Tensor:
-    """The network of each pixel: [B, 3, N] -> [B, 6, N], the kept channels alone.
+    """The network of each pixel: [B, 3, N] -> [B, 6, N], computed on the kept channels only.
 
-    BatchNorm and the factor of dropout are folded into each layer's weights (LeakyReLU is positively homogeneous).
+    BatchNorm and the factor of dropout are folded into each layer's weights, as LeakyReLU is positively homogeneous.
 
     Args:
         phi: parameters by name, [G, ...].
         pixels: normalised, [B, 3, N].
         labels: class indices, [B].
-        group: each image's group, [B], in equal numbers and ascending.
-        channels: kept channels of the two hidden layers, [B, 2, k].
-        alive: 1 where they are kept indeed, [B, 2, k].
+        group: number of each image's group, [B], ascending, all groups of equal size.
+        channels: channels of the two hidden layers to compute, [B, 2, k].
+        alive: 1 for those that dropout keeps, else 0, [B, 2, k].
     """
     groups, rows = len(phi["pixel.last"]), group.unsqueeze(1)
     context = phi["pixel.context"].mT[group, labels]
     hidden, inputs = pixels, torch.arange(3, device=pixels.device).expand(len(pixels), 3)
     for layer in range(2):
         weight = phi[f"pixel.weight{layer}"]
-        # hidden - hidden.mean(2), written so that the way back needs two passes over all pixels less.
+        # hidden - hidden.mean(2), in a form whose backward pass needs two passes over all pixels fewer.
         mean = hidden.sum(2) / hidden.shape[2]
         hidden = hidden + (-mean).unsqueeze(2)
-        # Mean answer of each image in all channels, [G, n, O]; then the variance within images and between them.
+        # The mean output of each image in all channels, [G, n, O]; then the variance within and between images.
         answer = _unpacked(mean, inputs, weight.shape[2]).view(groups, -1, weight.shape[2]) @ weight.mT
         if layer == 0:
             answer = answer + context.view(answer.shape)
@@ -269,22 +269,21 @@ def pixel_network(
 
 
 def _unpacked(values: Tensor, channels: Tensor, width: int) -> Tensor:
-    """Values [B, k] of some channels [B, k] in their places among all of them, [B, width]."""
+    """Values [B, k] at the given channels [B, k] of all `width`, 0 elsewhere: [B, width]."""
     return values.new_zeros(len(values), width).scatter_add(1, channels, values)
 
 
 def _mean_covariance(centred: Tensor, channels: Tensor, groups: int, width: int) -> Tensor:
-    """Mean over a group of the images' own covariances, of packed channels: [B, k, N] -> [G, width, width]."""
+    """The mean over each group of the images' covariances, of packed channels: [B, k, N] -> [G, width, width]."""
     covariance = centred @ centred.mT / centred.shape[2]
     place = channels.unsqueeze(2) * width + channels.unsqueeze(1)
-    # Image by image, so that no two numbers are added to one place: their order would be the device's to choose.
+    # One matrix per image, so that no two values are added to one entry: the order of such sums is not deterministic.
     wide = _unpacked(covariance.flatten(1), place.flatten(1), width * width)
     return wide.view(groups, -1, width, width).mean(1)
 
 
 def _initialised(outputs: int, inputs: int) -> Tensor:
-    weight = torch.empty(outputs, inputs)
-    return nn.init.kaiming_normal_(weight, SLOPE, "fan_out")
+    return nn.init.kaiming_normal_(torch.empty(outputs, inputs), SLOPE, "fan_out")
 
 
 def _hidden_layer(layer: int, inputs: int, outputs: int) -> dict[str, Tensor]:
@@ -296,10 +295,5 @@ def _hidden_layer(layer: int, inputs: int, outputs: int) -> dict[str, Tensor]:
 
 
 def _latent_network(inputs: int, outputs: int) -> nn.ParameterDict:
-    return nn.ParameterDict(
-        {
-            **_hidden_layer(0, inputs, LATENT_WIDTH),
-            **_hidden_layer(1, LATENT_WIDTH, LATENT_WIDTH),
-            "last": torch.zeros(outputs, LATENT_WIDTH),
-        }
-    )
+    hidden = _hidden_layer(0, inputs, LATENT_WIDTH) | _hidden_layer(1, LATENT_WIDTH, LATENT_WIDTH)
+    return nn.ParameterDict(hidden | {"last": torch.zeros(outputs, LATENT_WIDTH)})

@@ -1,7 +1,7 @@
 """The image corruptions of CIFAR-C and ImageNet-C, batched: f(images, name, severity 1..5) -> images.
 
 Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations", ICLR 2019,
-as the authors' generators compute them (severities.py names those). With x an image in [0, 1], c the constant of its
+computed as in the authors' generators, which severities.py names. With x an image in [0, 1] and c the constant of its
 severity:
 
     gaussian_noise      x + N(0, c^2)
@@ -9,30 +9,33 @@ severity:
     impulse_noise       a value (not a pixel) becomes 0 or 1, with probability c / 2 each
     defocus_blur        x * (disk of radius c_1, smoothed by a small Gaussian of deviation c_2), border reflected
     glass_blur          g(shuffle(g(x))), with g a Gaussian of deviation c_1 and truncation to 8 bits; the shuffle, c_3
-                        times over, makes pixels those at random offsets of -c_2 to c_2 - 1 (blur.py: in which order)
-    motion_blur         ImageMagick's: half a Gaussian of deviation c_2, 2 c_1 + 1 whole-pixel steps one way along
-                        U(-45, 45) degrees, edge replicated, rounded to 8 bits
-    zoom_blur           the mean of x and its zooms into the middle by 1, 1 + c_2, 1 + 2 c_2, .. up to about c_1
+                        times over, replaces pixels by those at random offsets of -c_2 to c_2 - 1, in the order that
+                        blur.py describes
+    motion_blur         ImageMagick's: half a Gaussian of deviation c_2, 2 c_1 + 1 whole-pixel steps in one direction
+                        of U(-45, 45) degrees, edge replicated, rounded to 8 bits
+    zoom_blur           the mean of x and its zooms into the centre by 1, 1 + c_2, 1 + 2 c_2, .. up to about c_1
     snow                c_7 x + (1 - c_7) max(x, 1.5 grey + 0.5) + s + (s turned by 180 degrees), with s one plane:
-                        N(c_1, c_2^2), zoomed c_3 times into the middle, 0 where it is below c_4, 8 bits, then drawn
-                        out by a motion blur of radius c_5 and deviation c_6 at U(-135, -45) degrees
-    frost               c_1 x + c_2 t, with t a random crop of a frost texture (frost.py says of which)
+                        N(c_1, c_2^2), zoomed c_3 times into the centre, 0 where it is below c_4, 8 bits, then motion
+                        blur of radius c_5 and deviation c_6 at U(-135, -45) degrees
+    frost               c_1 x + c_2 t, with t a random crop of a frost texture (frost.py)
     fog                 (x + c_1 p) m / (m + c_1), with m the largest value of the image and p in [0, 1] a plasma
                         fractal: diamond-square, each point the mean of four and U(-w^2, w^2), w / c_2 the next w
     brightness          V + c in HSV
     contrast            c (x - m) + m, with m the mean of each channel of the image
     elastic_transform   a random affine map (three points, each moved by U(-c_3, c_3) pixels), then a displacement:
-                        U(-1, 1) a pixel, smoothed by a Gaussian of deviation c_2, times c_1 pixels
+                        U(-1, 1) per pixel, smoothed by a Gaussian of deviation c_2, times c_1 pixels
     pixelate            box filter down to int(c size) pixels, box filter up again
     jpeg_compression    Pillow's JPEG of quality c, 4:2:0
 
-As in the originals, every result is clipped and *truncated* to 8 bits. The originals set no seed, so equality is in
-distribution where random numbers are drawn.
+As in the originals, every result is clipped and truncated to 8 bits. The originals set no seed, so corruptions that
+draw random numbers equal them in distribution.
 
-Departures: a level that float32 leaves less than 0.001 below a whole number counts as that number (in glass_blur, less
-than 1e-9, in float64); the affine map samples exact positions, where OpenCV rounds them to 1/32 pixel; images that are
-not square are zoomed by the length of each side; ImageMagick's 16 bits between blur and rounding are left out. JPEG
-is Pillow's with libjpeg-turbo, which its wheels bring: other decoders interpolate the colours differently.
+Departures from the originals:
+
+    A level less than 0.001 below a whole number in float32 counts as that number; in glass_blur, less than 1e-9 in
+    float64. The affine map samples exact positions, where OpenCV rounds them to 1/32 pixel. Images that are not square
+    are zoomed by the length of each side. ImageMagick's 16 bits between blur and rounding are omitted. JPEG is that of
+    Pillow with libjpeg-turbo, as in its wheels; other decoders interpolate the colours differently.
 """
 
 from collections.abc import Callable, Iterable
@@ -72,7 +75,7 @@ def check_corruption(name: str, severities: Iterable[object] = SEVERITIES) -> No
     """Refuse unknown corruptions and severities.
 
     Raises:
-        InputError: naming the known ones.
+        InputError: one is unknown; the message lists the known ones.
     """
     if name not in CORRUPTIONS:
         raise InputError(f"Unknown corruption {name!r}: known are {', '.join(CORRUPTIONS)}.")
@@ -82,7 +85,7 @@ def check_corruption(name: str, severities: Iterable[object] = SEVERITIES) -> No
 
 
 def _severity_index(name: str, severity: int | Tensor, images: Tensor) -> Tensor:
-    """Severities 1..5 as row numbers 0..4 of the constants, one an image: [B], on the images' device."""
+    """Severities 1 to 5 as indices 0 to 4 of the constants, one per image: int64 [B], on the images' device."""
     if not isinstance(severity, Tensor):
         check_corruption(name, (severity,))
         return torch.full((len(images),), int(severity) - 1, device=images.device)
@@ -120,21 +123,20 @@ def corrupt(
     """Corrupt images as CIFAR-C (up to 64 pixels) or ImageNet-C (above) does.
 
     Args:
-        images: [B, 3, H, W], floating point in [0, 1], at least 8 pixels a side.
+        images: [B, 3, H, W], floating point in [0, 1], each side at least 8 pixels.
         name: one of `CORRUPTIONS`.
-        severity: 1 to 5, for all images or one an image, [B].
-        generator: where random numbers come from; defocus_blur, zoom_blur, brightness, contrast, pixelate and
-            jpeg_compression need none. It may live on another device than the images, so that one CPU seed gives one
-            result everywhere.
-        frost_folder: where the authors' photographs frost1.png .. frost5.jpg lie, read by frost alone; without it,
-            frost uses synthetic textures, and figures with those are not comparable to published ones to the digit.
+        severity: 1 to 5, for all images or one per image, [B].
+        generator: of the random numbers. defocus_blur, zoom_blur, brightness, contrast, pixelate and jpeg_compression
+            need none. It may be on another device than the images: a CPU generator gives the same draws everywhere.
+        frost_folder: folder of the authors' photographs frost1.png .. frost5.jpg, used by frost only. Without it,
+            frost uses synthetic textures, whose results are not exactly comparable to published ones.
 
     Returns:
-        [B, 3, H, W], float32, whole multiples of 1/255 in [0, 1]. Gradients do not pass.
+        float32 [B, 3, H, W], multiples of 1/255 in [0, 1], without gradient.
 
     Raises:
-        InputError: unknown name or severity, other images than the above, a random corruption without generator, or a
-            frost photograph that is missing, unreadable or too small.
+        InputError: the name or severity is unknown, the images are not as above, a random corruption has no generator,
+            or a frost photograph is missing, unreadable or too small.
     """
     check_corruption(name)
     _check_images(images)
@@ -151,9 +153,17 @@ def apply_corruption(
     generator: torch.Generator | None,
     frost_folder: str | None = None,
 ) -> Tensor:
-    """`corrupt` without its checks, which wait for the device: index [B] is the severity less 1, beside the images.
+    """`corrupt` without its checks, which wait for the device; zoom_blur and jpeg_compression wait for it anyway.
 
-    zoom_blur and jpeg_compression wait for the device all the same.
+    Args:
+        images: float [B, 3, H, W] in [0, 1].
+        name: one of `CORRUPTIONS`.
+        index: severity less 1, int64 [B], on the device of the images.
+        generator: as for `corrupt`.
+        frost_folder: as for `corrupt`.
+
+    Returns:
+        As of `corrupt`.
     """
     if len(images) == 0:
         return images.float()

@@ -1,4 +1,4 @@
-"""What the corruptions share: the constant of each image's severity, and random numbers."""
+"""Shared by the corruptions: the constants of each image's severity, random numbers, linear maps of rows."""
 
 import math
 from collections.abc import Callable
@@ -14,20 +14,21 @@ def per_image(values: tuple[float, ...], index: Tensor) -> Tensor:
 
 
 def most_of(values: tuple[int, ...], index: Tensor) -> int:
-    """The largest of 5 whole numbers, one a severity, among those that occur in `index` [B]; on a GPU among all five,
-    as looking would wait for it.
+    """The largest of 5 whole numbers, one per severity, among the severities in `index` [B].
+
+    On a GPU it is the largest of all five, since reading `index` would wait for the device.
     """
     return max(values) if index.device.type != "cpu" else max(values[severity] for severity in index.unique().tolist())
 
 
 def draw(sample: Callable[..., Tensor], shape: tuple[int, ...], like: Tensor, generator: torch.Generator) -> Tensor:
-    """float32 numbers of `sample` (torch.rand or torch.randn), drawn where the generator lives, moved to `like`."""
+    """Draw float32 by `sample` (torch.rand or torch.randn) on the generator's device; moved to that of `like`."""
     return sample(shape, generator=generator, device=generator.device).to(like.device)
 
 
 def per_row(planes: Tensor, maps: Tensor) -> Tensor:
-    """One linear map an image on each row of its planes: [B, C, h, m], maps [B, n, m] -> [B, C, h, n]."""
-    # Channels and rows in one axis: a product an image, where broadcasting makes one a plane, about twice as slow.
+    """One linear map per image, applied to each row of its planes: [B, C, h, m], maps [B, n, m] -> [B, C, h, n]."""
+    # Channels and rows in one axis: one product per image. Broadcasting would make one per plane, about twice as slow.
     return (planes.flatten(1, 2) @ maps.mT).unflatten(1, planes.shape[1:3])
 
 
@@ -48,10 +49,10 @@ def smoothing_matrices(sigmas: tuple[float, ...], size: int, device: torch.devic
 
 @lru_cache(maxsize=32)
 def clipped_zooms(factors: tuple[float, ...], size: int, device: torch.device) -> Tensor:
-    """Zooms into the middle of a line of `size` values, by linear interpolation, as matrices: [factors, size, size].
+    """Zooms into the centre of a line of `size` values, by linear interpolation, as matrices: [factors, size, size].
 
-    As `clipped_zoom` of the authors' scripts: scipy's zoom stretches the middle ceil(size / factor) values to
-    round(factor times that many), the first to the first and the last to the last; the middle `size` of those remain.
+    As `clipped_zoom` in the authors' scripts: scipy's zoom stretches the central n = ceil(size / factor) values to
+    round(factor n), first to first and last to last. The central `size` of those are kept.
     """
     matrices = torch.zeros(len(factors), size, size, dtype=torch.float64)
     outputs = torch.arange(size)

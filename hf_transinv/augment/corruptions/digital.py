@@ -11,14 +11,15 @@ from hf_transinv.augment.corruptions.severities import Rows, Scalars
 
 
 def contrast(images: Tensor, constants: Scalars, index: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Move each channel towards its mean over the image. Nothing is drawn."""
     mean = images.mean(dim=(2, 3), keepdim=True)
     return (images - mean) * per_image(constants, index) + mean
 
 
 def _affine_grid(images: Tensor, shift: Tensor, generator: torch.Generator) -> Tensor:
-    """Where a random affine map samples each pixel, (x, y) from -1 to 1 over the pixels' centres: [B, H, W, 2].
+    """The sampling grid of a random affine map: [B, H, W, 2], (x, y) from -1 to 1 over the pixels' centres.
 
-    The map takes three points of a square in the middle to the same points, each moved by U(-shift, shift) pixels.
+    The map takes three corners of a central square to the same points, each moved by U(-shift, shift) pixels.
     """
     batch, _, height, width = images.shape
     center = torch.tensor([width // 2, height // 2], dtype=torch.float32, device=images.device)
@@ -32,15 +33,16 @@ def _affine_grid(images: Tensor, shift: Tensor, generator: torch.Generator) -> T
     x, y, start = (torch.cat([linear, origin], dim=1) * to_grid).view(batch, 3, 2, 1, 1).unbind(dim=1)
     column = torch.arange(width, device=images.device)
     row = torch.arange(height, device=images.device).unsqueeze(1)
-    # Planes, [B, 2, H, W]: sums over pairs of numbers are many times slower.
+    # Summed as planes, [B, 2, H, W]: sums over pairs of numbers are many times slower.
     return (x * column + (y * row + (start - 1))).permute(0, 2, 3, 1)
 
 
 def elastic_transform(images: Tensor, constants: Rows, index: Tensor, generator: torch.Generator) -> Tensor:
+    """Warp each image by a random affine map, then by smoothed random displacements."""
     alphas, sigmas, shifts = zip(*constants, strict=True)
     batch, _, height, width = images.shape
     size = torch.tensor([width, height], device=images.device)
-    # The two borders: OpenCV's reflect-101 mirrors about the outer pixels, scipy's "reflect" about their outer edges.
+    # Two kinds of border: OpenCV's reflect-101 mirrors about the outermost pixels, scipy's "reflect" about the edges.
     grid = _affine_grid(images, per_image(shifts, index), generator)
     warped = F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=True)
 
@@ -58,7 +60,7 @@ def elastic_transform(images: Tensor, constants: Rows, index: Tensor, generator:
 def _box_filters(shares: tuple[float, ...], size: int, device: torch.device) -> Tensor:
     """Pillow's BOX filter down to int(share size) pixels and up again, as matrices: [5, size, size].
 
-    Rows are outputs. A pixel is the mean of a box; the way up copies some of them to a neighbour.
+    Rows are outputs. Going down, a pixel is the mean of a box; going up, pixels are copied.
     """
 
     def boxes(n_in: int, n_out: int) -> Tensor:
@@ -73,9 +75,12 @@ def _box_filters(shares: tuple[float, ...], size: int, device: torch.device) -> 
 
 
 def pixelate(images: Tensor, constants: Scalars, index: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Pillow rounds to whole levels after each axis. It goes down along both before it goes up, which only copies."""
+    """Shrink each image with a box filter and enlarge it again. Nothing is drawn.
+
+    Pillow rounds to whole levels after each axis. It shrinks along both before it enlarges, which only copies.
+    """
     rows, columns = (_box_filters(constants, size, images.device)[index] for size in images.shape[2:])
     levels = per_row((images * 255).round_(), columns)
-    # Float32 leaves the halves of means a little to either side.
+    # In float32, means that are halves come out slightly above or below; 1e-4 rounds them up as Pillow does.
     levels = (rows.unsqueeze(1) @ levels.add_(0.5 + 1e-4).floor_()).add_(0.5 + 1e-4).floor_()
     return levels.div_(255)

@@ -1,11 +1,11 @@
-"""Textures of frost for the corruption of that name: synthetic ones of this project, or the authors' photographs.
+"""Textures for the corruption frost: synthetic ones of this project, or the authors' photographs.
 
-CIFAR-C and ImageNet-C take crops of five photographs (frost1 .. frost5 in their repository, folder
-ImageNet-C/create_c), which are not distributed here. The synthetic textures stand in for them: five pictures of ice
-feathers that grow from the edges of the picture, where there is most ice, and from scattered points, with side
-branches at about 60 degrees and twigs on those, lit from the side. Mean and deviation of each channel are those
-measured on one of the photographs, and neighbouring pixels differ by as much, within a third, after the scaling to 32
-pixel images. They are ours all the same: figures with them are not comparable to published frost rows to the digit.
+CIFAR-C and ImageNet-C use crops of five photographs (frost1 .. frost5 in their repository, folder
+ImageNet-C/create_c), which are not distributed here. Five synthetic textures replace them: ice feathers that grow from
+the edges, where there is most ice, and from scattered points. They have side branches at about 60 degrees with twigs,
+and are lit from the side. Mean and deviation of each channel are those measured on one of the photographs. After
+scaling for images of 32 pixels, neighbouring pixels differ as much as in the photographs, within a third. Still,
+results with them are not exactly comparable to published ones for frost.
 """
 
 import math
@@ -23,7 +23,7 @@ from hf_transinv.errors import InputError
 # The authors' list ends with frost6.jpg, but their draw never reaches it.
 FROST_FILES = ("frost1.png", "frost2.png", "frost3.png", "frost4.jpg", "frost5.jpg")
 
-# Mean and deviation of R, G and B, levels of 255, measured on FROST_FILES.
+# Mean and deviation of R, G and B, in levels of 0 to 255, measured on FROST_FILES.
 _TINTS = (
     ((78, 149, 166), (27, 16, 15)),
     ((201, 205, 214), (21, 22, 23)),
@@ -36,7 +36,18 @@ _SMALLEST_HEIGHT = 400
 
 
 def _grow(base: Tensor, heading: Tensor, length: Tensor, bend: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    """Bent lines from their bases [N, 2]: the points of each [N, steps, 2] and the direction there, [N, steps]."""
+    """Bent lines that start at given points.
+
+    Args:
+        base: start of each line, (y, x) in pixels, [N, 2].
+        heading: direction at the start, radians, [N].
+        length: of each line, pixels, [N].
+        bend: change of direction over the line, radians, [N].
+        steps: points per line.
+
+    Returns:
+        The points of each line, [N, steps, 2], and the direction at each, [N, steps].
+    """
     share = torch.arange(1, steps + 1) / steps
     direction = heading[:, None] + bend[:, None] * share
     strides = torch.stack([direction.sin(), direction.cos()], dim=2) * (length / steps)[:, None, None]
@@ -46,17 +57,17 @@ def _grow(base: Tensor, heading: Tensor, length: Tensor, bend: Tensor, steps: in
 def _branch(
     points: Tensor, direction: Tensor, length: Tensor, steps: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Branches at 60 degrees to both sides of every point of lines, shorter towards the tips.
+    """Branches at 60 degrees on both sides of every point of some lines, shorter towards the tips.
 
     Args:
-        points: [N, nodes, 2] pixels.
-        direction: [N, nodes] radians.
-        length: [N] pixels, of the lines.
-        steps: nodes of a branch.
-        generator: of their unequal lengths.
+        points: of the lines, [N, nodes, 2], pixels.
+        direction: at the points, [N, nodes], radians.
+        length: of the lines, [N], pixels.
+        steps: points per branch.
+        generator: of the branches' random lengths.
 
     Returns:
-        Points [2 N nodes, steps, 2] and directions [2 N nodes, steps] of the branches, and their lengths.
+        Points [2 N nodes, steps, 2], directions [2 N nodes, steps] and lengths [2 N nodes] of the branches.
     """
     count, nodes = direction.shape
     side = torch.tensor([-1.0, 1.0])
@@ -68,7 +79,7 @@ def _branch(
 
 
 def _feathers(height: int, width: int, generator: torch.Generator) -> Tensor:
-    """Ice feathers, from the edges inwards and from scattered points: how much ice there is, [height, width]."""
+    """The amount of ice per pixel, [height, width]: feathers from the edges inwards and from scattered points."""
     at_edge, scattered = (height + width) // 10, height * width // 900
     count = at_edge + scattered
     base = torch.rand((count, 2), generator=generator)
@@ -86,7 +97,7 @@ def _feathers(height: int, width: int, generator: torch.Generator) -> Tensor:
     for thickness, nodes in ((1.6, 10), (1.1, 5), (0.8, 0)):
         spots = lines.floor().long()
         inside = ((spots >= 0) & (spots < extent)).all(dim=2)
-        # What a point weighs is the stretch of line that it stands for.
+        # The weight of a point is the length of line that it represents.
         weight = (thickness * strength * length / lines.shape[1])[:, None].expand_as(inside)[inside]
         place = (spots[..., 0] * width + spots[..., 1])[inside]
         ice += torch.bincount(place, weight, minlength=height * width)
@@ -96,16 +107,16 @@ def _feathers(height: int, width: int, generator: torch.Generator) -> Tensor:
     return ice.view(height, width)
 
 
-# Apart from frost_textures, so that images of other sizes need not wait seconds for the same pictures again.
+# Cached apart from frost_textures: making them takes seconds, and images of other sizes share them.
 @lru_cache(maxsize=4)
 def synthetic_photographs(height: int, width: int) -> tuple[np.ndarray, ...]:
-    """Five pictures of frost, the same ones each time: uint8 [height, width, 3] each."""
+    """Five textures of frost, always the same: uint8 [height, width, 3] each."""
     generator = torch.Generator().manual_seed(_SEED)
     photographs = []
     for mean, deviation in _TINTS:
         ice = _feathers(height, width, generator)
         smooth = F.avg_pool2d(F.pad(ice[None, None], (1,) * 4, mode="replicate"), 3, stride=1)
-        # Light from the upper left gives relief; the shares make the grain as coarse as the photographs'.
+        # Light from the upper left gives relief. The shares make the grain as coarse as in the photographs.
         shade = smooth.log1p() - F.pad(smooth.log1p(), (2, 0, 2, 0), mode="replicate")[..., :-2, :-2]
         grain = torch.randn((height, width), generator=generator)
         layers = zip((1, 0.6, 0.3), (torch.log1p(smooth[0, 0] + ice / 2), shade[0, 0], grain), strict=True)
@@ -135,14 +146,19 @@ def _open_photographs(folder: str) -> tuple[np.ndarray, ...]:
 def frost_textures(
     folder: str | None, step: int, height: int, width: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """The textures that crops of `height` x `width` are taken from: uint8 [5, 3, H, W] and their sizes [5, 2].
+    """The textures from which crops are taken.
 
     Args:
-        folder: where `FROST_FILES` lie; None for synthetic textures.
+        folder: of `FROST_FILES`; None for synthetic textures.
         step: every step-th pixel is taken. CIFAR-C scales by 0.2 with OpenCV's bilinear resize, whose sampling
-            positions 5 i + 2 are whole: nothing is averaged.
-        height: of the crops, as is `width`.
-        device: where the textures go. Smaller ones are filled up with zeros at the bottom and at the right.
+            positions 5 i + 2 are whole, so nothing is averaged.
+        height: of the crops, in pixels.
+        width: of the crops, in pixels.
+        device: of the result.
+
+    Returns:
+        The textures, uint8 [5, 3, H, W], smaller ones filled up with zeros at the bottom and right, and their sizes,
+        int64 [5, 2].
 
     Raises:
         InputError: a photograph is missing, unreadable or smaller than the crops.

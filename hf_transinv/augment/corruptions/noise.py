@@ -13,12 +13,19 @@ from hf_transinv.augment.corruptions.severities import Scalars
 
 
 def gaussian_noise(images: Tensor, constants: Scalars, index: Tensor, generator: torch.Generator) -> Tensor:
+    """Add normal noise of the severity's standard deviation to every value."""
     return images + per_image(constants, index) * draw(torch.randn, tuple(images.shape), images, generator)
 
 
 def _poisson_weights(photons: float) -> tuple[Tensor, Tensor]:
-    """How likely counts are at each of 256 levels, `photons` at the brightest: the smallest count that is listed,
-    [256], and probabilities of those from it on, [256, n]. What is left out weighs less than 1e-9.
+    """The Poisson distributions of the counts at each of 256 levels.
+
+    Args:
+        photons: mean count at the brightest level.
+
+    Returns:
+        The smallest count listed for each level, [256], and the probabilities of the counts from there on, [256, n].
+        The probability of the other counts is below 1e-9.
     """
     mean = torch.arange(256, dtype=torch.float64)[:, None] * (photons / 255)
     counts = torch.arange(int(photons + 7 * math.sqrt(photons)) + 10, dtype=torch.float64)
@@ -31,12 +38,18 @@ def _poisson_weights(photons: float) -> tuple[Tensor, Tensor]:
 
 
 def alias_table(weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Walker's method: outcomes with probabilities [n, K] become K equally likely cells of two outcomes at most.
+    """Walker's alias method: K outcomes become K equally likely cells of at most two outcomes each.
 
-    A cell is its own outcome with probability `kept`, else `other`; float64 and int64 [n, K]. Each step fills up the
-    poorest cell with what the richest has to spare.
+    Each step fills the cell with the smallest probability from the one with the largest.
+
+    Args:
+        weights: probabilities of the outcomes, float64 [n, K].
+
+    Returns:
+        `kept`, float64 [n, K], the probability that a cell gives its own outcome, and `other`, int64 [n, K], the
+        outcome that it gives otherwise.
     """
-    # numpy's argmin is many times as fast as torch's.
+    # numpy's argmin is many times faster than torch's.
     spare, row = weights.numpy() * weights.shape[1], np.arange(len(weights))
     kept, other = np.ones_like(spare), np.tile(np.arange(weights.shape[1]), (len(weights), 1))
     for _ in range(weights.shape[1]):
@@ -51,8 +64,14 @@ def alias_table(weights: Tensor) -> tuple[Tensor, Tensor]:
 
 @lru_cache(maxsize=2)
 def photon_tables(photons: tuple[float, ...]) -> tuple[Tensor, Tensor, Tensor]:
-    """For 5 severities and 256 levels: the smallest count, [5 * 256], and, with K cells, K a power of 2, `kept` of
-    `alias_table` and how much larger `other` is than the cell's own count, both [5 * 256, K].
+    """The tables of shot noise for 5 severities and 256 levels, with K cells, K a power of 2.
+
+    Args:
+        photons: of the five severities.
+
+    Returns:
+        The smallest count, [5 * 256]; `kept` of `alias_table`, [5 * 256, K]; the difference between `other` and the
+        cell's own count, [5 * 256, K].
     """
     listed = [_poisson_weights(own) for own in photons]
     cells = 1 << (max(weights.shape[1] for _, weights in listed) - 1).bit_length()
@@ -62,10 +81,10 @@ def photon_tables(photons: tuple[float, ...]) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def shot_noise(images: Tensor, constants: Scalars, index: Tensor, generator: torch.Generator) -> Tensor:
-    """Photons counted, with lambda of them at full brightness, drawn where the generator lives.
+    """Replace every value x by Poisson(c x) / c, with c the severity's constant, the photons at full brightness.
 
-    On the CPU from tables for 256 levels, several times as fast as torch.poisson. One draw of 24 bits decides: of
-    counts rarer than 1e-7 there may be none.
+    The counts are drawn on the generator's device. On the CPU they come from tables for 256 levels, several times
+    faster than torch.poisson. As each is decided by one draw of 24 bits, counts rarer than 1e-7 may never occur.
     """
     photons = per_image(constants, index)
     if generator.device.type != "cpu":
@@ -81,6 +100,7 @@ def shot_noise(images: Tensor, constants: Scalars, index: Tensor, generator: tor
 
 
 def impulse_noise(images: Tensor, constants: Scalars, index: Tensor, generator: torch.Generator) -> Tensor:
+    """Set values to 0 or 1, each with half the severity's probability."""
     amount = per_image(constants, index)
     uniform = draw(torch.rand, tuple(images.shape), images, generator)
     return torch.where(uniform < amount, (uniform < amount / 2).to(images.dtype), images)

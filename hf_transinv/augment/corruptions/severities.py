@@ -1,8 +1,8 @@
-"""What severities 1 to 5 of each corruption mean: the constants of CIFAR-C and of ImageNet-C.
+"""The constants of severities 1 to 5 of each corruption, of CIFAR-C and of ImageNet-C.
 
 From the authors' generators, make_cifar_c.py and make_imagenet_c.py in github.com/hendrycks/robustness (folder
-ImageNet-C/create_c). A corruption has five constants, or five tuples of them; __init__.py says what they stand for.
-Constants in pixels (the blurs, elastic_transform, snow) are those of 32 and of 224 pixel images, never scaled.
+ImageNet-C/create_c). A corruption has five constants, or five tuples of them; __init__.py explains them. Constants in
+pixels (the blurs, elastic_transform, snow) are for images of 32 and of 224 pixels, and are never scaled.
 """
 
 from types import MappingProxyType
@@ -10,7 +10,7 @@ from types import MappingProxyType
 Scalars = tuple[float, ...]
 Rows = tuple[tuple[float, ...], ...]
 Constants = Scalars | Rows
-"""Of the five severities, in their order: a number each, or several numbers each."""
+"""Of severities 1 to 5: one number each, or several numbers each."""
 
 SEVERITIES = (1, 2, 3, 4, 5)
 
@@ -40,7 +40,7 @@ CIFAR_C: MappingProxyType[str, Constants] = MappingProxyType(
     }
 )
 
-# Elastic: fractions of 244, a slip for 224 in the authors' script that the published images carry.
+# Elastic: fractions of 244, a typo for 224 in the authors' script, which the published images have too.
 IMAGENET_C: MappingProxyType[str, Constants] = MappingProxyType(
     {
         "gaussian_noise": (0.08, 0.12, 0.18, 0.26, 0.38),

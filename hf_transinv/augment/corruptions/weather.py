@@ -1,4 +1,4 @@
-"""Weather: snow, frost, fog and brightness."""
+"""Weather corruptions: snow, frost, fog and brightness."""
 
 import torch
 from torch import Tensor
@@ -10,9 +10,9 @@ from hf_transinv.augment.corruptions.severities import LARGEST_SMALL_IMAGE, Rows
 
 
 def _snow_layer(images: Tensor, constants: Rows, index: Tensor, generator: torch.Generator) -> Tensor:
-    """Flakes drawn out by the wind: levels [B, 1, H, W], whole numbers in 0..255.
+    """The snowflakes, blurred along the wind: [B, 1, H, W], whole levels in 0 .. 255.
 
-    Each axis is zoomed by its own length; the authors' zoom knows square images only.
+    Each axis is zoomed by its own length; the authors' zoom is for square images only.
     """
     locs, scales, factors, thresholds, radii, sigmas, _ = zip(*constants, strict=True)
     batch, _, height, width = images.shape
@@ -24,11 +24,12 @@ def _snow_layer(images: Tensor, constants: Rows, index: Tensor, generator: torch
     radius, sigma = per_image(radii, index).flatten(), per_image(sigmas, index).flatten()
     taps = most_of(tuple(2 * radius for radius in radii), index) + 1
     drawn_out = blur_directional((flakes * 255).floor(), radius, sigma, angle, taps)
-    # ImageMagick's 8 bits are rounded where numpy's are truncated.
+    # ImageMagick rounds to 8 bits, where numpy truncates.
     return drawn_out.add_(0.5).floor_()
 
 
 def snow(images: Tensor, constants: Rows, index: Tensor, generator: torch.Generator) -> Tensor:
+    """Whiten each image and add a layer of snowflakes, and the same layer turned by 180 degrees."""
     mix = per_image(tuple(row[-1] for row in constants), index)
     layer = _snow_layer(images, constants, index, generator) / 255
     luma = torch.tensor([0.299, 0.587, 0.114], device=images.device).view(1, 3, 1, 1)
@@ -38,7 +39,16 @@ def snow(images: Tensor, constants: Rows, index: Tensor, generator: torch.Genera
 
 
 def frost(images: Tensor, constants: Rows, index: Tensor, generator: torch.Generator, folder: str | None) -> Tensor:
-    """`folder` holds the authors' photographs; without one the textures are synthetic, and rows are ours alone."""
+    """Add a random crop of a frost texture to each image.
+
+    Args:
+        images: [B, 3, H, W] in [0, 1].
+        constants: shares of the image and of the texture, per severity.
+        index: severity less 1, int64 [B].
+        generator: of the crops.
+        folder: of the authors' photographs; None for synthetic textures, whose results are not comparable to published
+            ones.
+    """
     shares, amounts = zip(*constants, strict=True)
     batch, _, height, width = images.shape
     step = 5 if min(height, width) <= LARGEST_SMALL_IMAGE else 1
@@ -56,8 +66,8 @@ def _plasma_fractals(side: int, decay: Tensor, uniform: Tensor) -> Tensor:
 
     Args:
         side: a power of two.
-        decay: [B], what the wobble w is divided by from one level to the next; heights move by w U(-w, w).
-        uniform: [B, side^2 - 1] in [-1, 1): a level's centres, then its upper, then its left edges.
+        decay: [B], divides the wobble w from one level to the next; heights change by w U(-w, w).
+        uniform: [B, side^2 - 1] in [-1, 1), by level: centres, then upper edges, then left edges.
     """
     heights, wobble, used = uniform.new_zeros(len(uniform), 1, 1), torch.ones_like(decay), 0
     for level in range(side.bit_length() - 1):
@@ -75,7 +85,11 @@ def _plasma_fractals(side: int, decay: Tensor, uniform: Tensor) -> Tensor:
 
 
 def fog(images: Tensor, constants: Rows, index: Tensor, generator: torch.Generator) -> Tensor:
-    """The fractal is the smallest that covers the image: side 32 for 32 pixels, 256 for 224; oblong images cut it."""
+    """Add a plasma fractal to each image, and scale the sum back to the range of the image.
+
+    The fractal is the smallest that covers the image: 32 x 32 for 32 pixels, 256 x 256 for 224. It is cut to the size
+    of the image.
+    """
     mixes, decays = zip(*constants, strict=True)
     batch, _, height, width = images.shape
     side = 1 << (max(height, width) - 1).bit_length()
@@ -86,7 +100,10 @@ def fog(images: Tensor, constants: Rows, index: Tensor, generator: torch.Generat
 
 
 def brightness(images: Tensor, constants: Scalars, index: Tensor, generator: torch.Generator | None) -> Tensor:
-    """At fixed hue and saturation the channels are proportional to V, the largest of them; black turns grey."""
+    """Add the severity's constant to V in HSV.
+
+    At fixed hue and saturation the channels are proportional to V, the largest of them. Black turns grey.
+    """
     value = images.amax(dim=1, keepdim=True)
     brighter = (value + per_image(constants, index)).clamp_max(1)
     return torch.where(value > 0, images * (brighter / value.clamp_min(1e-6)), brighter)

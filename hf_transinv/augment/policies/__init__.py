@@ -1,4 +1,4 @@
-"""Fixed augmentation policies by name; what is learned stands in `augment.learned` and `augment.teachaugment`."""
+"""Fixed augmentation policies by name. Learned ones are in `augment.learned` and `augment.teach_augmentation`."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,15 +23,15 @@ class PolicyConfig:
     """The fixed augmentation policies.
 
     Attributes:
-        randaugment_ops: N, operations an image.
-        randaugment_magnitude: M, on the scale of 0 to 30.
-        randaugment_space: whose reading of M: paper, torchvision or timm.
+        randaugment_ops: N, operations per image.
+        randaugment_magnitude: M, from 0 to 30.
+        randaugment_space: whose interpretation of M: paper, torchvision or timm.
         autoaugment_policy: cifar10 or imagenet.
         augmix_severity: largest level of an operation of AugMix, up to 10.
-        strong_magnitude: of the space shear, translate, Cutout: 0 to 10, where 10 destroys the image.
+        strong_magnitude: of the policy strong: 0 to 10, where 10 destroys the image.
         cutout_size: side of Cutout's square in pixels, even.
-        grayscale_probability: share of the images that lose their colours.
-        jitter_bias: of colour jitter: the farthest that brightness, contrast and saturation are from 1.
+        grayscale_probability: share of the images that are turned grey.
+        jitter_bias: of colour jitter: largest distance of the factors of brightness, contrast and saturation from 1.
         corruption_policy: of the policy corruption.
         primitive: of the policy fixed_aug.
     """
@@ -72,7 +72,7 @@ def build_policies(names: Sequence[str], config: PolicyConfig) -> tuple[Policy, 
     """The policies of these names, to be applied one after another.
 
     Raises:
-        InputError: an unknown name (the known ones are listed), or an option out of range.
+        InputError: a name is unknown, or an option is out of range.
     """
     unknown = [name for name in names if name not in POLICIES]
     if unknown:

@@ -2,13 +2,15 @@
 
     x_augmix = (1 - m) x + m sum_i w_i chain_i(x),   i = 1 .. 3,   w ~ Dirichlet(1, 1, 1),   m ~ Beta(1, 1)
 
-A chain is 1, 2 or 3 operations of the 9 that are no corruption of CIFAR-C, each at a level l ~ U(0.1, severity) of 10:
-rotate by 3 l degrees, shear by 0.03 l, translate by l / 30 of the side (each to either side), solarize from
-256 - 25.6 l on, posterize to 4 - 0.4 l bits (strong already at its weakest: 4 bits), autocontrast, equalize. Degrees,
-pixels, thresholds and bits are whole. Every image has its own w and m, and each of its chains its own operations. The
-loss, which compares an image with two such mixtures, is an objective's.
+A chain has 1, 2 or 3 of the 9 operations that are not corruptions of CIFAR-C, each at a level l ~ U(0.1, severity):
 
-Which symbol is which: w `weights`, m `share`.
+    rotate by 3 l degrees, shear by 0.03 l, translate by l / 30 of the side, each in either direction;
+    solarize levels from 256 - 25.6 l on; posterize to 4 - 0.4 l bits; autocontrast; equalize
+
+Degrees, pixels, thresholds and bits are whole numbers. Every image has its own w and m, and each of its chains its own
+operations. The loss, which compares an image with two such mixtures, is in objectives.augmix_consistency.
+
+Symbols: w `weights`, m `share`.
 """
 
 from dataclasses import dataclass
@@ -33,7 +35,7 @@ _AT_FULL_LEVEL = {
     Operation.TRANSLATE_X: 1 / 3,
     Operation.TRANSLATE_Y: 1 / 3,
 }
-"""Each operation's change at level 10: bits, levels, degrees, pixels by pixel, shares of the side."""
+"""The change of each operation at level 10, in bits, levels, degrees, pixels per pixel and shares of the side."""
 OPERATIONS = tuple(_AT_FULL_LEVEL)
 
 
@@ -43,7 +45,7 @@ class AugMixDraws:
 
     Attributes:
         operation: an `Operation` each, int64 [B, chain, step]; the identity beyond a chain's depth.
-        parameter: float64 [B, chain, step].
+        parameter: of each operation, float64 [B, chain, step].
         weights: w, float32 [B, chain].
         share: m, float32 [B].
     """
@@ -62,7 +64,7 @@ class AugMix(Policy):
 
     Args:
         severity: largest level of an operation, above 0.1 and up to 10.
-        canvas: how warped images are sampled; the authors: bilinear, black outside.
+        canvas: how warped images are sampled; by default bilinear and black outside, as the authors'.
     """
 
     name = "augmix"
@@ -82,7 +84,7 @@ class AugMix(Policy):
         self.severity, self.canvas = severity, canvas
 
     def draw(self, shape: tuple[int, ...], generator: torch.Generator) -> AugMixDraws:
-        """Chains, weights and share of each image."""
+        """Draw the chains, weights and share of each image."""
         batch_size, (height, width) = shape[0], shape[-2:]
         steps = (batch_size, WIDTH, DEPTH)
         depth = torch.randint(1, DEPTH + 1, (batch_size, WIDTH, 1), generator=generator)
@@ -92,13 +94,13 @@ class AugMix(Policy):
         operation = torch.tensor(OPERATIONS)[choice]
         parameter = _parameters(operation, choice, level, sign, height, width)
         operation = torch.where(torch.arange(DEPTH) < depth, operation, int(Operation.IDENTITY))
-        # Exponential variates over their sum are Dirichlet(1, ..., 1).
+        # Exponential variates divided by their sum are Dirichlet(1, ..., 1).
         weights = torch.empty(batch_size, WIDTH).exponential_(generator=generator)
         share = torch.rand(batch_size, generator=generator)
         return AugMixDraws(operation, parameter, weights / weights.sum(1, keepdim=True), share)
 
     def __call__(self, images: Tensor, draws: AugMixDraws) -> Tensor:
-        """Images [b, 3, H, W] in [0, 1], each mixed with its chains; the operations see 256 levels of it."""
+        """Mix images [b, 3, H, W] in [0, 1] with their chains; the operations see them in 256 levels."""
         levels = to_levels(images).repeat_interleave(WIDTH, dim=0)
         operation, parameter = draws.operation.flatten(0, 1), draws.parameter.flatten(0, 1)
         chains = apply_operations(levels, operation, parameter, self.canvas)
@@ -111,7 +113,7 @@ class AugMix(Policy):
 
 
 def _parameters(operation: Tensor, choice: Tensor, level: Tensor, sign: Tensor, height: int, width: int) -> Tensor:
-    """What a level of 10 means for each operation; whole bits, thresholds, degrees and pixels, truncated."""
+    """The parameter of each operation at its level; bits, thresholds, degrees and pixels are truncated."""
     change = torch.tensor(list(_AT_FULL_LEVEL.values()), dtype=torch.float64)[choice] * level / 10
     change = torch.where(operation == Operation.TRANSLATE_X, change * width, change)
     change = torch.where(operation == Operation.TRANSLATE_Y, change * height, change)

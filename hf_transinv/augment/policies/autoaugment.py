@@ -1,8 +1,8 @@
 """AutoAugment: 25 sub-policies of two operations, found by a search (Cubuk et al., CVPR 2019).
 
-Every image draws one of the 25; each of its operations is then applied with its own probability, at its own level. A
-level of 0 to 9 stands for the strength u = level / 10 in the paper's space (`spaces`), as in the authors' code, where
-half of the geometric operations go the other way.
+Every image draws one of the 25. Each of its operations is then applied with its own probability, at its own level. A
+level of 0 to 9 is the strength u = level / 10 in the paper's space (see `spaces`), as in the authors' code. The sign
+of geometric operations is drawn.
 """
 
 import torch
@@ -13,7 +13,7 @@ from hf_transinv.augment.policies.base import Policy
 from hf_transinv.augment.policies.spaces import INVERT, MEAN_CANVAS, PAPER, OperationDraws, tabulate_strengths
 from hf_transinv.errors import InputError
 
-# Operation, probability and level, twice. A level that means nothing to its operation is 0.
+# Operation, probability and level, twice. Operations without a strength have level 0.
 CIFAR10 = (
     "invert 0.1 0, contrast 0.2 6",
     "rotate 0.7 2, translate_x 0.3 9",
@@ -74,7 +74,7 @@ LEVELS = tuple(level / 10 for level in range(10))
 
 
 def parse_policy(lines: tuple[str, ...]) -> tuple[Tensor, Tensor, Tensor]:
-    """Sub-policies as text -> place in `SPACE`, probability and level of their operations, [25, 2] each."""
+    """Sub-policies as text -> index in `SPACE`, probability and level of their operations, [25, 2] each."""
     places = {each.operation: place for place, each in enumerate(SPACE)}
     steps = [[step.split() for step in line.split(", ")] for line in lines]
     choice = [[places[Operation[name.upper()]] for name, _, _ in line] for line in steps]
@@ -84,11 +84,12 @@ def parse_policy(lines: tuple[str, ...]) -> tuple[Tensor, Tensor, Tensor]:
 
 
 class AutoAugment(Policy):
-    """One of 25 sub-policies an image.
+    """One of 25 sub-policies per image.
 
     Args:
-        policy: "cifar10", which serves CIFAR-100 too, or "imagenet".
-        canvas: how warped images are sampled; the authors' CIFAR code: nearest neighbours, the mean colour outside.
+        policy: "cifar10", also used for CIFAR-100, or "imagenet".
+        canvas: how warped images are sampled; by default as in the authors' CIFAR code: nearest neighbours, the mean
+            colour outside.
     """
 
     name = "autoaugment"
@@ -108,7 +109,7 @@ class AutoAugment(Policy):
         self.canvas = canvas
 
     def draw(self, shape: tuple[int, ...], generator: torch.Generator) -> OperationDraws:
-        """Operations [B, 2], the identity where one is not applied."""
+        """Draw operations [B, 2], the identity where one is not applied."""
         which = torch.randint(len(self.choice), (shape[0],), generator=generator)
         is_applied = torch.rand(shape[0], 2, generator=generator) < self.probability[which]
         table = tabulate_strengths(SPACE, LEVELS, *shape[-2:])
@@ -116,6 +117,6 @@ class AutoAugment(Policy):
         return OperationDraws(torch.where(is_applied, drawn.operation, int(Operation.IDENTITY)), drawn.parameter)
 
     def __call__(self, images: Tensor, draws: OperationDraws) -> Tensor:
-        """Images [b, 3, H, W] in [0, 1]: 256 levels go in, 256 levels come out."""
+        """Augment images [b, 3, H, W] in [0, 1], in 256 levels."""
         levels = apply_operations(to_levels(images), draws.operation, draws.parameter, self.canvas)
         return to_images(levels, images)

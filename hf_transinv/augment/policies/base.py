@@ -1,4 +1,4 @@
-"""What a fixed augmentation policy is: it draws for a whole batch, then applies what was drawn. Nothing is learned."""
+"""The interface of a fixed augmentation policy: draw for a whole batch, then apply what was drawn."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -50,11 +50,27 @@ class Policy(ABC):
 
     @abstractmethod
     def draw(self, shape: tuple[int, ...], generator: torch.Generator) -> Any:
-        """Draw for every image of a batch of this shape (B, 3, H, W), on the CPU; the answer is cut by `[rows]`."""
+        """Draw for every image of a batch.
+
+        Args:
+            shape: of the batch, (B, 3, H, W).
+            generator: on the CPU.
+
+        Returns:
+            The draws, on the CPU. `draws[rows]` are those of some of the images.
+        """
 
     @abstractmethod
     def __call__(self, images: Tensor, draws: Any) -> Tensor:
-        """Images [b, 3, H, W] in [0, 1], on any device, augmented as drawn: the same shape, range and device."""
+        """Augment images as drawn.
+
+        Args:
+            images: [b, 3, H, W] in [0, 1], on any device.
+            draws: of these images.
+
+        Returns:
+            [b, 3, H, W] in [0, 1], on the device of the images.
+        """
 
 
 def draw_all(policies: Sequence[Policy], shape: tuple[int, ...], generator: torch.Generator) -> PolicyDraws:
@@ -65,7 +81,7 @@ def draw_all(policies: Sequence[Policy], shape: tuple[int, ...], generator: torc
 def apply_all(policies: Sequence[Policy], images: Tensor, draws: PolicyDraws) -> Tensor:
     """Apply policies one after another, each with its part of `draw_all`'s answer.
 
-    Runs in float32 also under autocast: eight bits of mantissa are too few for pixels.
+    Computes in float32, also under autocast: a mantissa of eight bits is too short for pixels.
     """
     with torch.autocast(images.device.type, enabled=False):
         for policy, drawn in zip(policies, draws.of_policies, strict=True):

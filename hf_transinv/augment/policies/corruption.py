@@ -16,10 +16,10 @@ class CorruptionConfig:
     """Random corruptions of training images.
 
     Attributes:
-        corruption: names of corruptions; an image gets one of them.
+        corruption: names of corruptions; each image gets one of them.
         clean_share: share of the training images that stay clean.
         severities: of the corruptions in training, each equally likely.
-        frost_folder: the authors' pictures of frost; default: synthetic ones.
+        frost_folder: folder of the authors' photographs of frost; default: synthetic textures.
     """
 
     corruption: tuple[str, ...] = ()
@@ -31,16 +31,21 @@ class CorruptionConfig:
         """The policy.
 
         Raises:
-            InputError: no corruption is named, or an unknown one.
+            InputError: no corruption is named, one is unknown, or a value is out of range.
         """
         return RandomCorruption(self.corruption, self.clean_share, self.severities, self.frost_folder)
 
 
 @dataclass(frozen=True)
 class CorruptionDraws:
-    """What was drawn: for each image which corruption (-1: none) and its severity, [B] on the CPU; and a seed.
+    """What was drawn, on the CPU.
 
-    Cut into parts, each part has noise of its own: a batch in two parts is equal to the whole in distribution only.
+    Each part of a batch that is cut up has its own noise, so the parts equal the whole batch only in distribution.
+
+    Attributes:
+        which: index of the corruption of each image, -1 for none, int64 [B].
+        severity: 1 to 5, int64 [B].
+        seed: of the corruptions' random numbers.
     """
 
     which: Tensor
@@ -52,14 +57,16 @@ class CorruptionDraws:
 
 
 class RandomCorruption(Policy):
-    """Corrupt images at random, as the teachers of TransInv were trained (section 4: "using data augmentation with the
-    corresponding corruption"; how severities are drawn is open there: uniformly).
+    """Corrupt images at random.
+
+    The teachers of TransInv were trained so (section 4: "using data augmentation with the corresponding corruption").
+    The paper leaves open how severities are drawn; here it is uniformly.
 
     Args:
-        names: an image gets one of these, each equally likely.
+        names: of corruptions; each image gets one of them, all equally likely.
         clean_share: share of the images that stay as they are, in [0, 1].
         severities: 1 to 5, each equally likely.
-        frost_folder: the authors' pictures of frost; None: synthetic ones.
+        frost_folder: folder of the authors' photographs of frost; None for synthetic textures.
     """
 
     name = "corruption"
@@ -82,7 +89,7 @@ class RandomCorruption(Policy):
         self.frost_folder = frost_folder
 
     def draw(self, shape: tuple[int, ...], generator: torch.Generator) -> CorruptionDraws:
-        """Draw for every image whether, which and how strong; the generator is on the CPU."""
+        """Draw for every image whether it is corrupted, by what and how strongly."""
         batch_size = shape[0]
         which = torch.randint(len(self.names), (batch_size,), generator=generator)
         clean = torch.rand(batch_size, generator=generator) < self.clean_share
@@ -91,7 +98,7 @@ class RandomCorruption(Policy):
         return CorruptionDraws(torch.where(clean, -1, which), severity, seed)
 
     def __call__(self, images: Tensor, draws: CorruptionDraws) -> Tensor:
-        """Images [B, 3, H, W] in [0, 1], corrupted as drawn."""
+        """Corrupt images [b, 3, H, W] in [0, 1] as drawn."""
         generator = torch.Generator(images.device).manual_seed(draws.seed)
         for which, name in enumerate(self.names):
             rows = (draws.which == which).nonzero().squeeze(1)

@@ -10,7 +10,16 @@ from hf_transinv.errors import InputError
 
 
 def draw_cutout(shape: tuple[int, ...], size: int, generator: torch.Generator) -> Tensor:
-    """Boxes (top, left, bottom, right), int64 [B, 4]: the centre anywhere in the image, what is outside cut off."""
+    """Draw squares around a pixel of each image.
+
+    Args:
+        shape: of the batch, (B, 3, H, W).
+        size: side of the square in pixels, even.
+        generator: on the CPU.
+
+    Returns:
+        Boxes (top, left, bottom, right), int64 [B, 4]; they may reach beyond the image.
+    """
     batch_size, height, width = shape[0], shape[-2], shape[-1]
     y = torch.randint(height, (batch_size,), generator=generator)
     x = torch.randint(width, (batch_size,), generator=generator)
@@ -19,10 +28,10 @@ def draw_cutout(shape: tuple[int, ...], size: int, generator: torch.Generator) -
 
 
 class Cutout(Policy):
-    """Hide a square of each image, its centre uniform over the pixels, so that it may reach over the edge.
+    """Hide a square of each image. Its centre is uniform over the pixels, so it may reach beyond the edge.
 
     Args:
-        size: side of the square in pixels, even; 16 in the recipes for CIFAR-10 with AutoAugment and RandAugment, 8 in
+        size: side of the square in pixels, even; 16 in the CIFAR-10 recipes of AutoAugment and RandAugment, 8 in
             Cutout's own for CIFAR-100.
         fill: red, green and blue of the square, levels of 0 to 255.
     """
@@ -42,11 +51,11 @@ class Cutout(Policy):
         self.size, self.fill = size, fill
 
     def draw(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        """Boxes int64 [B, 4] on the CPU."""
+        """Draw boxes, int64 [B, 4], on the CPU."""
         return draw_cutout(shape, self.size, generator)
 
     def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
-        """Images [b, 3, H, W] in [0, 1], a square hidden."""
+        """Hide a square of each of the images [b, 3, H, W] in [0, 1]."""
         fill = torch.tensor(self.fill, dtype=images.dtype).div_(255).to(images.device)
         return cut_out(images, draws.to(images.device), fill)
 
@@ -55,7 +64,7 @@ def check_cutout_size(size: int) -> None:
     """Refuse a side that is not an even number of pixels.
 
     Raises:
-        InputError: with what is expected.
+        InputError: it is not.
     """
     if size < 0 or size % 2:
         raise InputError(f"the side of Cutout is {size}: expected an even number of pixels, such as 16; 0 is none")

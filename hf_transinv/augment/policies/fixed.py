@@ -1,21 +1,21 @@
-"""FixedAug, the baseline of TransInv: its four deformations, nothing learned (Kurioka et al., ICONIP 2024, 4.2).
+"""FixedAug, the baseline of TransInv: its four deformations, unlearned (Kurioka et al., ICONIP 2024, 4.2).
 
 "... one of the four deformations was randomly selected, and the strength was uniformly sampled from six levels at each
 iteration". Each image gets one of the four, all equally likely, at one of six levels s, all equally likely:
 
     s = 1/6, 2/6, .. 1;    parameter = rest + s (end - rest)
 
-rest is where the deformation does nothing, end the end of its range in section 4.2 (the ranges of
-`augment.primitives`); where the range has two ends beyond rest, a fair coin of each parameter chooses. In full:
+rest is the parameter that changes nothing, end the end of its range in section 4.2 (the ranges of
+`augment.primitives`). Where both ends differ from rest, a fair coin per parameter chooses between them. In full:
 
     contrast and brightness   alpha = 1 +- 0.8 s, beta = +- 0.5 s
     geometric                 the identity +- 0.25 s in each of the six affine entries
     Gaussian blur             gamma = 1 - s, variance = 1.8 s
     Gaussian noise            variance = 0.12 s
 
-Open in the paper, and so our reading: where the levels lie (the benchmark it refers to has five), that all parameters
-of a deformation share the level, the signs, and the geometric range. The authors' slides describe another FixedAug,
-the corruption that the teacher has learned: that is `corruption.RandomCorruption`.
+The paper leaves open, and our reading is: the position of the levels (the benchmark it refers to has five), one level
+for all parameters of a deformation, the signs, and the geometric range. The authors' slides describe another FixedAug,
+the corruption that the teacher was trained on: that is `corruption.RandomCorruption`.
 """
 
 from dataclasses import dataclass, replace
@@ -35,11 +35,11 @@ class FixedDraws:
     """What was drawn, on the CPU.
 
     Attributes:
-        which: deformation of each image, [B].
-        level: 1 to 6, [B].
-        upward: the end of the range for each parameter, where there are two, bool [B, 6].
-        noise: standard normal, for the images that get noise, [n, 3, H, W].
-        noise_row: each image's row in `noise`, -1 where it has none, [B].
+        which: index of the deformation of each image, int64 [B].
+        level: 1 to 6, int64 [B].
+        upward: which end of the range each parameter takes, where there are two, bool [B, 6].
+        noise: standard normal, for the images that need it, [n, 3, H, W].
+        noise_row: row of each image in `noise`, -1 for an image without noise, int64 [B].
     """
 
     which: Tensor
@@ -62,8 +62,7 @@ class FixedAug(Policy):
     """One of the four deformations of section 4.2 for each image, at one of six levels.
 
     Args:
-        config: the geometric range, what lies outside a warped image, how pixels return to [0, 1]; the rest of it
-            concerns what is learned.
+        config: geometric_range, padding_mode and out_of_range are used; the other fields concern learned primitives.
     """
 
     name = "fixed_aug"
@@ -72,7 +71,7 @@ class FixedAug(Policy):
     citation = CITATION
 
     def __init__(self, config: PrimitiveConfig | None = None) -> None:
-        # Their image functions and ranges alone are wanted: on "meta" the MLPs take no memory and no random numbers.
+        # Only the image functions and ranges are used: on "meta" the MLPs take no memory and no random numbers.
         with torch.device("meta"):
             self.primitives = [build_primitive(name, config or PrimitiveConfig()) for name in PRIMITIVES]
         self._noisy = torch.tensor([primitive.uses_noise for primitive in self.primitives])
@@ -97,11 +96,20 @@ class FixedAug(Policy):
         return images
 
     def parameters(self, index: int, level: Tensor, upward: Tensor) -> Tensor:
-        """Rest + s (end - rest) of deformation `index`: level [n], upward [n, 6] -> [n, P], on the CPU."""
+        """The parameters rest + s (end - rest) of a deformation, on the CPU.
+
+        Args:
+            index: of the deformation.
+            level: 1 to 6, [n].
+            upward: [n, 6].
+
+        Returns:
+            [n, P].
+        """
         primitive = self.primitives[index]
         low, high = torch.tensor(primitive.bounds()).unbind(1)
         rest = torch.tensor(REST[primitive.name])
-        # A range that begins or ends at rest has one end to go to.
+        # A range that begins or ends at rest has only one other end.
         up, down = torch.where(high == rest, low, high), torch.where(low == rest, high, low)
         end = torch.where(upward[:, : len(rest)], up, down)
         return rest + (level / LEVELS).unsqueeze(1) * (end - rest)

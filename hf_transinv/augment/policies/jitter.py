@@ -3,12 +3,12 @@
     rg   grayscale with a probability of 0.1
     rc   brightness, contrast and saturation changed "with a max bias of 0.1"
 
-The paper gives no formula; these are torchvision's `RandomGrayscale` and `ColorJitter`. With f ~ U(1 - bias, 1 + bias)
-and g the grayscale of x, each change is clamp(f x + (1 - f) o) towards another image o:
+The paper gives no formula; ours are those of torchvision's `RandomGrayscale` and `ColorJitter`. With
+f ~ U(1 - bias, 1 + bias) and g the grayscale of x, each change is clamp(f x + (1 - f) o) with another image o:
 
     brightness  o = 0          contrast  o = mean of g over the image          saturation  o = g
 
-in an order of its own for each image, as is the rest.
+The factors and the order of the changes are drawn for each image.
 """
 
 from dataclasses import dataclass
@@ -27,15 +27,15 @@ _BRIGHTNESS, _CONTRAST, _SATURATION = range(3)
 
 def to_grayscale(images: Tensor) -> Tensor:
     """Images [B, 3, H, W] -> their luminance, [B, 1, H, W]."""
-    # Three planes and three numbers: a tensor of weights would have to be sent to the device.
+    # Python numbers: a tensor of weights would have to be copied to the device.
     return sum(weight * plane for weight, plane in zip(_LUMINANCE, images.split(1, 1), strict=True))
 
 
 class RandomGrayscale(Policy):
-    """Turn images grey, each with the same probability; they keep three channels.
+    """Turn images grey; they keep three channels.
 
     Args:
-        probability: in [0, 1].
+        probability: of each image, in [0, 1].
     """
 
     name = "grayscale"
@@ -48,7 +48,7 @@ class RandomGrayscale(Policy):
         self.probability = probability
 
     def draw(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        """Which images turn grey, bool [B]."""
+        """Draw which images turn grey, bool [B]."""
         return torch.rand(shape[0], generator=generator) < self.probability
 
     def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
@@ -57,7 +57,12 @@ class RandomGrayscale(Policy):
 
 @dataclass(frozen=True)
 class JitterDraws:
-    """What was drawn: factors of brightness, contrast and saturation, [B, 3], and the order of the three, [B, 3]."""
+    """What was drawn, on the CPU.
+
+    Attributes:
+        factors: of brightness, contrast and saturation, [B, 3].
+        order: of the three, a permutation of 0, 1, 2, int64 [B, 3].
+    """
 
     factors: Tensor
     order: Tensor
@@ -67,10 +72,10 @@ class JitterDraws:
 
 
 class ColorJitter(Policy):
-    """Change brightness, contrast and saturation of each image, in an order of its own.
+    """Change brightness, contrast and saturation of each image, in an order drawn for each image.
 
     Args:
-        max_bias: farthest a factor is from 1, in [0, 1].
+        max_bias: largest distance of a factor from 1, in [0, 1].
     """
 
     name = "color_jitter"

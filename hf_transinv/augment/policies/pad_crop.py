@@ -1,9 +1,9 @@
 """Random crop as a policy: the "rp" of Augmentation Invariant Training (Chen et al., ICCV Workshops 2021, 4.4).
 
-    rp   4 pixels of zeros on each side of 32, then a window of the image's own size anywhere in that
+    rp   pad 32 pixels by 4 pixels of zeros on each side, then crop a random window of the image's size
 
-The ordinary augmentation (`data.crops`) crops every variant of an image; as a policy the crop can be given to one of
-two variants alone ("rp,rg").
+The ordinary augmentation (`data.transforms`) crops every variant of an image. As a policy, the crop can be given to
+only one of two variants ("rp,rg").
 """
 
 import torch
@@ -14,7 +14,7 @@ from hf_transinv.data.transforms import CropDraws, CropFlip
 
 
 class PadCrop(Policy):
-    """Shift each image by up to an eighth of its height either way, zeros coming in; never mirrored."""
+    """Shift each image by up to an eighth of its height in each direction, filling with zeros, without mirroring."""
 
     name = "pad_crop"
     title = "crop"

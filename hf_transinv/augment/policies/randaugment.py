@@ -1,8 +1,9 @@
 """RandAugment: N operations of 14 at one magnitude M (Cubuk et al., CVPR workshops 2020).
 
-Every image draws N operations, uniformly and with replacement, all at the strength u = M / 30; what u means is the
-space's (`spaces`), by default the paper's. The recipe for CIFAR-100 and WRN-28-10 is N = 2, M = 14, then Cutout of 16
-pixels, which is a policy of its own. A magnitude on a scale of 10 (timm's "m9") is three times as large here.
+Every image draws N operations, uniformly and with replacement, all at the strength u = M / 30. The space defines what
+u means (see `spaces`); the default is the paper's. The recipe for CIFAR-100 and WRN-28-10 is N = 2, M = 14, then
+Cutout of 16 pixels, which is a separate policy. A magnitude on a scale of 10 (timm's "m9") is three times as large
+here.
 """
 
 import torch
@@ -15,13 +16,14 @@ from hf_transinv.errors import InputError
 
 
 class RandAugment(Policy):
-    """N operations an image at one magnitude; half of the signed ones, the geometric among them, go the other way.
+    """N operations per image at one magnitude; the sign of geometric and other signed operations is drawn.
 
     Args:
         num_ops: N, at least 1.
         magnitude: M, 0 to 30.
-        space: "paper", "torchvision" or "timm": whose reading of M, see `spaces`.
-        canvas: how warped images are sampled; the authors' CIFAR code: nearest neighbours, the mean colour outside.
+        space: "paper", "torchvision" or "timm": whose interpretation of M, see `spaces`.
+        canvas: how warped images are sampled; by default as in the authors' CIFAR code: nearest neighbours, the mean
+            colour outside.
     """
 
     name = "randaugment"
@@ -49,12 +51,12 @@ class RandAugment(Policy):
         self.canvas = canvas
 
     def draw(self, shape: tuple[int, ...], generator: torch.Generator) -> OperationDraws:
-        """Operations [B, N]."""
+        """Draw operations [B, N]."""
         choice = torch.randint(len(self.space), (shape[0], self.num_ops), generator=generator)
         table = tabulate_strengths(self.space, self.strengths, *shape[-2:])
         return table.draw_signs(choice, torch.zeros_like(choice), generator)
 
     def __call__(self, images: Tensor, draws: OperationDraws) -> Tensor:
-        """Images [b, 3, H, W] in [0, 1]: 256 levels go in, 256 levels come out."""
+        """Augment images [b, 3, H, W] in [0, 1], in 256 levels."""
         levels = apply_operations(to_levels(images), draws.operation, draws.parameter, self.canvas)
         return to_images(levels, images)

@@ -1,6 +1,6 @@
-"""Spaces of operations: which there are, and how strong a magnitude makes each.
+"""Spaces of operations: the operations of each, and the parameter that each has at a given strength.
 
-A strength u in [0, 1] is a magnitude over the largest (RandAugment's M over 30, AutoAugment's level over 10).
+A strength u in [0, 1] is a magnitude divided by the largest (RandAugment's M / 30, AutoAugment's level / 10).
 Published spaces differ in range, in direction and in sign:
 
               `paper`             `torchvision`        `timm`                `wide`
@@ -11,12 +11,14 @@ Published spaces differ in range, in direction and in sign:
     posterize 8 - 4 u bits        8 - 4 u              4 - 4 u               8 - 6 u
     solarize  256 - 256 u         255 - 255 u          256 - 256 u           255 - 255 u
 
-`paper`: the ranges of AutoAugment's paper (table of operations in its appendix), which RandAugment takes over,
-translated as the authors' CIFAR code does. Two readings are ours: posterize and solarize grow stronger with u, as in
-that code, while posterize keeps the paper's 4 to 8 bits (the code: 0 to 4, black at the end). An enhancement is
-neutral in the middle, u = 0.5, and strongest at both ends. `torchvision` and `timm` (its "inc1") let everything grow
-with u; timm has 15 operations, solarize-add and invert among them, and no identity. `wide` is TrivialAugment's.
-Translations are whole pixels in all of them (timm's own are not).
+`paper` has the ranges of AutoAugment's paper (the table of operations in its appendix), which RandAugment adopts, with
+translations as in the authors' CIFAR code. Two readings are ours. Posterize and solarize grow stronger with u, as in
+that code. Posterize keeps the paper's 4 to 8 bits, where the code has 0 to 4, black at the end. An enhancement is
+neutral in the middle, at u = 0.5, and strongest at both ends.
+
+In `torchvision` and `timm` (its "inc1") every operation grows stronger with u. timm has 15 operations, solarize-add
+and invert among them, and no identity. `wide` is TrivialAugment's. Translations are whole pixels in all spaces, unlike
+in timm itself.
 """
 
 from collections.abc import Callable
@@ -29,20 +31,20 @@ from torch import Tensor
 from hf_transinv.augment.pil_ops import Canvas, Operation
 
 MEAN_COLOR = (125, 123, 114)
-"""CIFAR-10's mean in levels: the authors of AutoAugment fill with 0 after the normalisation, which is this."""
+"""CIFAR-10's mean in levels: the authors of AutoAugment fill with 0 after normalisation, which is this colour."""
 MEAN_CANVAS = Canvas("nearest", MEAN_COLOR)
-"""How the authors' CIFAR code samples: nearest neighbours, the mean colour outside."""
+"""Sampling as in the authors' CIFAR code: nearest neighbours, the mean colour outside."""
 
 
 @dataclass(frozen=True)
 class Strength:
-    """How a strength becomes an operation's parameter: rest +- offset(u, side).
+    """The parameter of an operation as a function of strength: rest +- offset(u, side).
 
     Attributes:
-        operation: which one.
-        offset: of u in [0, 1] and the image's side along the operation, in pixels.
-        is_signed: whether half of the draws go the other way.
-        rest: the parameter that changes nothing, where offsets have a sign.
+        operation: the operation.
+        offset: function of u in [0, 1] and the image's side along the operation, in pixels.
+        is_signed: whether the sign is drawn; if not, it is +.
+        rest: the parameter that changes nothing, for signed operations; else 0.
     """
 
     operation: Operation
@@ -53,7 +55,12 @@ class Strength:
 
 @dataclass(frozen=True)
 class OperationDraws:
-    """N operations an image, [B, N] on the CPU: which (an `Operation`, int64), with which parameter (float64)."""
+    """N operations per image, on the CPU.
+
+    Attributes:
+        operation: an `Operation` each, int64 [B, N].
+        parameter: of each operation, float64 [B, N].
+    """
 
     operation: Tensor
     parameter: Tensor
@@ -79,7 +86,13 @@ class StrengthTable:
     is_signed: Tensor
 
     def draw_signs(self, choice: Tensor, strength: Tensor, generator: torch.Generator) -> OperationDraws:
-        """Look up chosen operations at chosen strengths, indices [B, N] each, and toss a coin for each sign."""
+        """Look up operations at given strengths, and draw the signs.
+
+        Args:
+            choice: index of each operation, int64 [B, N].
+            strength: index of each strength, int64 [B, N].
+            generator: on the CPU.
+        """
         sign = 2 * torch.randint(2, choice.shape, generator=generator) - 1
         sign = torch.where(self.is_signed[choice], sign, 1)
         return OperationDraws(self.operation[choice], self.rest[choice] + sign * self.offset[choice, strength])
@@ -89,7 +102,7 @@ class StrengthTable:
 def tabulate_strengths(
     space: tuple[Strength, ...], strengths: tuple[float, ...], height: int, width: int
 ) -> StrengthTable:
-    """All parameters of a space at some strengths in [0, 1]."""
+    """All parameters of a space at the given strengths in [0, 1], for images of height x width pixels."""
     vertical = (Operation.SHEAR_Y, Operation.TRANSLATE_Y)
     sides = [height if each.operation in vertical else width for each in space]
     offsets = [[each.offset(u, side) for u in strengths] for each, side in zip(space, sides, strict=True)]
@@ -102,7 +115,7 @@ def tabulate_strengths(
 
 
 def whole(value: float) -> int:
-    """Truncated; 30 * (14 / 30) is 14 whatever its last bit."""
+    """The value truncated, where 30 * (14 / 30) counts as 14 despite rounding."""
     return int(value + 1e-9)
 
 

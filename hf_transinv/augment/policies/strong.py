@@ -1,13 +1,13 @@
 """The strong space of RandAugment with distillation (Wei et al., ECCV 2020, section 4.1).
 
-Two operations an image out of shear-x, shear-y, translate-x, translate-y and Cutout, at a magnitude of 0 (none) to 10
-(whatever the operation, nothing of the image is left). Translation is the paper's: a tenth of the side each unit. For
-the others it says only what 10 does, and how they grow is our reading:
+Two operations per image out of shear-x, shear-y, translate-x, translate-y and Cutout, at a magnitude from 0 (no
+change) to 10 (nothing of the image is left). Translation follows the paper: a tenth of the side per unit. For the
+others the paper defines only 10. In between is our reading:
 
-    shear    by an angle of 9 degrees each unit: 90 leaves nothing
-    Cutout   a square of a tenth of the side each unit, wholly inside the image: at 10 it is the image
+    shear    9 degrees per unit; at 90 degrees nothing is left
+    Cutout   a square of a tenth of the side per unit, entirely inside the image; at 10 it covers the image
 
-The magnitude is held, as RandAugment does it, the sign is drawn.
+The magnitude is fixed, as in RandAugment; the sign is drawn.
 """
 
 import math
@@ -30,11 +30,11 @@ from hf_transinv.augment.policies.spaces import (
 from hf_transinv.errors import InputError
 
 CUTOUT = IDENTITY
-"""Where Cutout is drawn the operation is the identity, and a box is drawn beside it."""
+"""For Cutout the operation is the identity, with a box."""
 
 
 def _shear(u: float, side: int) -> float:
-    # From 2 * side on nothing is left of the image; the tangent of 90 degrees would overflow.
+    # From 2 * side on nothing of the image is left; the tangent of 90 degrees would overflow.
     return min(math.tan(math.radians(90 * u)), 2.0 * side)
 
 
@@ -53,7 +53,12 @@ SPACE = (
 
 @dataclass(frozen=True)
 class StrongDraws:
-    """Operations [B, 2], and for each a box (top, left, bottom, right), int64 [B, 2, 4], empty but for Cutout."""
+    """What was drawn, on the CPU.
+
+    Attributes:
+        operations: [B, 2].
+        boxes: of Cutout, (top, left, bottom, right), int64 [B, 2, 4]; empty for other operations.
+    """
 
     operations: OperationDraws
     boxes: Tensor
@@ -63,11 +68,11 @@ class StrongDraws:
 
 
 class StrongAugment(Policy):
-    """Two of five destructive operations an image, one after another, each equally likely.
+    """Two of five destructive operations per image, one after another, each equally likely.
 
     Args:
         magnitude: M, 0 to 10; the paper's table 1 has 0 to 7.
-        canvas: how warped images are sampled, and what Cutout paints.
+        canvas: how warped images are sampled, and the colour that Cutout paints.
     """
 
     name = "strong"
@@ -82,11 +87,13 @@ class StrongAugment(Policy):
 
     def __init__(self, magnitude: float = 3, canvas: Canvas = MEAN_CANVAS) -> None:
         if not 0 <= magnitude <= 10:
-            raise InputError(f"the magnitude of the strong space is {magnitude}: expected 0 (none) to 10 (destroyed)")
+            raise InputError(
+                f"the magnitude of the strong space is {magnitude}: expected 0 (no change) to 10 (destroyed)"
+            )
         self.strength, self.canvas = magnitude / 10, canvas
 
     def draw(self, shape: tuple[int, ...], generator: torch.Generator) -> StrongDraws:
-        """Two operations an image."""
+        """Draw two operations per image."""
         batch_size, (height, width) = shape[0], shape[-2:]
         choice = torch.randint(len(SPACE), (batch_size, 2), generator=generator)
         table = tabulate_strengths(SPACE, (self.strength,), height, width)
@@ -98,7 +105,7 @@ class StrongAugment(Policy):
         return StrongDraws(operations, torch.where((choice == SPACE.index(CUTOUT)).unsqueeze(2), boxes, 0))
 
     def __call__(self, images: Tensor, draws: StrongDraws) -> Tensor:
-        """Images [b, 3, H, W] in [0, 1]: 256 levels go in, 256 levels come out."""
+        """Augment images [b, 3, H, W] in [0, 1], in 256 levels."""
         levels, fill = to_levels(images), self.canvas.fill_on(images.device)
         boxes = draws.boxes.to(images.device)
         for step in range(2):

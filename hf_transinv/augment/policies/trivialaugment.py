@@ -1,4 +1,4 @@
-"""TrivialAugment Wide: one operation an image at a uniform strength (Mueller and Hutter, ICCV 2021)."""
+"""TrivialAugment Wide: one operation per image at a uniform strength (Mueller and Hutter, ICCV 2021)."""
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ STRENGTHS = tuple(index / 30 for index in range(31))
 
 
 class TrivialAugment(Policy):
-    """One of 14 operations an image, each equally likely, at one of 31 strengths, each equally likely.
+    """One of 14 operations per image, each equally likely, at one of 31 strengths, each equally likely.
 
     Args:
         canvas: how warped images are sampled.
@@ -32,12 +32,12 @@ class TrivialAugment(Policy):
         self.canvas = canvas
 
     def draw(self, shape: tuple[int, ...], generator: torch.Generator) -> OperationDraws:
-        """Operations [B, 1]."""
+        """Draw operations [B, 1]."""
         choice = torch.randint(len(WIDE), (shape[0], 1), generator=generator)
         strength = torch.randint(len(STRENGTHS), (shape[0], 1), generator=generator)
         return tabulate_strengths(WIDE, STRENGTHS, *shape[-2:]).draw_signs(choice, strength, generator)
 
     def __call__(self, images: Tensor, draws: OperationDraws) -> Tensor:
-        """Images [b, 3, H, W] in [0, 1]: 256 levels go in, 256 levels come out."""
+        """Augment images [b, 3, H, W] in [0, 1], in 256 levels."""
         levels = apply_operations(to_levels(images), draws.operation, draws.parameter, self.canvas)
         return to_images(levels, images)
