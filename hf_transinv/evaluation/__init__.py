@@ -1,16 +1,16 @@
-"""How good a classifier is: accuracy and calibration on clean images, and on corrupted and augmented ones.
+"""Evaluation of a classifier: accuracy and calibration on clean, corrupted and augmented images.
 
-The corrupted images are a pure function of (images, seed, corruption, severity, batch size, batch number): the numbers
-of a batch are drawn on the CPU from a seed of its own. Or they are read from a folder, as the authors of CIFAR-C and
-ImageNet-C publish them. The augmented images, of Augmentation Invariant Training, are one fixed test set a seed,
-whatever the size of the batches.
+Corrupted images are a pure function of (images, seed, corruption, severity, batch size, batch number): the random
+numbers of a batch are drawn on the CPU from its own seed. Or they are read from a folder, as the authors of CIFAR-C
+and ImageNet-C publish them. The augmented images, of Augmentation Invariant Training, are one fixed test set per seed,
+for any batch size.
 
-A batch is decoded once and classified under every condition. Of n processes each takes every n-th batch, and what is
-gathered is a few numbers an image, in the order of the images: the result is the same, digit for digit, with any
-number of processes, and nothing is padded.
+A batch is decoded once and classified under every condition. Each of n processes takes every n-th batch. A few numbers
+per image are gathered, in the order of the images and without padding, so the result is identical for any number of
+processes.
 
-The rule of the benchmark (Hendrycks and Dietterich, ICLR 2019): a model evaluated on a corruption may not have been
-trained on it. Where it was, the tables say so.
+The benchmark (Hendrycks and Dietterich, ICLR 2019) requires that a model is not trained on the corruptions that it is
+evaluated on. The tables mark those that it was trained on.
 """
 
 from collections.abc import Iterator, Sequence
@@ -57,35 +57,35 @@ def evaluate(
     trust_label_order: bool = False,
     show_progress: bool = True,
 ) -> dict[str, Any]:
-    """Scores on a split: clean, and top-1 (percent) under each corruption at each severity and each augmentation.
+    """Score a classifier on clean images, under each corruption at each severity, and under each augmentation.
 
     Args:
-        classifier: a Classifier, bare or as the accelerator has wrapped it, on its device already. It evaluates in
-            eval mode and comes back in the mode it had.
-        split: the same on every process: resident, or read as it goes (see evaluation.splits).
-        accelerator: shares the batches among its processes and sets the precision; None: this process alone, the
-            precision of the model.
+        classifier: a Classifier, bare or wrapped by the accelerator, on its device. It is evaluated in eval mode; its
+            modules' modes are restored afterwards.
+        split: the same on every process: resident, or read batch by batch (see evaluation.splits).
+        accelerator: shares the batches among its processes and sets the precision; None for this process alone and
+            the precision of the model.
         corruptions: names of hf_transinv.augment.corruptions.CORRUPTIONS.
         severities: 1 to 5.
-        augmentations: names of evaluation.conditions.AUGMENTATIONS; with each, how far it moves the model's answers.
-        batch_size: images a batch. Corrupted images depend on it.
+        augmentations: names of evaluation.conditions.AUGMENTATIONS.
+        batch_size: images per batch. Corrupted images depend on it.
         seed: of the corruptions and augmentations.
-        corrupted_folder: reads the corrupted images, with labels of their own, in place of corrupting the split's.
-        frost_folder: the authors' pictures of frost; None: see hf_transinv.augment.corruptions.
-        match_labels: map the split's classes to the classifier's of the same names and evaluate among those alone.
-        trust_label_order: class k of the split is column k of the classifier, whatever they are called.
-        show_progress: whether the main process draws a bar.
+        corrupted_folder: of corrupted images with their own labels, used instead of corrupting those of the split.
+        frost_folder: of the authors' photographs of frost; None for synthetic textures.
+        match_labels: whether to match the split's classes to the classifier's by name, and to evaluate among those.
+        trust_label_order: whether to take class k of the split for column k of the classifier, whatever their names.
+        show_progress: whether the main process shows a progress bar.
 
     Returns:
         Plain numbers, ready for JSON: {"num_images", "clean": {"top1", "nll", "top5" (with more than five classes),
         "ece", "brier"}, "corruptions": {name: {"1": top1, ..., "mean"}}, "corruption_mean" and "corruption_ece"
-        (None without), "corruption_errors": {name: {"percent", "definition"}}, "augmented": {name: {"top1", "kl",
-        "feature_distance" (None where the model's last layer is not known)}}, "severities", "seed"}. Percent: top1,
-        top5, corruption_mean; see evaluation.scores for the others and evaluation.summary for mCE.
+        (None without corruptions), "corruption_errors": {name: {"percent", "definition"}}, "augmented": {name:
+        {"top1", "kl", "feature_distance" (None if the model's last layer is unknown)}}, "severities", "seed"}. top1,
+        top5 and corruption_mean are percentages; see evaluation.scores for the others and evaluation.summary for mCE.
 
     Raises:
-        InputError: unknown corruption, severity or augmentation, an empty split, classes that do not fit the
-            classifier's, or a folder that does not have what was asked for.
+        InputError: a corruption, severity or augmentation is unknown, the split is empty, its classes do not fit the
+            classifier's, or the folder lacks some of the images.
     """
     conditions = [Condition(name, severity) for name in corruptions for severity in severities]
     _check(conditions, batch_size)
@@ -118,8 +118,10 @@ def _check(conditions: Sequence[Condition], batch_size: int) -> None:
 
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    """The model in eval mode, every module's own mode restored on the way out; as written, even where its training is
-    compiled: another mode and batch size would be compiled anew, for minutes.
+    """Put the model into eval mode, and restore every module's mode afterwards.
+
+    The model runs uncompiled, even if it is compiled for training: another mode and batch size would be compiled
+    anew, which takes minutes.
     """
     training = [(module, module.training) for module in model.modules()]
     model.eval()

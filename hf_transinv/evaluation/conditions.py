@@ -1,8 +1,8 @@
-"""Under what images are classified: clean, corrupted by one corruption at one severity, or augmented at random.
+"""The conditions of an evaluation: clean, corrupted by one corruption at one severity, or randomly augmented.
 
 The augmentations are the test sets of Augmentation Invariant Training (Chen et al., ICCV Workshops 2021, 4.4): random
-crop, grayscale and random colour jitter, "kept intact once generated". Open in the paper, and so our reading: that the
-grayscale set is grey throughout, while training draws one image in ten.
+crop, grayscale and random colour jitter, "kept intact once generated". The paper leaves open, and our reading is, that
+every image of the grayscale set is grey, while in training one in ten is.
 """
 
 import hashlib
@@ -21,13 +21,13 @@ from hf_transinv.errors import InputError
 AUGMENTATIONS: dict[str, Policy] = {
     policy.name: policy for policy in (PadCrop(), RandomGrayscale(1.0), ColorJitter(0.1))
 }
-"""By name; what they draw is a few numbers an image."""
+"""By name. Each draws a few numbers per image."""
 
-_DRAWN_AT_ONCE = 500  # images; another number would make other test sets
+_DRAWN_AT_ONCE = 500  # images; another number would give other test sets
 
 
 def generator_of(*place: str | int) -> torch.Generator:
-    """A CPU generator whose numbers follow from the place they are drawn for, and from nothing that came before."""
+    """A CPU generator whose seed is a hash of what its numbers are drawn for, such as (seed, name, batch number)."""
     digest = hashlib.blake2b(" ".join(map(str, place)).encode(), digest_size=4).digest()
     # torch's CPU generator takes 32 bits of the seed.
     return torch.Generator().manual_seed(int.from_bytes(digest))
@@ -49,7 +49,17 @@ class Condition:
         return f"{self.corruption} {self.severity}" if self.corruption else "clean"
 
     def apply(self, images: Tensor, seed: int, batch_index: int, frost_folder: str | None = None) -> Tensor:
-        """Images [B, 3, H, W] in [0, 1] -> the same, corrupted; the batch's place alone seeds the random numbers."""
+        """Corrupt images; the seed, the condition and the batch number determine the random numbers.
+
+        Args:
+            images: [B, 3, H, W] in [0, 1].
+            seed: of the evaluation.
+            batch_index: number of the batch in the split.
+            frost_folder: as for `corrupt`.
+
+        Returns:
+            [B, 3, H, W] in [0, 1].
+        """
         if not self.corruption:
             return images
         generator = generator_of(seed, self.corruption, self.severity, batch_index)
@@ -61,7 +71,11 @@ CLEAN = Condition()
 
 @dataclass(frozen=True)
 class Augmented:
-    """One of `AUGMENTATIONS`, by name."""
+    """One of `AUGMENTATIONS`.
+
+    Attributes:
+        augmentation: its name.
+    """
 
     augmentation: str
 
@@ -69,14 +83,15 @@ class Augmented:
         return f"augmented by {self.augmentation}"
 
     def apply(self, images: Tensor, seed: int, first: int) -> Tensor:
-        """Images [B, 3, H, W] in [0, 1] -> the same, augmented.
-
-        What an image gets follows from the seed and its own number in the split, whatever the size of the batches.
+        """Augment images; the seed and the number of an image in the split determine its draws, for any batch size.
 
         Args:
-            images: those from number `first` of the split on.
+            images: of the split, from number `first` on, [B, 3, H, W] in [0, 1].
             seed: of the test set.
-            first: from 0 on.
+            first: at least 0.
+
+        Returns:
+            [B, 3, H, W] in [0, 1].
         """
         policy = AUGMENTATIONS[self.augmentation]
         augmented, end = [], first + len(images)
@@ -90,10 +105,10 @@ class Augmented:
 
 
 def check_augmentations(names: Iterable[str]) -> None:
-    """Refuse names that are none of `AUGMENTATIONS`.
+    """Refuse names that are not in `AUGMENTATIONS`.
 
     Raises:
-        InputError: listing the known ones.
+        InputError: one is not; the message lists the known ones.
     """
     unknown = [name for name in names if name not in AUGMENTATIONS]
     if unknown:

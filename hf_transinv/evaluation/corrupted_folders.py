@@ -1,8 +1,8 @@
-"""Corrupted images that lie in a folder, as the authors of CIFAR-C and ImageNet-C publish them.
+"""Corrupted images in a folder, in the layouts that the authors of CIFAR-C and ImageNet-C publish.
 
 CIFAR-C      NAME.npy, uint8 [5 N, H, W, 3], the severities one after another, and labels.npy [5 N]
              (zenodo.org/records/2535967 and 3555552: N = 10,000, 32 pixels)
-ImageNet-C   NAME/SEVERITY/CLASS/*.JPEG, or below the kinds: noise/NAME/SEVERITY/CLASS/*.JPEG
+ImageNet-C   NAME/SEVERITY/CLASS/*.JPEG, or one level deeper: noise/NAME/SEVERITY/CLASS/*.JPEG
              (zenodo.org/records/2235448: 50,000 images each, 224 pixels)
 """
 
@@ -31,18 +31,19 @@ Opened = dict[Condition, Callable[[], Split]]
 
 
 def open_corrupted_folder(folder: str | Path, conditions: Sequence[Condition], label_names: Sequence[str]) -> Opened:
-    """Finds the images of each condition in a folder; all that can be checked without decoding is checked.
+    """Find the images of each condition in a folder, and check everything that needs no decoding.
 
     Args:
         folder: in one of the two layouts.
-        conditions: corruptions and severities.
+        conditions: corruptions at severities, none of them clean.
         label_names: the dataset's classes, by number.
 
     Returns:
-        Condition -> what opens its images: 75 folders of 50,000 files are not listed before they are needed.
+        For each condition a function that opens its images, so that 75 folders of 50,000 files are listed only when
+        needed.
 
     Raises:
-        InputError: something is missing, of another type or size, or has labels that are not the dataset's.
+        InputError: something is missing or of another type or size, or labels are not those of the dataset.
     """
     folder = local_path(str(folder))
     if not os.path.isdir(folder):
@@ -125,14 +126,16 @@ def _image_opener(folder: Path, condition: Condition, label_names: list[str]) ->
 
 
 def _renumber(classes: list[str], label_names: list[str], folder: Path) -> list[int]:
-    """Class folders in sorted order -> numbers of the dataset's classes."""
+    """The dataset's class numbers of sorted class folders."""
     number = {name: index for index, name in enumerate(label_names)}
     unknown = [name for name in classes if name not in number]
     if not unknown:
         return [number[name] for name in classes]
-    # ImageNet's classes are numbered in the order of their WordNet ids, which the folders are called.
+    # ImageNet's classes are numbered in the order of their WordNet ids, which are the names of the folders.
     if len(classes) == len(label_names) and all(map(_WORDNET_ID.fullmatch, classes)):
-        logger.warning("%s: class folders are WordNet ids, taken in their order as the classes of the dataset", folder)
+        logger.warning(
+            "%s: class folders are WordNet ids; their order is taken for that of the dataset's classes", folder
+        )
         return list(range(len(classes)))
     near = nearest_name(unknown[0], label_names)
     raise InputError(

@@ -10,13 +10,14 @@ _MARK = "\\*"
 def corruption_markdown(
     results: Mapping[str, dict[str, Any]], trained_on: Mapping[str, Sequence[str]] | None = None
 ) -> str:
-    """A Markdown table of top-1 in percent: a row a model; columns clean, each augmentation where there was one, each
-    corruption's mean, the mean of those.
+    """A Markdown table of top-1 in percent, with one row per model.
+
+    Columns: clean, each augmentation, the mean of each corruption over its severities, the mean of those, mCE.
 
     Args:
-        results: model name -> what `evaluate` returned. A corruption that one was not evaluated on shows as a dash.
-        trained_on: model name -> corruptions it was trained on. Their columns come first, their cells are marked, and
-            a last column is the mean of the corruptions that no model was trained on.
+        results: model name -> result of `evaluate`. A corruption that a model was not evaluated on is a dash.
+        trained_on: model name -> corruptions it was trained on. Their columns come first and their cells are marked;
+            a further column is the mean of the corruptions that no model was trained on.
     """
     trained_on = trained_on or {}
     names = list(dict.fromkeys(name for result in results.values() for name in result["corruptions"]))
@@ -43,11 +44,11 @@ def corruption_markdown(
 
 
 def evaluation_markdown(title: str, result: dict[str, Any], trained_on: Sequence[str] = ()) -> str:
-    """One model's result: a line of its scores on clean images, then by augmentation, by corruption and severity.
+    """One model's result as Markdown: scores on clean images, by augmentation, by corruption and severity.
 
     Args:
-        title: what was evaluated on what.
-        result: what `evaluate` returned.
+        title: names the model and the data.
+        result: of `evaluate`.
         trained_on: corruptions that the model was trained on; their rows are marked.
     """
     clean, table = result["clean"], result["corruptions"]
@@ -79,7 +80,7 @@ def evaluation_markdown(title: str, result: dict[str, Any], trained_on: Sequence
 
 
 def _augmented_table(augmented: Mapping[str, Mapping[str, float | None]]) -> str:
-    """Top-1 and how far the answers move, a row an augmentation."""
+    """Top-1 and the change of the predictions, one row per augmentation."""
     knows_features = any(row["feature_distance"] is not None for row in augmented.values())
     rows = [
         [
@@ -98,13 +99,13 @@ def _augmented_table(augmented: Mapping[str, Mapping[str, float | None]]) -> str
 
 
 def _common_measures(results: Mapping[str, dict[str, Any]]) -> list[str]:
-    """The mCEs that every result has; records of earlier versions have none."""
+    """The mCEs that every result has; results of earlier versions have none."""
     found = [result.get("corruption_errors", {}) for result in results.values()]
     return [name for name in ("mCE", "mCE_alexnet") if found and all(name in measures for measures in found)]
 
 
 def _mean_of(top1: Mapping[str, float], names: Sequence[str]) -> float | None:
-    """None when some were not measured: a mean over other corruptions than the rows beside it would only mislead."""
+    """The mean of some corruptions; None if one was not measured, as rows would then have means of different ones."""
     return sum(top1[name] for name in names) / len(names) if all(name in top1 for name in names) else None
 
 

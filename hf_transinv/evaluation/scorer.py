@@ -1,4 +1,4 @@
-"""The one loop of the evaluation: every batch of a split, under every condition, through one model."""
+"""The loop of the evaluation: every batch of a split, under every condition, through one model."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 
 
 class Scorer:
-    """Scores of every image of a split, on all processes the same.
+    """Computes the scores of every image of a split; the same on all processes.
 
     Args:
         model: unwrapped, on its device, in eval mode.
-        columns: of its logits, those to choose among, int64 [C]; None for all.
+        columns: of the logits, to choose among, int64 [C]; None for all.
         accelerator: shares the batches among its processes and sets the precision; None for this process alone.
-        batch_size: images a batch.
+        batch_size: images per batch.
         seed: of the corruptions and augmentations.
         frost_folder: see `evaluate`.
-        progress: moves on by one a batch and condition.
+        progress: a bar that advances by one per batch and condition.
     """
 
     def __init__(
@@ -54,15 +54,15 @@ class Scorer:
     def score(
         self, split: Split, conditions: Sequence[Condition | Augmented], *, are_corrupted: bool = False
     ) -> tuple[dict[Condition | Augmented, Tensor], int]:
-        """Classifies a split under each condition.
+        """Classify a split under each condition.
 
         Args:
             split: images and labels.
-            conditions: what to do to the images; `CLEAN` stands before what is augmented.
-            are_corrupted: the images have come in the (one) condition, and are classified as they are.
+            conditions: to apply to the images; `CLEAN` comes before any augmentation.
+            are_corrupted: whether the images are already in the one condition, and are classified as they are.
 
         Returns:
-            The scores of each condition, [N, 7], float32 on the CPU, in the order of the images (see
+            The scores of each condition, float32 [N, 7], on the CPU, in the order of the images (see
             evaluation.scores); and the side of the images in pixels.
 
         Raises:
@@ -84,7 +84,7 @@ class Scorer:
         return len(range(self.rank, -(-split.num_images // self.batch_size), self.world)) * num_conditions
 
     def _score_batch(self, batch: Batch, conditions: Sequence[Condition | Augmented], are_corrupted: bool) -> Tensor:
-        """Scores [conditions, B, 7], on the CPU: one wait for the device a batch."""
+        """Scores [conditions, B, 7], on the CPU, with one wait for the device per batch."""
         pixels = batch.images.to(self.device).float() / 255
         labels = batch.labels.to(self.device)
         scores, original = [], None
@@ -112,12 +112,12 @@ class Scorer:
         return Answer(logits if self.columns is None else logits[:, self.columns], features)
 
     def _gather(self, blocks: list[tuple[int, Tensor]], num_conditions: int, side: int) -> tuple[Tensor, int]:
-        """Every process's (number of the batch, scores [conditions, B, 7]) -> scores [conditions, N, 7]; the side."""
+        """Gather (batch number, scores [conditions, B, 7]) of all processes: [conditions, N, 7], and the side."""
         num_batches = blocks[-1][0] + 1 if blocks else 0
         if self.accelerator is not None and self.world > 1:
             known = torch.tensor([[num_batches, side]], device=self.device)
             num_batches, side = self.accelerator.gather(known).amax(dim=0).tolist()
-        sizes = torch.zeros(num_batches, dtype=torch.int64)  # not all the same: images may have been left out
+        sizes = torch.zeros(num_batches, dtype=torch.int64)  # may differ, as images can be left out
         for number, block in blocks:
             sizes[number] = block.shape[1]
         sizes = self._sum(sizes)
@@ -131,7 +131,7 @@ class Scorer:
         return self._sum(scores), side
 
     def _sum(self, own: Tensor) -> Tensor:
-        """What all processes have together; what belongs to others is zero here, so that adding is exact."""
+        """The sum over all processes. It is exact, as entries of other processes are zero here."""
         if self.accelerator is None or self.world == 1:
             return own
         return self.accelerator.reduce(own.to(self.device), reduction="sum").cpu()

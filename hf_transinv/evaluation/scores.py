@@ -1,4 +1,4 @@
-"""A few numbers an image, and what they say about all images: top-1, top-5, NLL, ECE and Brier score; variation.
+"""Scores of each image and their summaries: top-1, top-5, NLL, ECE, Brier score, change under augmentation.
 
 With p the softmax of the logits of one image, y its class (one-hot: e_y), c = max p its confidence:
 
@@ -7,13 +7,13 @@ With p the softmax of the logits of one image, y its class (one-hot: e_y), c = m
     ece    sum over 15 bins of equal width of c: share of the images in the bin x |accuracy - mean c of the bin|
            (Guo et al., "On Calibration of Modern Neural Networks", ICML 2017), in [0, 1]
 
-How far an augmentation moves the answer, with p, f the probabilities and penultimate features of an image and p', f'
-those of its augmented copy (Augmentation Invariant Training, figure 5):
+The change of the prediction under an augmentation, with p, f the probabilities and penultimate features of an image
+and p', f' those of its augmented copy (Augmentation Invariant Training, figure 5):
 
     kl                 KL(p || p'), in nats
     feature_distance   |f - f'|, Euclidean
 
-Open in the paper, and so our reading: the side of the KL that the original is on, and that both are means over images.
+The paper leaves open, and our reading is: the original on the left side of the KL, and means over images for both.
 """
 
 import math
@@ -27,16 +27,16 @@ from hf_transinv.divergences import euclidean_distance, kl_divergence
 
 COLUMNS = ("top1", "top5", "nll", "brier", "confidence", "kl", "feature_distance")
 NUM_BINS = 15  # Guo et al., table 1
-# torchmetrics gives a confidence of exactly 1 a bin of its own, a sixteenth, and takes larger ones for logits.
+# torchmetrics puts a confidence of exactly 1 into a sixteenth bin, and takes larger ones for logits.
 _LARGEST_CONFIDENCE = 1 - 2**-24
 
 
 class Answer(NamedTuple):
-    """What a model says of a batch.
+    """A model's output for a batch.
 
     Attributes:
         logits: [B, C].
-        features: [B, F], what enters its last layer; None where that is not known.
+        features: input of its last layer, [B, F]; None if that layer is unknown.
     """
 
     logits: Tensor
@@ -44,15 +44,15 @@ class Answer(NamedTuple):
 
 
 def image_scores(answer: Answer, labels: Tensor, original: Answer | None = None) -> Tensor:
-    """`COLUMNS` of each image.
+    """The `COLUMNS` of each image.
 
     Args:
-        answer: of the images.
-        labels: [B].
-        original: of the images that these are augmented copies of; without, the last two columns are 0.
+        answer: to the images.
+        labels: class indices, int64 [B].
+        original: answer to the images before augmentation; if None, the last two columns are 0.
 
     Returns:
-        [B, 7], float32; top1 and top5 are 0 or 1.
+        float32 [B, 7]; top1 and top5 are 0 or 1.
     """
     logits = answer.logits.float()
     is_label = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
@@ -70,7 +70,7 @@ def image_scores(answer: Answer, labels: Tensor, original: Answer | None = None)
 
 
 def _variation(answer: Answer, original: Answer | None) -> tuple[Tensor, Tensor]:
-    """Kl and feature_distance, [B] each; 0 where there is nothing to compare."""
+    """The columns kl and feature_distance, [B] each; 0 where there is nothing to compare with."""
     nothing = answer.logits.new_zeros(len(answer.logits))
     if original is None:
         return nothing, nothing
@@ -87,7 +87,7 @@ def top1(scores: Tensor) -> float:
 
 def calibration_error(scores: Tensor) -> float:
     """Scores [N, 7] of images -> their ECE, in [0, 1]."""
-    # Seconds of importing, which a run that has not come to its evaluation need not wait for.
+    # Imported late, as it takes seconds.
     from torchmetrics.functional.classification import binary_calibration_error
 
     is_right, confidence = scores[:, 0].long(), scores[:, 4].double().clamp(max=_LARGEST_CONFIDENCE)
@@ -110,5 +110,5 @@ def augmented_scores(scores: Tensor, has_features: bool) -> dict[str, float | No
 
 
 def _means(scores: Tensor) -> dict[str, float]:
-    # fsum rounds once: its result depends neither on the order of the images nor on the number of threads.
+    # fsum rounds once, so the result depends neither on the order of the images nor on the number of threads.
     return dict(zip(COLUMNS, (math.fsum(column) / len(scores) for column in scores.T.tolist()), strict=True))

@@ -1,7 +1,8 @@
-"""What can be evaluated on: numbered batches in the order of the rows, each process every n-th of them.
+"""Splits for the evaluation: numbered batches in the order of the rows; each of n processes takes every n-th.
 
-A batch is decoded once and classified under every condition, so nothing need be kept: a split that lies on a device
-(ResidentSplit), one that is read as it goes (SourceSplit, streamed or not) and arrays in a file give the same digits.
+A batch is decoded once and classified under every condition, so nothing is kept. A split on a device (TensorSplit),
+one that is read batch by batch (SourceSplit, streamed or not) and arrays in a file (ArraySplit) give identical
+results.
 """
 
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -32,7 +33,7 @@ class Batch(NamedTuple):
     """One batch of a split.
 
     Attributes:
-        number: its place among the batches of all processes, from 0 on.
+        number: of the batch among those of all processes, from 0 on.
         images: uint8 [B, 3, H, W].
         labels: int64 [B].
     """
@@ -47,7 +48,7 @@ class Split(Protocol):
 
     Attributes:
         label_names: the classes, in the order of their numbers.
-        num_images: None when a stream does not say.
+        num_images: None for a stream of unknown length.
     """
 
     @property
@@ -57,7 +58,13 @@ class Split(Protocol):
     def num_images(self) -> int | None: ...
 
     def batches(self, batch_size: int, rank: int, world: int) -> Iterator[Batch]:
-        """The batches rank, rank + world, ...; all but the last of the split have `batch_size` images."""
+        """The batches rank, rank + world, ...
+
+        Args:
+            batch_size: images per batch; fewer in the last one of the split, and where images were left out.
+            rank: of this process.
+            world: number of processes.
+        """
 
 
 class TensorSplit:
@@ -67,7 +74,7 @@ class TensorSplit:
         split: the images and labels.
 
     Raises:
-        InputError: a label beyond the label names.
+        InputError: a label has no name.
     """
 
     def __init__(self, split: ResidentSplit) -> None:
@@ -85,7 +92,7 @@ class TensorSplit:
 
 @dataclass(frozen=True)
 class ArraySplit:
-    """A split held as arrays, which may be mapped from a file: only what a batch needs is read.
+    """A split held as arrays, which may be mapped from a file; only the rows of a batch are read.
 
     Attributes:
         images: uint8 [N, H, W, 3].
@@ -109,20 +116,22 @@ class ArraySplit:
 
 
 class SourceSplit:
-    """A split that is read and decoded as it goes, a batch ahead; every process reads all rows, undecoded.
+    """A split that is read and decoded one batch ahead. Every process reads all rows, undecoded.
 
     Args:
         source: opened with or without streaming.
-        image_size: side in pixels to which all images are brought (shorter side resized, centre cut out); None keeps
-            them as they are, if all are squares of the size of the first one.
-        on_bad_image: whether an image that cannot be decoded is an error, or left out and listed in `skipped`.
-        renumber: its classes' numbers in `label_names`, when the source numbers them otherwise.
-        label_names: the classes that `renumber` leads to; default: the source's.
-        preprocess: uint8 [3, h, w] of any size -> uint8 [3, H, W] of one, in place of `image_size`; such as a
+        image_size: side in pixels to which images are resized (shorter side) and cropped (centre); None keeps them as
+            they are, provided all are squares of the size of the first one.
+        on_bad_image: whether an image that cannot be decoded is an error ("raise"), or left out and listed in
+            `skipped` ("skip").
+        renumber: number in `label_names` of each class of the source; None for the source's own numbers.
+        label_names: the classes after renumbering; None for the source's.
+        preprocess: uint8 [3, h, w] of any size -> uint8 [3, H, W] of one size, instead of `image_size`; such as a
             model's own (see models.published).
 
     Raises:
-        InputError: neither was given, and the first image is no square or not one can be decoded.
+        InputError: neither image_size nor preprocess is given and the first image is not square, or no image can be
+            decoded.
     """
 
     def __init__(
@@ -144,14 +153,14 @@ class SourceSplit:
 
     @property
     def skipped(self) -> list[str]:
-        """The images that this process has left out: where they are and what is wrong."""
+        """The images that this process has left out, each with its place and the reason."""
         return sorted(self._decoder.skipped.values())
 
     def batches(self, batch_size: int, rank: int, world: int) -> Iterator[Batch]:
-        """See Split.
+        """As of `Split`.
 
         Raises:
-            InputError: an image cannot be decoded or has another size, or a label is missing or beyond the names.
+            InputError: an image cannot be decoded or has another size, or a label is missing or has no name.
         """
         with ThreadPoolExecutor(_THREADS) as pool, closing(_rows(self.source)) as rows:
             ahead: tuple[int, list[Future[_Decoded]]] | None = None
@@ -168,7 +177,7 @@ class SourceSplit:
                 ahead = started
 
     def _start(self, pool: ThreadPoolExecutor, rows: list[dict[str, Any]], first: int) -> list[Future[_Decoded]]:
-        size = -(-len(rows) // _THREADS)  # few large tasks: small images decode in 40 us
+        size = -(-len(rows) // _THREADS)  # few large tasks, as small images decode in 40 us
         return [pool.submit(self._decode, rows[i : i + size], first + i) for i in range(0, len(rows), size)]
 
     def _decode(self, rows: list[dict[str, Any]], first: int) -> _Decoded:
@@ -182,7 +191,7 @@ class SourceSplit:
         return torch.stack(images) if images else torch.empty(0, 3, 0, 0, dtype=torch.uint8), labels
 
     def _finish(self, number: int, parts: list[Future[_Decoded]]) -> Batch | None:
-        """The batch; None when not one of its images can be decoded."""
+        """The batch; None if none of its images can be decoded."""
         decoded = [part.result() for part in parts]
         images = [images for images, _ in decoded if len(images)]
         labels = [label for _, labels in decoded for label in labels]
@@ -190,7 +199,7 @@ class SourceSplit:
 
 
 def _rows(source: "Source") -> Generator[dict[str, Any]]:
-    """The rows of a source; closed, it stops reading."""
+    """The rows of a source, as a generator: closing it ends the reading."""
     yield from source.rows
 
 
@@ -198,7 +207,7 @@ def first_image_size(source: "Source") -> tuple[int, int]:
     """Height and width, in pixels, of the first image of a source that can be decoded.
 
     Raises:
-        InputError: there is none.
+        InputError: no image can be decoded.
     """
     with closing(_rows(source)) as rows:
         for number, row in enumerate(rows):

@@ -1,12 +1,12 @@
-"""Scores of every image under every condition -> the numbers that a result consists of, mCE among them.
+"""Scores of every image under every condition -> the numbers of a result, mCE among them.
 
-mCE, the mean corruption error, is two things in the literature; with E(c, s) the top-1 error under corruption c at
-severity s:
+mCE, the mean corruption error, has two definitions in the literature. With E(c, s) the top-1 error under corruption c
+at severity s:
 
     CIFAR-C      mean over c and s of E(c, s)
     ImageNet-C   mean over c of sum_s E(c, s) / sum_s E_AlexNet(c, s)   (Hendrycks and Dietterich, ICLR 2019)
 
-Either is of all 15 corruptions at all 5 severities; a mean over fewer is never called mCE.
+Both are over all 15 corruptions at all 5 severities. A mean over fewer is not called mCE here.
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,8 +19,8 @@ from hf_transinv.augment.corruptions.severities import LARGEST_SMALL_IMAGE, SEVE
 from hf_transinv.evaluation.conditions import CLEAN, Augmented, Condition
 from hf_transinv.evaluation.scores import all_scores, augmented_scores, calibration_error, top1
 
-# Percent, mean over the severities, on ImageNet-C: Hendrycks and Dietterich, ICLR 2019. The keys are the fifteen
-# corruptions of the benchmark.
+# AlexNet on ImageNet-C, in percent, mean over the severities: Hendrycks and Dietterich, ICLR 2019. The keys are the
+# fifteen corruptions of the benchmark.
 ALEXNET_ERRORS: MappingProxyType[str, float] = MappingProxyType(
     {
         "gaussian_noise": 88.6,
@@ -45,11 +45,11 @@ ALEXNET_ERRORS: MappingProxyType[str, float] = MappingProxyType(
 def summary(
     scores: Mapping[Condition | Augmented, Tensor], num_classes: int, image_size: int, has_features: bool
 ) -> dict[str, Any]:
-    """The part of `evaluate`'s result that the scores decide.
+    """The part of `evaluate`'s result that follows from the scores.
 
     Args:
         scores: of each condition, the clean one among them, [N, 7].
-        num_classes: among which the model chose.
+        num_classes: number of classes that the model chose among.
         image_size: side of the corrupted images, in pixels.
         has_features: whether the model's features were known.
     """
@@ -76,15 +76,15 @@ def summary(
 
 
 def corruption_errors(table: Mapping[str, Mapping[str, float]], image_size: int) -> dict[str, dict[str, float | str]]:
-    """The mean errors that a table of top-1 gives, each with its definition.
+    """The mean errors from a table of top-1, each with its definition.
 
     Args:
         table: corruption -> {"1": top-1 in percent, ..., "mean"}.
         image_size: side of the corrupted images, in pixels.
 
     Returns:
-        Name -> {"percent", "definition"}: "mCE" when the table is whole, and "mCE_alexnet" when also the images are
-        larger than 64 pixels; "mean_error" when it is not whole; nothing without corruptions.
+        Name -> {"percent", "definition"}: "mCE" if the table is complete, and "mCE_alexnet" if the images are also
+        larger than 64 pixels; "mean_error" if the table is incomplete; nothing if it is empty.
     """
     if not table:
         return {}
