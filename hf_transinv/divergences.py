@@ -1,4 +1,4 @@
-"""The formulas that objectives share, each written once. Logits [B, C] in, one value an image [B] out, in nats.
+"""The divergences that objectives share: logits [B, C] -> one value per image [B], in nats.
 
     soft cross-entropy   -sum_c p_c ln q_c
     KL(p || q)           sum_c p_c ln(p_c / q_c)
@@ -7,7 +7,7 @@
     top-K KL             sum_{c in C_K} p_c ln(p_c / q_c),  C_K the K largest of p
     at a temperature T   p = softmax(logits / T)                                (Hinton et al., 2015)
 
-Half precision is computed in single, double stays double.
+Half precision is computed in single precision; double precision stays double.
 """
 
 import math
@@ -26,18 +26,18 @@ def _log_probabilities(logits: Tensor, temperature: float = 1.0) -> Tensor:
 
 
 def soft_cross_entropy(target: Tensor, logits: Tensor) -> Tensor:
-    """-sum_c softmax(target)_c log softmax(logits)_c; both are logits."""
+    """The soft cross-entropy -sum_c softmax(target)_c ln softmax(logits)_c of logits [B, C] -> [B]."""
     return -(torch.softmax(_single(target), -1) * _log_probabilities(logits)).sum(-1)
 
 
 def kl_divergence(target: Tensor, logits: Tensor, temperature: float = 1.0) -> Tensor:
-    """KL(softmax(target / T) || softmax(logits / T)); both are logits."""
+    """KL(softmax(target / T) || softmax(logits / T)) of logits [B, C] at temperature T -> [B]."""
     log_target = _log_probabilities(target, temperature)
     return (log_target.exp() * (log_target - _log_probabilities(logits, temperature))).sum(-1)
 
 
 def symmetric_kl(first: Tensor, second: Tensor, detach_target: bool = False) -> Tensor:
-    """KL(p1 || p2) + KL(p2 || p1), both logits; `detach_target` keeps gradients from each term's left side."""
+    """KL(p1 || p2) + KL(p2 || p1) of logits [B, C] -> [B]; `detach_target` detaches the left side of each term."""
     if detach_target:
         return kl_divergence(first.detach(), second) + kl_divergence(second.detach(), first)
     log_first, log_second = _log_probabilities(first), _log_probabilities(second)
@@ -45,7 +45,7 @@ def symmetric_kl(first: Tensor, second: Tensor, detach_target: bool = False) -> 
 
 
 def jensen_shannon(*logits: Tensor) -> Tensor:
-    """The mean KL of n distributions from their mean, in [0, ln n]."""
+    """The mean KL of n distributions, logits [B, C] each, from their mean: [B], in [0, ln n]."""
     log_probabilities = torch.stack([_log_probabilities(one) for one in logits])
     log_mean = torch.logsumexp(log_probabilities, 0) - math.log(len(logits))
     return (log_probabilities.exp() * (log_probabilities - log_mean)).sum(-1).mean(0)
@@ -54,17 +54,21 @@ def jensen_shannon(*logits: Tensor) -> Tensor:
 def top_k_kl(
     target: Tensor, logits: Tensor, top_k: int, temperature: float = 1.0, renormalise: bool = False
 ) -> Tensor:
-    """The terms of KL(softmax(target / T) || softmax(logits / T)) of the target's K most probable classes.
+    """The terms of KL(softmax(target / T) || softmax(logits / T)) for the target's K most probable classes.
 
-    Without renormalisation this is no divergence: it can be negative, and it is smallest where the whole mass of the
-    logits lies on those classes, in the target's proportions. With it, both are distributions over the K classes.
+    Without renormalisation this is not a divergence. It can be negative, and it is smallest when all the mass of the
+    logits is on those classes, in the target's proportions. With renormalisation both are distributions over the K
+    classes.
 
     Args:
         target: logits, [B, C].
         logits: [B, C].
         top_k: K, from 1 to C; C gives `kl_divergence`.
         temperature: T.
-        renormalise: make each of the two sum to one over the K classes.
+        renormalise: whether each of the two is normalised over the K classes.
+
+    Returns:
+        [B].
     """
     chosen = target.topk(top_k, -1).indices
     if renormalise:
@@ -75,10 +79,10 @@ def top_k_kl(
 
 
 def euclidean_distance(first: Tensor, second: Tensor) -> Tensor:
-    """The length of first - second, [B, F] -> [B]; its gradient where they are equal is 0."""
+    """The length of first - second, [B, F] -> [B]; where they are equal, its gradient is 0."""
     return torch.linalg.vector_norm(_single(first) - _single(second), dim=-1)
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """-log softmax(logits)_y, the labels [B] being class indices."""
+    """The cross-entropy -ln softmax(logits)_y with class indices y, `labels` [B]: [B]."""
     return F.cross_entropy(_single(logits), labels, reduction="none", label_smoothing=label_smoothing)

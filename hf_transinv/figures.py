@@ -1,7 +1,7 @@
-"""What people look at: r, q and p over training, and what each learned primitive does to images.
+"""Figures: r, q and p over training, images under each learned primitive, probes, corruption heatmaps.
 
-`plot_augmentations` is figure 4 of the TransInv paper (Kurioka et al., ICONIP 2024): a block a teacher, the original
-images first, then a column a primitive with its selection probability under it.
+`plot_augmentations` is figure 4 of the TransInv paper (Kurioka et al., ICONIP 2024): one block per teacher, with the
+original images first, then one column per primitive with its selection probability below.
 """
 
 import math
@@ -21,8 +21,8 @@ from torch import Tensor
 from hf_transinv.errors import InputError
 from hf_transinv.files import atomic_write
 
-# Okabe and Ito's palette (Color Universal Design, 2008), told apart with any colour vision; without its yellow, too
-# pale for a line. Styles change when the colours are used up.
+# Okabe and Ito's palette (Color Universal Design, 2008), distinguishable with any colour vision, without its yellow,
+# which is too pale for a line. The line style changes when the colours are used up.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 LINE_STYLES = ("-", "--", ":", "-.")
 DOTS_PER_INCH = 200
@@ -30,16 +30,16 @@ LONGEST_NAME = 28
 LONGEST_COLUMN_TITLE = 14
 LEGEND_COLUMNS = 4
 HEATMAP_COLUMNS = 4
-LARGEST_MAGNIFIED_IMAGE = 64  # pixels; larger ones are shrunk on the page, where nearest interpolation would alias
+LARGEST_MAGNIFIED_IMAGE = 64  # pixels; larger images are shrunk on the page, where nearest neighbours would alias
 
 
 def _short(name: str) -> str:
-    """The end of a long name (a path, a Hub id), where names differ."""
+    """A long name (a path, a Hub id) cut to its end, where names differ."""
     return name if len(name) <= LONGEST_NAME else f"…{name[1 - LONGEST_NAME :]}"
 
 
 def save_figure(figure: Figure, path: str | Path) -> Path:
-    """Write a picture, whole or not at all; its ending chooses the format. Folders above it are made."""
+    """Write a figure, whole or not at all; the extension chooses the format, missing parent folders are made."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as partial:
@@ -48,7 +48,7 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
 
 
 def _plot_lines(axes: Axes, steps: Sequence[int], values: np.ndarray, names: Sequence[str], title: str) -> None:
-    """One line a column of values [steps, n], all probabilities."""
+    """Plot one line per column of values [steps, n], all probabilities."""
     marker = "o" if len(steps) == 1 else None
     for i, (line, name) in enumerate(zip(values.T, names, strict=True)):
         style = LINE_STYLES[i // len(COLORS) % len(LINE_STYLES)]
@@ -69,17 +69,8 @@ def _legend(
 ) -> None:
     handles, names = axes.get_legend_handles_labels()
     columns = min(LEGEND_COLUMNS, len(names))
-    figure.legend(
-        handles,
-        names,
-        title=title,
-        loc=place,
-        ncols=columns,
-        fontsize=8,
-        title_fontsize=8,
-        frameon=False,
-        handlelength=2.5,
-    )
+    sizes = {"fontsize": 8, "title_fontsize": 8, "handlelength": 2.5}
+    figure.legend(handles, names, title=title, loc=place, ncols=columns, frameon=False, **sizes)
 
 
 def plot_history(
@@ -89,11 +80,11 @@ def plot_history(
     teacher_names: Sequence[str],
     primitive_names: Sequence[str],
 ) -> Path:
-    """Draw r and q (a line a teacher) and p (a panel a teacher, a line a primitive) over training steps.
+    """Plot r and q (one line per teacher) and p (one panel per teacher, one line per primitive) over training steps.
 
     Args:
         records: {"step": int, "r": [L], "q": [L], "p": [[K] x L]} each, in the order of their steps.
-        path: of the picture; its ending chooses the format (.png, .pdf, .svg).
+        path: of the figure; its extension chooses the format (.png, .pdf, .svg).
         teacher_names: L names.
         primitive_names: K names.
 
@@ -127,7 +118,7 @@ def plot_history(
 
 
 def _column(images: Tensor) -> np.ndarray:
-    """Images [N, 3, H, W] in [0, 1] below each other, with white between: [N (H + gap) - gap, W, 3]."""
+    """Images [N, 3, H, W] in [0, 1] one below the other, with white between: [N (H + gap) - gap, W, 3]."""
     pixels = images.detach().float().clamp(0, 1).cpu().permute(0, 2, 3, 1).numpy()
     gap = max(1, pixels.shape[1] // 16)
     padded = np.pad(pixels, ((0, 0), (0, gap), (0, 0), (0, 0)), constant_values=1)
@@ -153,22 +144,22 @@ def plot_augmentations(
     p: Sequence[Sequence[float]],
     q: Sequence[float],
 ) -> Path:
-    """Draw each primitive of each teacher on a few images, with the probability of being chosen (the largest in bold).
+    """Show each primitive of each teacher on a few images, with its selection probability (the largest in bold).
 
     Args:
-        original: [N, 3, H, W] in [0, 1], a few images (4 look well).
-        augmented: the same through each primitive, [L, K, N, 3, H, W].
-        path: of the picture; its ending chooses the format (.png, .pdf, .svg).
+        original: a few images, such as 4, [N, 3, H, W] in [0, 1].
+        augmented: the images under each primitive, [L, K, N, 3, H, W].
+        path: of the figure; its extension chooses the format (.png, .pdf, .svg).
         teacher_names: L names.
         primitive_names: K names.
         p: probability of each primitive, [L][K].
-        q: probability of augmenting at all, [L]; under the originals stands 1 - q.
+        q: probability of augmenting at all, [L]; 1 - q is shown below the originals.
 
     Returns:
         The path.
 
     Raises:
-        InputError: `augmented` is not of the shape that the names and `original` ask for.
+        InputError: the shape of `augmented` does not fit the names and `original`.
     """
     expected = (len(teacher_names), len(primitive_names), *original.shape)
     if tuple(augmented.shape) != expected:
@@ -193,12 +184,15 @@ def plot_augmentations(
 
 
 def plot_examples(original: Tensor, augmented: Tensor, path: str | Path) -> Path:
-    """Draw images and what a learned augmentation makes of them, a column a draw.
+    """Show images and several draws of a learned augmentation of them, one column per draw.
 
     Args:
         original: [N, 3, H, W] in [0, 1].
         augmented: [draws, N, 3, H, W] in [0, 1].
-        path: of the picture; its ending chooses the format (.png, .pdf, .svg).
+        path: of the figure; its extension chooses the format (.png, .pdf, .svg).
+
+    Returns:
+        The path.
     """
     columns = [("image", original), *((str(index), images) for index, images in enumerate(augmented, 1))]
     size = (1.1 * len(columns), 1.1 * len(original) + 0.4)
@@ -209,12 +203,12 @@ def plot_examples(original: Tensor, augmented: Tensor, path: str | Path) -> Path
 
 
 def plot_probe(probes: Sequence[dict[str, Any]], path: str | Path) -> Path:
-    """Draw p of each probe as bars, a panel a teacher, the teacher's own corruption marked (figure 3 of the paper).
+    """Plot p of probes as bars, one panel per teacher, its own corruption highlighted (figure 3 of the paper).
 
     Args:
         probes: {"teacher": str, "p": {primitive: probability}, "own": its corruption (may be absent)} each, with the
-            same primitives; probes of one teacher share a panel: a bar is their mean, a dot each probe.
-        path: of the picture; its ending chooses the format (.png, .pdf, .svg).
+            same primitives. Probes of one teacher share a panel: a bar is their mean, and each probe is a dot.
+        path: of the figure; its extension chooses the format (.png, .pdf, .svg).
 
     Returns:
         The path.
@@ -250,11 +244,11 @@ def plot_probe(probes: Sequence[dict[str, Any]], path: str | Path) -> Path:
 
 
 def plot_corruption_heatmap(results: Mapping[str, dict[str, Any]], path: str | Path) -> Path:
-    """Draw top-1 by corruption (rows) and severity (columns), a panel a model, all on one scale from 0 to 100 %.
+    """Plot top-1 by corruption (rows) and severity (columns), one panel per model, on a common scale of 0 to 100 %.
 
     Args:
-        results: model name -> what `evaluation.evaluate` returned. A cell that was not measured stays white.
-        path: of the picture; its ending chooses the format (.png, .pdf, .svg).
+        results: model name -> result of `evaluation.evaluate`. A cell that was not measured is white.
+        path: of the figure; its extension chooses the format (.png, .pdf, .svg).
 
     Returns:
         The path.
@@ -274,7 +268,7 @@ def plot_corruption_heatmap(results: Mapping[str, dict[str, Any]], path: str | P
     for axes, (model, result) in zip(panels, results.items(), strict=False):
         cells = [[result["corruptions"].get(name, {}).get(str(severity)) for severity in severities] for name in names]
         image = _show_cells(axes, np.array(cells, dtype=float))
-        # A mean over other corruptions than the panels beside it would only mislead.
+        # A mean over other corruptions than in the other panels would be misleading.
         mean = f", mean {result['corruption_mean']:.1f}" if len(result["corruptions"]) == len(names) else ""
         axes.set_title(f"{_short(model)}\nclean {result['clean']['top1']:.1f}{mean}", fontsize=8, loc="left")
         axes.set_xticks(range(len(severities)), severities)
@@ -290,11 +284,11 @@ def plot_corruption_heatmap(results: Mapping[str, dict[str, Any]], path: str | P
 
 
 def _show_cells(axes: Axes, percent: np.ndarray) -> AxesImage:
-    """Percentages [rows, columns] as colours with their numbers on them; NaN is left white."""
+    """Show percentages [rows, columns] as colours with their numbers; NaN is white."""
     image = axes.imshow(percent, cmap="cividis", vmin=0, vmax=100, aspect="auto")
     for row, column in np.argwhere(~np.isnan(percent)):
         value = percent[row, column]
-        # cividis is as light as mid-grey at half its range: white is read on the lower half, black on the upper.
+        # cividis is mid-grey at half its range: white is legible on the lower half, black on the upper.
         color = "white" if value < 50 else "black"
         axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=7, color=color)
     axes.tick_params(labelsize=8, length=0)

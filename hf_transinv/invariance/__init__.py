@@ -1,1 +1,1 @@
-"""What a classifier is invariant to: sweeps -> tolerated_range -> report -> pictures -> page."""
+"""What a classifier is invariant to: sweeps and tolerated_range measure it, report, plots and page present it."""

@@ -1,7 +1,7 @@
 """The report as one self-contained HTML page.
 
-Names of models and of data come from users: Jinja2's autoescape escapes them, and the pictures hold none. The page
-loads nothing from anywhere, and its content security policy forbids it.
+Names of models and of data come from users: Jinja2's autoescape escapes them, and the images contain none. The page
+loads nothing from elsewhere, and its content security policy forbids it.
 """
 
 from typing import Any
@@ -9,25 +9,33 @@ from typing import Any
 from jinja2 import Environment, PackageLoader
 
 from hf_transinv.figures import LARGEST_MAGNIFIED_IMAGE
-from hf_transinv.invariance.plots import picture_strip, plot_curves, plot_ranges, style_of
+from hf_transinv.invariance.plots import image_strip, plot_curves, plot_ranges, style_of
 from hf_transinv.invariance.report import Measured, Report, headline, number, short_names, tolerated_text
 from hf_transinv.invariance.sweeps import LEVEL, Curve, Sweep, ranking
 
 
 def _example(report: Report, sweep: Sweep, curve: Curve) -> dict[str, str]:
-    """What the model sees where its agreement falls below 95 %, or at the end of the range."""
+    """The images at the strength where the model's agreement falls below 95 %, or at the end of the range."""
     strength = sweep.strengths[-1] if curve.tolerated_up_to is None else curve.tolerated_up_to
     if sweep.is_corruption:
         below = (s for s, value in zip(sweep.strengths, curve.agreement, strict=True) if value < LEVEL)
         strength = next(below, strength)
     shown = f"severity {strength:.0f}" if sweep.is_corruption else number(strength, sweep.unit)
     caption = f"{shown}, still above {LEVEL:.0%}" if curve.tolerated_up_to is None else shown
-    return {"caption": caption, "picture": picture_strip(sweep.apply(report.examples, strength, report.seed, 0))}
+    return {"caption": caption, "picture": image_strip(sweep.apply(report.examples, strength, report.seed, 0))}
 
 
 def _ranked(report: Report, model: Measured, corruptions: bool, largest: float) -> list[dict[str, Any]]:
-    """Rows of a ranking: the bar is the mean agreement, or left and right of the middle what lies beyond the
-    reference, as shares of the whole width.
+    """The rows of a ranking, with the start and length of a bar in percent of the width.
+
+    The bar is the mean agreement; for a model that is compared with a reference, its score beyond the reference, to
+    the left or right of the middle.
+
+    Args:
+        report: everything on the page.
+        model: the model that is ranked by.
+        corruptions: whether to rank the corruptions; else the primitives.
+        largest: largest absolute score beyond the reference, of all models.
     """
     scores, relative = report.scores(model), report.is_relative(model)
     rows = []
@@ -50,7 +58,7 @@ def _ranked(report: Report, model: Measured, corruptions: bool, largest: float) 
 
 
 def page(report: Report) -> str:
-    """The whole HTML page."""
+    """The report as an HTML page."""
     names = short_names([model.name for model in report.models])
     relative = [abs(v) for m in report.models if report.is_relative(m) for v in report.scores(m).values()]
     largest = max(relative, default=1.0) or 1.0
@@ -69,7 +77,7 @@ def page(report: Report) -> str:
         }
         for index, (model, name) in enumerate(zip(report.models, names, strict=True))
     ]
-    originals = picture_strip(report.examples)
+    originals = image_strip(report.examples)
     panels = [
         {
             "sweep": sweep,

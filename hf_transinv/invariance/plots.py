@@ -1,4 +1,4 @@
-"""The pictures of the report, as data URIs: curves, ranges, examples. None holds a name that a user gave."""
+"""The figures and images of the report, as data URIs. None contains a name that a user gave."""
 
 import base64
 import io
@@ -18,7 +18,7 @@ from hf_transinv.figures import COLORS, LINE_STYLES
 from hf_transinv.invariance.sweeps import LEVEL, Curve, Sweep
 from hf_transinv.invariance.tolerated_range import RangeFound
 
-_LARGEST_EXAMPLE = 96  # pixels a side on the page
+_LARGEST_EXAMPLE = 96  # pixels per side on the page
 _RULE = {"color": "#777777", "linewidth": 0.8, "linestyle": (0, (2, 2))}
 
 
@@ -28,13 +28,14 @@ def _data_uri(content: bytes, kind: str) -> str:
 
 def _svg(figure: Figure) -> str:
     buffer = io.BytesIO()
-    # Text stays text, in the reader's own font; a fixed salt and no date make equal figures equal bytes.
+    # Text stays text, in the reader's font. With a fixed salt and no date, equal figures give equal bytes.
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "hf_transinv"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     return _data_uri(buffer.getvalue(), "svg+xml")
 
 
 def style_of(index: int) -> dict[str, Any]:
+    """The colour and line style of a model by its number; they repeat after 28 models."""
     style = LINE_STYLES[index // len(COLORS) % len(LINE_STYLES)]
     return {"color": COLORS[index % len(COLORS)], "linestyle": style}
 
@@ -48,10 +49,19 @@ def _plain(axes: Axes) -> None:
 
 
 def plot_curves(sweep: Sweep, curves: Sequence[Curve], tolerance: float) -> str:
-    """Agreement above, KL below, by strength; a line a model. Returns an SVG as a data URI."""
+    """Plot agreement (above) and KL (below) over strength, with one line per model.
+
+    Args:
+        sweep: that was measured.
+        curves: one per model.
+        tolerance: KL in nats, drawn as a horizontal line.
+
+    Returns:
+        An SVG as a data URI.
+    """
     with rc_context({"font.family": "sans-serif"}):
         figure = Figure(figsize=(3.3, 2.9))
-        # Fixed margins: laying out thirty figures takes longer than drawing them.
+        # Fixed margins, as automatic layout takes longer than drawing.
         margins = {"left": 0.17, "right": 0.98, "top": 0.97, "bottom": 0.14, "hspace": 0.12}
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2), gridspec_kw=margins)
         strengths = (sweep.rest, *sweep.strengths)
@@ -82,8 +92,15 @@ def plot_curves(sweep: Sweep, curves: Sequence[Curve], tolerance: float) -> str:
 
 
 def plot_ranges(found: Sequence[RangeFound]) -> str:
-    """One primitive: a track a parameter, in it a bar a model from the 5 to the 95 % quantile, a dot at the median.
-    Returns an SVG as a data URI.
+    """Plot the tolerated range of one primitive, with one panel per parameter.
+
+    A panel has one bar per model, from the 5 % to the 95 % quantile, with a dot at the median.
+
+    Args:
+        found: the range of the same primitive for each model.
+
+    Returns:
+        An SVG as a data URI.
     """
     rows = len(found[0].parameters)
     height = 0.14 * len(found) + 0.42
@@ -111,8 +128,8 @@ def plot_ranges(found: Sequence[RangeFound]) -> str:
         return _svg(figure)
 
 
-def picture_strip(images: Tensor) -> str:
-    """Images [n, 3, H, W] in [0, 1] side by side, white between; a PNG as a data URI."""
+def image_strip(images: Tensor) -> str:
+    """Images [n, 3, H, W] in [0, 1] side by side, with white between; a PNG as a data URI."""
     side = min(_LARGEST_EXAMPLE, images.shape[-1])
     if side < images.shape[-1]:
         images = F.interpolate(images, size=(side, side), mode="area")

@@ -1,4 +1,4 @@
-"""What was measured of several models, the rankings, and the short forms of it: Markdown, text, numbers."""
+"""The measurements of several models, their rankings, and summaries as Markdown, text and numbers."""
 
 import re
 from collections.abc import Sequence
@@ -15,15 +15,15 @@ _SHOWN_IN_HEADLINE = 2
 
 @dataclass(frozen=True)
 class Measured:
-    """One model and what was measured of it.
+    """The measurements of one model.
 
     Attributes:
         name: as it was given.
-        num_classes: of its answer.
+        num_classes: of its output.
         num_parameters: of its network.
-        input_size: (h, w) that the network sees.
-        curves: by the sweeps' names.
-        widest: the widest range of the learned primitives.
+        input_size: (height, width) of the network's input, in pixels.
+        curves: by the names of the sweeps.
+        widest: the tolerated ranges of the learned primitives.
     """
 
     name: str
@@ -41,13 +41,13 @@ class Report:
     Attributes:
         models: at least one.
         sweeps: in the order of the page.
-        reference: name of the model that the others are compared with, or None.
+        reference: name of the model that the others are compared with; None for no comparison.
         data: name and split of the images, in words.
         examples: a few of the images, float [n, 3, H, W] in [0, 1], on the CPU.
-        num_images: how many were measured.
-        tolerance: of the widest ranges, in nats.
-        seed: of everything drawn.
-        record: config, versions, seconds; as they go into the JSON.
+        num_images: number of images that were measured.
+        tolerance: of the tolerated ranges, in nats.
+        seed: of all random numbers.
+        record: config, versions and seconds, as written to the JSON.
     """
 
     models: Sequence[Measured]
@@ -61,7 +61,7 @@ class Report:
     record: dict[str, Any]
 
     def scores(self, model: Measured) -> dict[str, float]:
-        """What a model is ranked by: its scores, less the reference's unless it is the reference."""
+        """What a model is ranked by: its scores, less those of the reference unless it is the reference."""
         return beyond(model.curves, self._reference_of(model))
 
     def is_relative(self, model: Measured) -> bool:
@@ -79,26 +79,26 @@ class Report:
 
 
 def short_names(names: Sequence[str]) -> list[str]:
-    """The last two parts of each path or Hub id; whole names where those are the same for two."""
+    """The last two parts of each path or Hub id; the whole name where two models would share them."""
     tails = ["/".join(name.rstrip("/").split("/")[-2:]) for name in names]
     return [tail if tails.count(tail) == 1 else name for tail, name in zip(tails, names, strict=True)]
 
 
 def number(value: float, unit: str) -> str:
-    """A strength with its unit, in three digits."""
+    """A strength with its unit, to three significant digits."""
     gap = " " if unit in ("%", "px²") else ""
     return f"{value:.3g}".replace("-", "−") + gap + unit
 
 
 def tolerated_text(sweep: Sweep, value: float | None) -> str:
-    """How far a sweep is tolerated, in words."""
+    """The strength up to which a sweep is tolerated, as text."""
     if value is None:
         return "never"
     return f"{value:.1f}" if sweep.is_corruption else number(value, sweep.unit)
 
 
 def headline(report: Report, model: Measured) -> dict[str, str]:
-    """For each column of the headline table: the first and the last of the rankings, with their figures."""
+    """The columns of the headline table: the first and the last of each ranking, with their values."""
     scores, relative = report.scores(model), report.is_relative(model)
     titles = {sweep.name: sweep.title for sweep in report.sweeps}
 
@@ -165,7 +165,7 @@ def summary_text(report: Report) -> str:
 
 
 def as_numbers(report: Report) -> dict[str, Any]:
-    """All numbers, ready for JSON."""
+    """All numbers of a report, ready for JSON."""
     described = ("name", "title", "unit", "is_corruption", "rest", "strengths", "description")
     models = [
         asdict(model)

@@ -1,24 +1,25 @@
-"""What a classifier is invariant to: how far its answer moves as one thing after another is done to unlabelled images.
+"""What a classifier is invariant to: the change of its answers to unlabelled images under growing deformations.
 
 For a frozen model T, images x and a change a of strength s:
 
     KL(s)         mean of KL(T(x) || T(a_s(x))), in nats
-    agreement(s)  share of the images whose most probable class stays
+    agreement(s)  share of the images whose most probable class is unchanged
 
-A *sweep* is one change at growing strength: one physical quantity of the learned primitives, all others at rest, or
+A sweep is one change at growing strength: one physical quantity of the learned primitives, with all others at rest, or
 one corruption of CIFAR-C. All models see the same changed images.
 
-    tolerated up to   where agreement first falls below 95 %, linear between measured strengths, 1 at rest
+    tolerated up to   the strength where agreement first falls below 95 %, linear between measured strengths, 1 at rest
     mean agreement    corruptions: over the severities; primitives: over the strengths, by the trapezoidal rule from
                       rest on, so that it does not depend on how densely they are measured
-    score             ln((K + 1/2) / (M + 1/2)), K answers kept and M moved: log-odds of the mean agreement
+    score             ln((K + 1/2) / (M + 1/2)), with K answers kept and M changed: log-odds of the mean agreement
     beyond a reference    score - score of the reference model, a log odds ratio
 
-Models are ranked by the score. The 95 % point cannot rank: it says nothing of a model that never falls so far, and
-next to nothing where severity 1 is already too much. The difference of agreements can, but it shrinks for everything
-that both tolerate well, where a point more is worth more (of 4 % answers that move, a point is a quarter); the ratio
-of moved answers (as the mean flip rate of Hendrycks and Dietterich, ICLR 2019) mends that at one end and loses the
-other. Log-odds treat both ends alike, and the halves (Haldane and Anscombe's) keep them finite when no answer moves.
+Models are ranked by the score, because the alternatives fail at one end or the other. The 95 % point does not exist
+for a model that never falls so low, and says little where severity 1 is already too much. The difference of agreements
+shrinks where both models tolerate a change well, although a point is worth more there: if 4 % of the answers change,
+it is a quarter of them. The ratio of changed answers (as in the mean flip rate of Hendrycks and Dietterich, ICLR 2019)
+has the same problem at the other end. Log-odds treat both ends alike. The halves (Haldane and Anscombe's) keep them
+finite when no answer changes.
 """
 
 import math
@@ -47,14 +48,15 @@ class Sweep:
     """One change at growing strength.
 
     Attributes:
-        name: key of the results; a corruption's own name.
-        title: for people.
-        unit: of the strengths; "" where they have none.
-        is_corruption: one of CIFAR-C's, at severities 1 to 5.
+        name: key of the results; for a corruption its name.
+        title: for display.
+        unit: of the strengths; "" for none.
+        is_corruption: whether it is a corruption of CIFAR-C, at severities 1 to 5.
         rest: the strength that changes nothing.
         strengths: in order, away from rest; they may descend.
-        description: what is done.
-        deform: (images [B, 3, H, W] in [0, 1], strength, CPU generator) -> the same, before the clamp to [0, 1].
+        description: of the change.
+        deform: (images [B, 3, H, W] in [0, 1], strength, CPU generator) -> changed images, before the clamp to [0, 1];
+            None for a corruption.
     """
 
     name: str
@@ -67,8 +69,10 @@ class Sweep:
     deform: Deform | None = None
 
     def apply(self, images: Tensor, strength: float, seed: int, batch_index: int) -> Tensor:
-        """Images [B, 3, H, W] in [0, 1], changed; the batch's place alone seeds the random numbers, so that directions
-        and noise patterns stay as the strength grows.
+        """Change images [B, 3, H, W] in [0, 1].
+
+        Only the seed and the batch number determine the random numbers, so that directions and noise patterns stay the
+        same as the strength grows.
         """
         if self.deform is None:
             return Condition(self.name, int(strength)).apply(images, seed, batch_index)
@@ -77,14 +81,14 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Curve:
-    """What one model answered along one sweep.
+    """The answers of one model along one sweep.
 
     Attributes:
         kl: mean KL divergence at each strength, in nats.
         agreement: share of unchanged top-1 at each strength.
-        tolerated_up_to: the strength at which agreement falls below 95 %; None: never within the range.
+        tolerated_up_to: the strength at which agreement falls below 95 %; None if it never does within the range.
         mean_agreement: over the range.
-        score: its log-odds.
+        score: log-odds of the mean agreement.
     """
 
     kl: tuple[float, ...]
@@ -121,7 +125,7 @@ def _noise(images: Tensor, strength: float, generator: torch.Generator) -> Tenso
 
 
 def _affine(padding_mode: str, entries: Callable[[Tensor, float, torch.Generator], _Entries]) -> Deform:
-    """A warp from (images, strength, generator) -> the six entries of theta, numbers or [B]."""
+    """A warp whose six entries of theta, numbers or [B], are a function of (images, strength, generator)."""
 
     def deform(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
         values = entries(images, strength, generator)
@@ -151,11 +155,12 @@ def _shear(images: Tensor, strength: float, generator: torch.Generator) -> _Entr
 
 
 def primitive_sweeps(padding_mode: str = "zeros") -> tuple[Sweep, ...]:
-    """One physical quantity of the learned primitives at a time, the ranges of contrast, brightness, blur and noise
-    being the primitives' own.
+    """Sweeps of one physical quantity of the learned primitives each.
+
+    The ranges of contrast, brightness, blur and noise are those of the primitives.
 
     Args:
-        padding_mode: what a warped image shows outside itself: "zeros", "border" or "reflection".
+        padding_mode: the pixels outside a warped image: "zeros", "border" or "reflection".
     """
 
     def sweep(
@@ -182,10 +187,10 @@ def primitive_sweeps(padding_mode: str = "zeros") -> tuple[Sweep, ...]:
 
 
 def corruption_sweeps(names: Sequence[str]) -> tuple[Sweep, ...]:
-    """Corruptions at their five severities.
+    """Sweeps of corruptions over their five severities.
 
     Raises:
-        InputError: one is not known.
+        InputError: a name is unknown.
     """
     for name in names:
         check_corruption(name)
@@ -197,7 +202,7 @@ def corruption_sweeps(names: Sequence[str]) -> tuple[Sweep, ...]:
 def crossing(
     rest: float, strengths: Sequence[float], agreement: Sequence[float], level: float = LEVEL
 ) -> float | None:
-    """Where agreement first falls below `level`, linear between the strengths, 1 at rest; None: it never does."""
+    """Where agreement, 1 at rest and linear between strengths, first falls below `level`; None if it never does."""
     before, kept = rest, 1.0
     for strength, value in zip(strengths, agreement, strict=True):
         if value < level:
@@ -207,7 +212,7 @@ def crossing(
 
 
 def mean_agreement(sweep: Sweep, agreement: Sequence[float]) -> float:
-    """Over the severities; over a primitive's range by the trapezoidal rule, 1 at rest."""
+    """The mean over the severities, or over a primitive's range by the trapezoidal rule, with 1 at rest."""
     if sweep.is_corruption:
         return sum(agreement) / len(agreement)
     places, values = (sweep.rest, *sweep.strengths), (1.0, *agreement)
@@ -217,12 +222,12 @@ def mean_agreement(sweep: Sweep, agreement: Sequence[float]) -> float:
 
 
 def log_odds(share: float, number: int) -> float:
-    """ln((share number + 1/2) / ((1 - share) number + 1/2)) of `number` answers."""
+    """The log-odds ln((share number + 1/2) / ((1 - share) number + 1/2)) of a share of `number` answers."""
     return math.log((share * number + 0.5) / ((1 - share) * number + 0.5))
 
 
 def summarise(sweep: Sweep, kl: Sequence[float], agreement: Sequence[float], num_images: int) -> Curve:
-    """The figures that belong to measured KL and agreement."""
+    """The curve with measured KL and agreement, at each strength of a sweep, on `num_images` images."""
     mean = mean_agreement(sweep, agreement)
     score = log_odds(mean, num_images * len(sweep.strengths))
     tolerated = crossing(sweep.rest, sweep.strengths, agreement)
@@ -231,7 +236,7 @@ def summarise(sweep: Sweep, kl: Sequence[float], agreement: Sequence[float], num
 
 @torch.no_grad()
 def clean_answers(model: nn.Module, images: Tensor, batch_size: int) -> Tensor:
-    """The model's logits of uint8 images [N, 3, H, W] as they are: [N, C]."""
+    """The model's logits of the unchanged images, uint8 [N, 3, H, W] -> [N, C]."""
     parts = (to_float(part).contiguous(memory_format=torch.channels_last) for part in images.split(batch_size))
     return torch.cat([model(part) for part in parts])
 
@@ -246,19 +251,19 @@ def measure_sweep(
     batch_size: int = 250,
     on_strength: Callable[[], object] = lambda: None,
 ) -> list[Curve]:
-    """Move all models along one sweep.
+    """Measure all models along one sweep.
 
     Args:
         models: frozen; pixels in [0, 1] -> logits.
-        clean: each model's logits of the images as they are, [N, C].
+        clean: each model's logits of the unchanged images, [N, C].
         images: uint8 [N, 3, H, W], on the models' device.
-        sweep: what is done to them.
+        sweep: applied to the images.
         seed: of directions and noise.
-        batch_size: images at a time. What is drawn depends on it.
+        batch_size: images per batch. The draws depend on it.
         on_strength: called after every strength.
 
     Returns:
-        A curve for each model.
+        One curve per model.
     """
     sums = torch.zeros(len(models), 2, len(sweep.strengths), dtype=torch.float64, device=images.device)
     for place, strength in enumerate(sweep.strengths):
@@ -276,11 +281,11 @@ def measure_sweep(
 
 
 def beyond(curves: dict[str, Curve], reference: dict[str, Curve] | None) -> dict[str, float]:
-    """Each sweep's score, less that of the reference model when there is one."""
+    """The score of each sweep, less that of the reference model if there is one."""
     return {name: curve.score - (reference[name].score if reference else 0.0) for name, curve in curves.items()}
 
 
 def ranking(scores: dict[str, float], sweeps: Sequence[Sweep], corruptions: bool) -> list[str]:
-    """The names of the corruptions, or of the primitives' sweeps, the best tolerated first."""
+    """The names of the corruptions, or else of the primitives' sweeps, the best tolerated first."""
     names = [sweep.name for sweep in sweeps if sweep.is_corruption == corruptions]
     return sorted(names, key=lambda name: -scores[name])

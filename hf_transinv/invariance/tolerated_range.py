@@ -1,31 +1,32 @@
-"""What the learned augmentation finds on a teacher alone: the widest range of each primitive that it tolerates.
+"""The widest range of each learned primitive that a teacher tolerates, found by the learned augmentation alone.
 
-TransInv's augmentation (its eq. 5) weighs how hard an image is for the student against how far the teacher's answer
-moves. Without a student only the second is left; the width of the range takes the place of the first. For each
-primitive a_i, with P parameters drawn from z ~ N(0, I_M):
+TransInv's augmentation (its eq. 5) weighs how hard an image is for the student against how much the teacher's answer
+changes. Without a student, the width of the range replaces the first. For each primitive a_i, with P parameters that
+depend on z ~ N(0, I_M):
 
     max over phi    ln W_i    subject to    E[KL(T(x) || T(a_i(x, z)))] <= tolerance
     max over p, q   q sum_i p_i W_i + w (H(p) + H(q))
 
     W_i = exp(1/P sum_j H_j),   H_j the differential entropy of parameter j as a share of its full range
 
-So W = 1 is a parameter spread evenly over its full range, one spread evenly over a tenth has W = 0.1, and a point has
-W = 0. Entropy, not distance from rest, is what asks for a *range* (InstaAug, Miao et al., ICML 2023, bounds it too);
-correlations between parameters are free. H_j is estimated from spacings (Vasicek, JRSS B 1976) with the edge weights
-of Ebrahimi, Pflughoeft and Soofi (Statistics & Probability Letters 1994).
+W is 1 for parameters spread evenly over their full ranges, 0.1 for parameters spread evenly over a tenth of them, and
+0 for a single point. Entropy, unlike distance from rest, rewards a range (InstaAug, Miao et al., ICML 2023, bounds it
+too). Correlations between parameters are neither rewarded nor penalised. H_j is estimated from spacings (Vasicek, JRSS
+B 1976) with the edge weights of Ebrahimi, Pflughoeft and Soofi (Statistics & Probability Letters 1994).
 
-The constraint has a multiplier a primitive, by projected dual ascent, in units of 1/tolerance. With the excess e = KL
-/ tolerance - 1, lambda <- max(0, lambda + rate e), and phi pays max(0, lambda + e') for each unit of e, e' the running
-mean of e (the quadratic term of an augmented Lagrangian: without it lambda swings, and phi with it). What lambda and
-e' take of one turn is at most 1: turns on destroyed images would otherwise charge lambda for hundreds more. Without
-H(q) in the second line, q would go to 1 for every teacher.
+The constraint has one multiplier lambda per primitive, in units of 1/tolerance, found by projected dual ascent. With
+the excess e = KL / tolerance - 1, lambda <- max(0, lambda + rate e). The cost of each unit of e for phi is
+max(0, lambda + e'), with e' the running mean of e. This is the quadratic term of an augmented Lagrangian, without
+which lambda and phi oscillate. e counts as at most 1 in lambda and e': a turn on destroyed images would otherwise
+raise lambda for hundreds of turns. Without H(q) in the second line, q would go to 1 for every teacher.
 
 The gradient of a warp is rugged, and the last turns may leave KL above the tolerance. So at the end the parameters
-of such a primitive are drawn in towards rest, a + c (parameter - a), with the largest c in steps of 1/32 (bisection)
-that keeps the tolerance. What is reported is drawn with it: a range that is tolerated, if not the widest there is.
+of such a primitive are moved towards rest, to rest + c (parameter - rest), with the largest c in steps of 1/32
+(bisection) that meets the tolerance. The reported range is the one after this step: tolerated, if perhaps not the
+widest.
 
-This is no `Objective` of the trainer: it has no labels and no student, and the teacher's clean answers are computed
-once for all turns.
+This is not an `Objective` of the trainer: there are no labels and no student, and the teacher's answers to the clean
+images are computed once for all turns.
 """
 
 import math
@@ -43,7 +44,7 @@ from hf_transinv.data.transforms import to_float
 from hf_transinv.divergences import kl_divergence
 from hf_transinv.errors import InputError
 
-_LATENTS = 256  # z drawn a turn for the entropies: the MLPs alone, no image
+_LATENTS = 256  # z drawn per turn for the entropies, which need only the MLPs and no images
 _LATENTS_AT_END = 4096
 _IMAGES_AT_END = 400
 _SMALLEST_SPACING = 1e-6  # of the full range; keeps the logarithm finite when a sigmoid is saturated
@@ -52,15 +53,15 @@ _MEMORY = 0.9  # of the running mean of the excess, ours
 
 @dataclass
 class ToleratedRangeConfig:
-    """The widest range of the learned primitives.
+    """The tolerated range of the learned primitives.
 
     Attributes:
-        tolerance: how far the answer may move in the mean, KL in nats.
+        tolerance: largest mean change of the answer, KL in nats.
         range_turns: turns of the augmentation.
-        range_batch_size: images a turn, shared among the primitives.
+        range_batch_size: images per turn, shared among the primitives.
         range_learning_rate: of phi (Adam, cosine to 0).
         selection_learning_rate: of the logits of p and q (Adam).
-        dual_learning_rate: what a multiplier gains a turn in which KL is twice the tolerance.
+        dual_learning_rate: gain of a multiplier in a turn where KL is twice the tolerance.
         entropy_bonus: w, weight of the entropies of p and q.
     """
 
@@ -83,16 +84,16 @@ class ToleratedRangeConfig:
 
 @dataclass(frozen=True)
 class RangeFound:
-    """What was found of one primitive.
+    """The tolerated range of one primitive.
 
     Attributes:
         primitive: its name.
-        p: how often it would be chosen.
+        p: its probability.
         width: W, in [0, 1].
         kl: mean KL reached, in nats.
-        share: c, how far the parameters were left outside rest at the end; 1: as learned.
+        share: c, by which the parameters' distance from rest was multiplied at the end; 1 leaves them as learned.
         multiplier: lambda at the end.
-        parameters: in physical terms.
+        parameters: in physical units.
     """
 
     primitive: str
@@ -106,14 +107,19 @@ class RangeFound:
 
 @dataclass(frozen=True)
 class ToleratedRange:
-    """What one teacher tolerates: the ranges of all primitives, and q."""
+    """The tolerated ranges of one teacher.
+
+    Attributes:
+        q: probability of augmenting at all.
+        ranges: one per primitive.
+    """
 
     q: float
     ranges: tuple[RangeFound, ...]
 
 
 def differential_entropy(samples: Tensor) -> Tensor:
-    """Entropy of each column's distribution in nats, from spacings of about sqrt(n): [n, P] -> [P], differentiable."""
+    """The entropy of each column in nats, from spacings of about sqrt(n): [n, P] -> [P], differentiable."""
     n = len(samples)
     m = max(1, round(math.sqrt(n)))
     ordered = samples.sort(dim=0).values
@@ -124,7 +130,7 @@ def differential_entropy(samples: Tensor) -> Tensor:
 
 
 def log_width(primitive: Primitive, z: Tensor) -> Tensor:
-    """Ln W: the mean over the parameters of their entropies as shares of their full ranges; about 0 at most."""
+    """The estimate of ln W from latents z [n, M]: a scalar, at most about 0."""
     share = (primitive(z) - primitive.low) / (primitive.high - primitive.low)
     return differential_entropy(share).mean()
 
@@ -141,12 +147,12 @@ def find_tolerated_range(
     """Learn phi, p and q against one teacher.
 
     Args:
-        teacher: frozen; pixels in [0, 1] -> logits. Gradients pass through it, none reach it.
+        teacher: frozen; pixels in [0, 1] -> logits. Gradients pass through it to the images.
         images: uint8 [N, 3, H, W], on the teacher's device.
-        clean: the teacher's logits of them, [N, C].
+        clean: the teacher's logits of the images, [N, C].
         config: tolerance and learning rates.
-        primitive: ranges of the primitives, padding.
-        seed: of the start and of everything drawn.
+        primitive: ranges and padding of the primitives.
+        seed: of the initial weights and of all draws.
         on_turn: called after every turn.
     """
     device, generator = images.device, torch.Generator().manual_seed(seed)
@@ -189,7 +195,7 @@ def _latents(panel: AugmentationPanel, number: int, generator: torch.Generator, 
 
 
 def _draw(panel: AugmentationPanel, images: Tensor, rows: Tensor, generator: torch.Generator) -> Draws:
-    """Every primitive its share of the rows; one share more stays clean and costs no forward pass."""
+    """Draws for some rows [B]: an equal share for every primitive, and one for clean images, which cost no pass."""
     return panel.draw_strata((len(rows), *images.shape[1:]), images.device, generator)
 
 
@@ -215,7 +221,7 @@ def _result(
     config: ToleratedRangeConfig,
     generator: torch.Generator,
 ) -> ToleratedRange:
-    """Measure what was found on fresh images and latents, drawn in where KL is above the tolerance."""
+    """Measure the ranges on fresh draws of images and latents; shrink those whose KL is above the tolerance."""
     model, device = panel.models[0], images.device
     rows = torch.randperm(len(images), generator=generator)[:_IMAGES_AT_END].to(device)
     sample, answers = to_float(images[rows]), clean[rows]
@@ -244,7 +250,7 @@ def _result(
 
 
 def _largest_share(kl_at: Callable[[float], float], tolerance: float) -> tuple[float, float]:
-    """The largest c of 0, 1/32 ... 1 with kl_at(c) <= tolerance by bisection, and its KL (0 at rest)."""
+    """The largest c of 0, 1/32, ..., 1 with kl_at(c) <= tolerance, by bisection, and its KL."""
     kl = kl_at(1.0)
     if kl <= tolerance:
         return 1.0, kl
