@@ -180,7 +180,7 @@ def primitive_sweeps(padding_mode: str = "zeros") -> tuple[Sweep, ...]:
         sweep("shift", "shift", "%", 0, (3, 6, 10, 15, 20, 30), "of the side, in a random direction", shift),
         sweep("zoom_out", "zoom out", "×", 1, (0.9, 0.8, 0.7, 0.6, 0.5), enlarged, zoom),
         sweep("zoom_in", "zoom in", "×", 1, (1.1, 1.25, 1.5, 1.75, 2.0), enlarged, zoom),
-        sweep("shear", "shear", "", 0, (0.1, 0.2, 0.3, 0.4, 0.5), "pixels sideways a row, left or right", shear),
+        sweep("shear", "shear", "", 0, (0.1, 0.2, 0.3, 0.4, 0.5), "pixels sideways per row, left or right", shear),
         sweep("blur", "Gaussian blur", "px²", 0, (0.3, 0.6, 0.9, 1.2, 1.5, 1.8), "variance of the kernel", _blur),
         sweep("noise", "Gaussian noise", "", 0, (0.001, 0.004, 0.01, 0.02, 0.04, 0.08, 0.12), "variance", _noise),
     )

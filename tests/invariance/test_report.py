@@ -14,7 +14,7 @@ from PIL import Image
 
 from hf_transinv.augment.magnitudes import ParameterRange
 from hf_transinv.invariance.page import page
-from hf_transinv.invariance.plots import picture_strip, plot_curves
+from hf_transinv.invariance.plots import image_strip, plot_curves
 from hf_transinv.invariance.report import (
     Measured,
     Report,
@@ -137,7 +137,7 @@ def test_tolerated_in_words():
 
 
 def test_large_pictures_are_shrunk():
-    content = base64.b64decode(picture_strip(torch.rand(2, 3, 200, 200)).partition("base64,")[2])
+    content = base64.b64decode(image_strip(torch.rand(2, 3, 200, 200)).partition("base64,")[2])
     assert Image.open(io.BytesIO(content)).size == (2 * 96 + 6, 96)
 
 
