@@ -19,9 +19,9 @@ Symbols: F `nets["student"]`, A `nets["augmentation"]`, T^k `teachers[k]`, L1 `h
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -41,7 +41,7 @@ from hf_transinv.divergences import cross_entropy, kl_divergence, soft_cross_ent
 from hf_transinv.errors import InputError
 from hf_transinv.figures import plot_augmentations, plot_history
 from hf_transinv.models.classifier import Classifier
-from hf_transinv.models.teacher import EMATeacher
+from hf_transinv.models.teacher import EMATeacher, Teacher
 from hf_transinv.objectives.adversarial import AdversarialAugmentation
 from hf_transinv.objectives.base import Objective, Sample
 from hf_transinv.objectives.parts import Parts
@@ -98,7 +98,7 @@ class TransInv(AdversarialAugmentation):
         self,
         task: Objective,
         augmentation: AugmentationPanel,
-        teachers: nn.ModuleList,
+        teachers: Sequence[Teacher] | nn.ModuleList,
         config: TransInvConfig | None = None,
     ) -> None:
         config = config or TransInvConfig()
@@ -111,7 +111,8 @@ class TransInv(AdversarialAugmentation):
             raise InputError("multipliers 'primitive' need estimator 'expectation': a relaxed image mixes primitives")
         super().__init__(task, augmentation, config.inner_steps)
         self.config = config
-        self.teachers = teachers
+        self.panel = augmentation
+        self.teachers = cast(Sequence[Teacher], tuple(teachers))
         self.student = next(iter(task.students.values()))
         augmentation.logits_r.requires_grad_(config.selection == "r")
         augmentation.multipliers.requires_grad_(config.objective == "constrained")
@@ -137,14 +138,14 @@ class TransInv(AdversarialAugmentation):
     # What is random
 
     def draw_augmentation(self, shape: tuple[int, ...], generator: torch.Generator) -> Draws:
-        panel = self.players["augmentation"]
+        panel = self.panel
         draws = panel.draw_strata(shape, panel.logits_r.device, generator)
         self._drawn_from = None  # p, q and r are about to change
         return draws
 
     def draw_deformations(self, shape: tuple[int, ...], generator: torch.Generator) -> DeformationDraws:
         """One deformation of every image by a model drawn from r, or, for eq. 6's sum, one by each model."""
-        panel, selection = self.players["augmentation"], self.selection()
+        panel, selection = self.panel, self.selection()
         choices = [selection.r] if self.config.selection == "r" else torch.eye(len(self.teachers))
         device = panel.logits_r.device
         drawn = (panel.draw_samples(shape, device, generator, selection._replace(r=r)) for r in choices)
@@ -154,7 +155,7 @@ class TransInv(AdversarialAugmentation):
         """p, q, r and the multipliers on the CPU: copied from the device once after each augmentation turn."""
         if self._drawn_from is None:
             with torch.no_grad():
-                self._drawn_from = Selection(*(x.float().cpu() for x in self.players["augmentation"].selection()))
+                self._drawn_from = Selection(*(x.float().cpu() for x in self.panel.selection()))
         return self._drawn_from
 
     # The losses
@@ -187,8 +188,8 @@ class TransInv(AdversarialAugmentation):
         if config.selection == "r":
             chosen = selection.r
             if draws.gumbel_r is not None:
-                panel = self.players["augmentation"].config
-                temperature, straight_through = panel.gumbel_temperature, panel.gumbel_hard
+                relaxation = self.panel.config
+                temperature, straight_through = relaxation.gumbel_temperature, relaxation.gumbel_hard
                 chosen = relaxed_categorical(chosen.log(), draws.gumbel_r, temperature, straight_through)
             bonus = (
                 bonus + (chosen * ascent.objectives.detach()).sum() + config.r_entropy * entropy(selection.r) * part
@@ -207,7 +208,7 @@ class TransInv(AdversarialAugmentation):
         for k, teacher in enumerate(self.teachers):
             mine = draws.model == k
             if exact:
-                mine = mine & (draws.choice < self.players["augmentation"].num_primitives)
+                mine = mine & (draws.choice < self.panel.num_primitives)
             row = mine.nonzero().squeeze(1).to(images.device)
             if len(row):
                 with torch.no_grad():
@@ -221,10 +222,10 @@ class TransInv(AdversarialAugmentation):
 
     def parameter_groups(self, player: str, config: TrainConfig) -> list[dict[str, Any]]:
         rates = config.augment_learning_rate, config.augment_weight_decay, config.selection_learning_rate
-        return self.players["augmentation"].parameter_groups(*rates)
+        return self.panel.parameter_groups(*rates)
 
     def export_learned(self, sample: Sample) -> dict[str, Any]:
-        panel, figures, learned = self.players["augmentation"], sample.folder / "figures", self.observe()
+        panel, figures, learned = self.panel, sample.folder / "figures", self.observe()
         shown = {"teacher_names": sample.teacher_names, "primitive_names": list(panel.config.primitives)}
         save_augmentation(panel, [teacher.name for teacher in self.teachers], sample.folder / "augmentation")
         history = [line for line in read_metrics(sample.folder / "metrics.jsonl") if "p" in line]
@@ -238,7 +239,7 @@ class TransInv(AdversarialAugmentation):
 
     def after_step(self, player: str, nets: Mapping[str, nn.Module]) -> None:
         if player == "augmentation" and self.config.objective == "constrained":
-            multipliers = self.players["augmentation"].multipliers
+            multipliers = self.panel.multipliers
             if multipliers.grad is not None:
                 # Float16's loss scaling begins with gradients that overflow, and skips those steps.
                 gradient = multipliers.grad.nan_to_num(0.0, 0.0, 0.0)

@@ -12,7 +12,7 @@ there were. The calls that gather are made by all processes together.
 import contextlib
 import copy
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
@@ -144,7 +144,7 @@ def gather_objects(value: Any, accelerator: Accelerator) -> list[Any]:
 def whole(value: Any) -> Any:
     """A tensor gathered to the CPU where it is a shard, and as it is otherwise; also within dicts and lists."""
     if isinstance(value, DTensor):
-        return value.detach().full_tensor().cpu()
+        return cast(DTensor, value.detach()).full_tensor().cpu()
     if isinstance(value, dict):
         return {key: whole(part) for key, part in value.items()}
     return [whole(part) for part in value] if isinstance(value, list) else value
