@@ -107,8 +107,9 @@ def are_places(classes: Classes, wanted: Classes) -> bool:
 
 
 def apply_renumbering(numbers: np.ndarray, renumbered: np.ndarray | None) -> np.ndarray:
-    """Class numbers [N] in their new numbering; what is missing, negative or beyond the names stays to be refused by
-    its row.
+    """Class numbers [N] in their new numbering.
+
+    What is missing, negative or beyond the names stays invalid: it is refused when its row is read.
     """
     if renumbered is None:
         return numbers

@@ -103,12 +103,14 @@ def label_column_of(features: dict[str, Any], given: str | None, name: str) -> s
 
 
 def is_class_label(feature: Any) -> bool:
+    """Whether a column's type is `datasets.ClassLabel`."""
     from datasets import ClassLabel
 
     return isinstance(feature, ClassLabel)
 
 
 def is_text(feature: Any) -> bool:
+    """Whether a column's type is text."""
     from datasets import Value
 
     return isinstance(feature, Value) and feature.dtype in _TEXT

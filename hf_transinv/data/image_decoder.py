@@ -118,14 +118,21 @@ class RowDecoder:
 
 
 def decoding_threads(cells: Iterable[dict[str, Any] | None], most: int) -> int:
-    """How many threads decode such images fastest: `most` of them, or one, as small images are decoded sooner than
-    threads hand the interpreter to each other. Those of which only the path is known are not called small.
+    """How many threads decode such images fastest: `most` of them, or one when the images are small.
+
+    A small image is decoded in less time than threads take to hand over the interpreter lock. An image of which only
+    the path is known does not count as small.
+
+    Args:
+        cells: a sample of the images, {'bytes', 'path'} each.
+        most: threads for images that are not small.
     """
     sizes = [len(cell["bytes"]) for cell in cells if cell and cell["bytes"]]
     return 1 if sizes and sum(sizes) < _SMALL * len(sizes) else most
 
 
 def none_decoded(source: Source) -> InputError:
+    """The error for a split without a single image that can be decoded."""
     return InputError(f"{source.name}, split {source.split!r}: not one image can be decoded. Repair the data.")
 
 

@@ -153,23 +153,23 @@ class ResidentSplit:
 
 
 class ResidentFeed:
-    """Endless shuffled batches of a resident split, each process its share of every batch.
+    """Endless shuffled batches of a resident split; each process gets its share of every batch.
 
-    The order of epoch e is a function of (seed, e) alone. Each epoch has floor(N / batch_size) whole batches; the rows
-    left over are other ones in every epoch.
+    The order of epoch e is a function of (seed, e) alone. Each epoch has floor(N / batch_size) whole batches. The rows
+    left over differ from epoch to epoch.
+
+    Args:
+        split: the data.
+        batch_size: images in a batch of all processes together.
+        seed: of the order, from 0 on.
+        rank: which process this is.
+        world: number of processes.
+
+    Raises:
+        InputError: the batch is larger than the split, or cannot be shared equally.
     """
 
     def __init__(self, split: ResidentSplit, batch_size: int, seed: int, rank: int = 0, world: int = 1) -> None:
-        """Args:
-            split: the data.
-            batch_size: images in a batch of all processes together.
-            seed: of the order, from 0 on.
-            rank: which process this is.
-            world: number of processes.
-
-        Raises:
-            InputError: the batch is larger than the split, or cannot be shared equally.
-        """
         self.share = share_of_batch(batch_size, rank, world)
         if batch_size > len(split):
             raise InputError(

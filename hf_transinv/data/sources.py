@@ -257,6 +257,13 @@ def open_source(
     """Opens one split of a dataset: `open_dataset`, then `OpenDataset.source`.
 
     Args:
+        dataset: Hub id, local folder, file or glob, or embedded name.
+        config: which configuration of a Hub dataset.
+        split: a split, or a slice of one such as ``train[:90%]`` (not with streaming).
+        image_column: None finds the one image column by its type.
+        label_column: None finds the one label column by its type and name.
+        streaming: read rows as they are needed instead of all at once.
+        revision: branch, tag or commit of a Hub dataset.
         label_names: the classes of the training split when this is another one; their order is then kept.
 
     Raises:

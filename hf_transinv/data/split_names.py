@@ -25,7 +25,7 @@ def split_word(name: str) -> str | None:
 
 
 def split_kind(name: str) -> str | None:
-    """ "train", "test" or "validation", whichever a name says in whatever words; None when it says none of them."""
+    """The kind of split that a name says in whatever words: "train", "test" or "validation"; None: none of them."""
     word = split_word(name)
     return None if word is None else _KIND_OF_WORD[word]
 

@@ -53,12 +53,26 @@ class StreamingFeed:
     In the place of an image that is skipped stands the next good one of its lane's part of the batch, so that batches
     keep their size and positions their meaning. An epoch's rows beyond its last whole batch are dropped.
 
+    Args:
+        source: opened with streaming.
+        batch_size: images in a batch of all processes together.
+        seed: of the order, from 0 on.
+        rank: which process this is.
+        world: number of processes.
+        image_size: side in pixels to which all images are brought (shorter side resized, centre cut out); None keeps
+            them as they are, if all are squares of the size of the first one.
+        on_bad_image: whether an image that cannot be decoded is an error, or skipped and counted.
+        buffer_size: rows held undecoded while they are shuffled, by all processes together.
+
     Attributes:
         image_size: side of the square images, in pixels.
         label_names: the classes, in the order of their numbers.
         num_skipped: images skipped by this process in the batches it has returned.
         epoch: the epoch of the next batch.
         position: batches returned of that epoch.
+
+    Raises:
+        InputError: the batch cannot be shared or is larger than the data, or the image size cannot be known.
     """
 
     def __init__(
@@ -73,20 +87,6 @@ class StreamingFeed:
         on_bad_image: Literal["raise", "skip"] = "raise",
         buffer_size: int = BUFFER_SIZE,
     ) -> None:
-        """Args:
-            source: opened with streaming.
-            batch_size: images in a batch of all processes together.
-            seed: of the order, from 0 on.
-            rank: which process this is.
-            world: number of processes.
-            image_size: side in pixels to which all images are brought (shorter side resized, centre cut out); None
-                keeps them as they are, if all are squares of the size of the first one.
-            on_bad_image: whether an image that cannot be decoded is an error, or skipped and counted.
-            buffer_size: rows held undecoded while they are shuffled, by all processes together.
-
-        Raises:
-            InputError: the batch cannot be shared or is larger than the data, or the image size cannot be known.
-        """
         if not source.streaming:
             raise InputError(f"{source.name} was not opened as a stream. Open it with streaming.")
         self.share = share_of_batch(batch_size, rank, world)
@@ -184,8 +184,10 @@ class StreamingFeed:
     def _row_batches(
         self, readers: ThreadPoolExecutor, epoch: int, position: int
     ) -> Iterator[tuple[dict[int, Any], bool]]:
-        """Yields of the epoch's global batches from a position on the rows of this process's lanes, by their place in
-        the batch, and whether it is the epoch's last batch.
+        """Yields the rows of this process's lanes for each global batch of the epoch, from a position on.
+
+        Yields:
+            The rows by their place in the batch, and whether it is the epoch's last batch.
         """
         width = self.batch_size // self._lanes.count
         lanes = range(self.share.start // width, -(-self.share.stop // width))

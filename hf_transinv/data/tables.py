@@ -188,8 +188,10 @@ def _read_json(path: str) -> "pa.Table":
 
 
 def _numbers_or_text(column: "pa.ChunkedArray") -> "pa.ChunkedArray":
-    """Text -> whole numbers, where every cell is one as it is usually written (also 1.0, as pandas writes it where a
-    number is missing elsewhere; an empty cell is then a missing number).
+    """Text -> whole numbers, where every cell is one as it is usually written.
+
+    Cells such as 1.0 count as whole numbers: pandas writes them so in a column where some number is missing. An empty
+    cell is then a missing number.
     """
     import pyarrow as pa
     import pyarrow.compute as pc

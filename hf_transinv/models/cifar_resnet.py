@@ -140,8 +140,8 @@ def checkpoint_filter_fn(state_dict: dict[str, Any], model: nn.Module) -> dict[s
     """
     weights = state_dict.get("state_dict", state_dict)
     renamed = {}
-    for key, value in weights.items():
-        key = key.removeprefix("module.")
+    for stored, value in weights.items():
+        key = stored.removeprefix("module.")
         renamed["fc." + key.removeprefix("linear.") if key.startswith("linear.") else key] = value
     return renamed
 

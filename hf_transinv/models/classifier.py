@@ -166,8 +166,10 @@ class Classifier(nn.Module):
         return self.published
 
     def relabel(self, label_names: Sequence[str]) -> "Classifier":
-        """Give the network these classes, in place. A timm network gets a new head; one of transformers, whose heads
-        go by many names, keeps its own, which must have as many classes.
+        """Give the network these classes, in place.
+
+        A timm network gets a new head. A network of transformers, whose heads go by many names, keeps its own, which
+        must have as many classes.
 
         Raises:
             InputError: a network of transformers has another number of classes.

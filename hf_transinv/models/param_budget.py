@@ -27,8 +27,9 @@ _LARGEST_SIZE = 100_000
 
 
 def check_sizes(sizes: Mapping[str, Any], name: str) -> None:
-    """Raises InputError when a whole number, alone or in a list, is no size of a network: a depth of 10**8 is a list
-    of as many rates to timm before it is a network.
+    """Raises InputError when a whole number, alone or in a list, is too large to be a size of a network.
+
+    This must happen before the network is built: for a depth of 10**8 timm first makes a list of 10**8 drop rates.
 
     Args:
         sizes: arguments of the network by name.

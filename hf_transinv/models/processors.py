@@ -176,8 +176,8 @@ def _affine(processor: Any, channels: int) -> tuple[_Levels, Tensor, Tensor]:
     gains = (answers - black) / 255  # [channel of the picture, channel of the network]
     is_reversed = channels == 3 and bool(gains.flip(0).diagonal().abs().sum() > gains.diagonal().abs().sum())
     slope = (gains.flip(0) if is_reversed else gains).diagonal()
-    for colour in ((0, 0, 0), (96, 17, 201), (201, 96, 17), (255, 128, 3)):
-        colour = colour if channels == 3 else (colour[1],) * 3
+    for red, green, blue in ((0, 0, 0), (96, 17, 201), (201, 96, 17), (255, 128, 3)):
+        colour = (red, green, blue) if channels == 3 else (green, green, green)
         given = torch.tensor(colour[::-1] if is_reversed else colour[:channels], dtype=torch.float64)
         error = (_answer(processor, colour, channels) - (slope * given + black)).abs() / slope.abs().clamp(min=1e-12)
         if not (slope > 0).all() or not error.max() < _TOLERANCE:
