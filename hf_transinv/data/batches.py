@@ -1,4 +1,4 @@
-"""What both feeds agree on: the order of an epoch, each process's share of a batch, which saved positions fit."""
+"""What both feeds share: the order of an epoch, each process's share of a batch, the check of a saved position."""
 
 from typing import Any, Protocol
 
@@ -9,13 +9,13 @@ from torch import Tensor
 from hf_transinv.errors import InputError
 
 
-def epoch_order(num_rows: int, seed: int, epoch: int) -> Tensor:
-    """Returns the permutation, int64 [N], of an epoch."""
-    return permutation(num_rows, seed, epoch)
-
-
 def permutation(num_rows: int, *key: int) -> Tensor:
-    """Returns the permutation, int64 [N], that belongs to a key of numbers from 0 on."""
+    """Returns the permutation, int64 [N], that belongs to a key: to (seed, epoch), say.
+
+    Args:
+        num_rows: N.
+        key: whole numbers from 0 on.
+    """
     mixed = np.random.SeedSequence(key).generate_state(1, np.uint64)[0]
     generator = torch.Generator().manual_seed(int(mixed) >> 1)
     return torch.randperm(num_rows, generator=generator)
@@ -46,17 +46,40 @@ def check_same_feed(state: dict[str, int], own: dict[str, int]) -> None:
 
 
 class Feed(Protocol):
-    """Endless batches: this process's part of each; resumable."""
+    """Endless batches, of each this process's share; can be saved and resumed.
+
+    Attributes:
+        batch_size: images in a batch of all processes together.
+    """
 
     batch_size: int
-    num_skipped: int
-    skipped: tuple[str, ...]
 
-    def wait(self) -> None:
-        """Waits until `next_batch` has one at hand; raises what it would raise."""
+    @property
+    def num_skipped(self) -> int:
+        """How many images this process has skipped as they could not be decoded."""
         ...
 
-    def next_batch(self) -> tuple[Tensor, Tensor]: ...
-    def state_dict(self) -> dict[str, Any]: ...
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
-    def close(self) -> None: ...
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        """The skipped images, each once: where they are and what is wrong."""
+        ...
+
+    def wait(self) -> None:
+        """Waits until the next batch is ready; raises what `next_batch` would raise."""
+        ...
+
+    def next_batch(self) -> tuple[Tensor, Tensor]:
+        """Returns this process's share: images uint8 [B / world, 3, H, W] and labels int64 [B / world]."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position in the data."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from the position of a feed of the same data, seed and batch size."""
+        ...
+
+    def close(self) -> None:
+        """Stops reading ahead."""
+        ...

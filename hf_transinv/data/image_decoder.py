@@ -16,7 +16,7 @@ _SMALL = 4096  # bytes of an encoded image: CIFAR's PNG have half of it
 
 
 @dataclass(frozen=True)
-class RowDecoder:
+class ImageDecoder:
     """Decodes the cells of an ``image`` column to squares of one size; safe to call from several threads.
 
     Attributes:
@@ -42,7 +42,7 @@ class RowDecoder:
         image_size: int | None,
         on_bad_image: Literal["raise", "skip"],
         preprocess: Callable[[Tensor], Tensor] | None = None,
-    ) -> "RowDecoder":
+    ) -> "ImageDecoder":
         """Makes the decoder of a source.
 
         Args:

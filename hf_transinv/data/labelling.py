@@ -19,7 +19,7 @@ from hf_transinv.data.classes import (
 from hf_transinv.data.columns import is_class_label
 from hf_transinv.data.opened import Opened
 from hf_transinv.data.parquet_files import ParquetFiles
-from hf_transinv.data.row_groups import ParquetPieces, as_labels
+from hf_transinv.data.row_groups import ParquetRowGroups, as_labels
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -77,10 +77,10 @@ def class_counts(numbers: np.ndarray, num_classes: int) -> np.ndarray:
     return np.bincount(numbers[(numbers >= 0) & (numbers < num_classes)], minlength=num_classes)
 
 
-def labelled_pieces(
+def labelled_row_groups(
     files: ParquetFiles, split: str, columns: tuple[str, str], wanted: Classes | None, name: str
-) -> tuple[ParquetPieces, Classes, np.ndarray | None]:
-    """The pieces of parquet files, each numbered by what its own file says.
+) -> tuple[ParquetRowGroups, Classes, np.ndarray | None]:
+    """The row groups of parquet files, each numbered by what its own file says.
 
     The labels are read beforehand where nothing else says the classes, and where the files are on this machine.
 
@@ -92,7 +92,7 @@ def labelled_pieces(
         name: the dataset, for errors.
 
     Returns:
-        The pieces, the classes, and the images of each class; None where the labels were not read.
+        The row groups, the classes, and the images of each class; None where the labels were not read.
 
     Raises:
         InputError: fewer than two classes, or others than those wanted.
@@ -104,18 +104,18 @@ def labelled_pieces(
         found, numbers = classes_of(labels, features[path], name)
         return apply_renumbering(numbers, renumbering(found, classes, np.unique(numbers), name))
 
-    pieces = ParquetPieces({path: files.footers[path] for path in files.files[split]}, columns, numbers_of)
+    row_groups = ParquetRowGroups({path: files.footers[path] for path in files.files[split]}, columns, numbers_of)
     are_named = all(is_class_label(feature) for feature in features.values())
-    if are_named and any("://" in path for path in paths):  # a Hub's labels would cost a request for every piece
+    if are_named and any("://" in path for path in paths):  # a Hub's labels would cost a request for every row group
         classes = wanted or union([Classes(list(feature.names), True) for feature in features.values()])
         check_number_of_classes(classes.names, name)
-        return pieces, classes, None
-    labels = pieces.read_labels()
+        return row_groups, classes, None
+    labels = row_groups.read_labels()
     together = _joined(labels, features)
     classes = wanted or union([classes_of(column, features[path], name)[0] for path, column in together.items()])
     check_number_of_classes(classes.names, name)
     numbers = [numbers_of(path, column) for path, column in labels.items()]
-    return pieces, classes, class_counts(np.concatenate(numbers), len(classes.names))
+    return row_groups, classes, class_counts(np.concatenate(numbers), len(classes.names))
 
 
 def renamed(rows: Any, names: dict[str, str]) -> Any:

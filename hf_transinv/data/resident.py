@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from hf_transinv.data.batches import check_same_feed, epoch_order, share_of_batch
+from hf_transinv.data.batches import check_same_feed, permutation, share_of_batch
 from hf_transinv.data.classes import check_label
-from hf_transinv.data.image_decoder import RowDecoder, decoding_threads, none_decoded
+from hf_transinv.data.image_decoder import ImageDecoder, decoding_threads, none_decoded
 from hf_transinv.data.sources import Source
 from hf_transinv.errors import InputError
 
@@ -74,7 +74,7 @@ class ResidentSplit:
             raise InputError(f"{source.name} was opened as a stream. Open it without streaming to hold all of it.")
         labels = torch.tensor(_checked_labels(source), dtype=torch.int64)
         with closing(source.rows.select_columns("image").__iter__()) as rows:
-            decoder = RowDecoder.open(source, (row["image"] for row in rows), image_size, on_bad_image)
+            decoder = ImageDecoder.open(source, (row["image"] for row in rows), image_size, on_bad_image)
         shape = (len(labels), 3, decoder.side, decoder.side)
         try:
             images = torch.empty(shape, dtype=torch.uint8)
@@ -181,15 +181,11 @@ class ResidentFeed:
         self.seed = seed
         self.epoch = 0
         self.position = 0
-        self.order = epoch_order(len(split), seed, 0)
+        self.order = permutation(len(split), seed, 0)
 
     @property
     def batches_per_epoch(self) -> int:
         return len(self.split) // self.batch_size
-
-    @property
-    def label_names(self) -> list[str]:
-        return self.split.label_names
 
     @property
     def num_skipped(self) -> int:
@@ -198,10 +194,6 @@ class ResidentFeed:
     @property
     def skipped(self) -> tuple[str, ...]:
         return self.split.skipped
-
-    @property
-    def image_size(self) -> int:
-        return self.split.images.shape[-1]
 
     def wait(self) -> None:
         """Nothing to wait for: all batches are here."""
@@ -232,7 +224,7 @@ class ResidentFeed:
         if position == self.batches_per_epoch:
             epoch, position = epoch + 1, 0
         if epoch != self.epoch:
-            self.order = epoch_order(len(self.split), self.seed, epoch)
+            self.order = permutation(len(self.split), self.seed, epoch)
         self.epoch, self.position = epoch, position
 
 

@@ -14,10 +14,10 @@ from hf_transinv.data.classes import Classes
 from hf_transinv.data.columns import image_column_of, label_column_of
 from hf_transinv.data.hold_out import HoldOut
 from hf_transinv.data.hub_data import RowsOnly, open_hub, reading
-from hf_transinv.data.labelling import class_counts, labelled_pieces, labelled_rows, numbers_in, renamed
+from hf_transinv.data.labelling import class_counts, labelled_row_groups, labelled_rows, numbers_in, renamed
 from hf_transinv.data.local import open_local
 from hf_transinv.data.opened import FilesOpened, Opened
-from hf_transinv.data.row_groups import PieceRows, Pieces, TablePieces
+from hf_transinv.data.row_groups import RowGroups, SequentialRows, TableRowGroups
 from hf_transinv.data.split_names import default_eval_split, find_split, spec_parts
 from hf_transinv.errors import InputError
 from hf_transinv.resolve.hub_errors import client_says
@@ -40,20 +40,20 @@ class Source:
         name: the dataset as the user gave it.
         split: the split as it is called in the dataset.
         streaming: whether ``rows`` are read as they are needed.
-        pieces: of a stream, to read its rows in another order; None when it can only be read from its beginning.
+        row_groups: of a stream, to read its rows in another order; None when it can only be read from its beginning.
         columns: what the columns of images and labels are called in the dataset.
         class_counts: images of each class, int64 [C]; None when a stream does not say.
         are_numbered: whether the dataset itself numbers its classes (a ClassLabel).
         bases: the splits that ``split`` takes its rows from.
     """
 
-    rows: "Dataset | IterableDataset | PieceRows"
+    rows: "Dataset | IterableDataset | SequentialRows"
     label_names: list[str]
     num_rows: int | None
     name: str
     split: str
     streaming: bool
-    pieces: Pieces | None = None
+    row_groups: RowGroups | None = None
     columns: tuple[str, str] = ("image", "label")
     class_counts: np.ndarray | None = field(default=None, compare=False)
     are_numbered: bool = True
@@ -126,10 +126,12 @@ class OpenDataset:
         common: dict[str, Any] = {"name": opened.name, "split": split, "columns": columns, "bases": bases}
         if streaming and isinstance(opened, FilesOpened):
             with reading(opened.name):
-                pieces, found, counts = labelled_pieces(opened.files, split, columns, classes, name)
+                row_groups, found, counts = labelled_row_groups(opened.files, split, columns, classes, name)
             common |= {"class_counts": counts, "are_numbered": found.are_numbered}
-            num_rows = int(pieces.lengths.sum())
-            return Source(PieceRows(pieces), found.names, num_rows, streaming=True, pieces=pieces, **common)
+            num_rows = int(row_groups.lengths.sum())
+            return Source(
+                SequentialRows(row_groups), found.names, num_rows, streaming=True, row_groups=row_groups, **common
+            )
         with reading(opened.name):
             rows, found = labelled_rows(opened, parts, columns, classes, name)
         numbers = numbers_in(rows)
@@ -144,8 +146,8 @@ class OpenDataset:
                 raise InputError(f"{name} has one image in each class, and none to hold out. Add images.")
         common |= {"class_counts": class_counts(numbers, len(found.names)), "are_numbered": found.are_numbered}
         if streaming:
-            stream = TablePieces(rows)
-            return Source(PieceRows(stream), found.names, len(rows), streaming=True, pieces=stream, **common)
+            stream = TableRowGroups(rows)
+            return Source(SequentialRows(stream), found.names, len(rows), streaming=True, row_groups=stream, **common)
         return Source(rows, found.names, len(rows), streaming=False, **common)
 
     def unlabelled(self, split: str | None = None, image_column: str | None = None) -> Source:

@@ -1,13 +1,13 @@
 """A split that does not fit into memory: batches from a stream, shuffled as it is read, decoded ahead of their use.
 
-The order of the rows is a function of (seed, epoch), see ``lanes``, and every process knows all of it. So all end an
-epoch at the same batch, however uneven the shards; any number of them together sees what one process sees; and to
-resume is to begin at a position. A process reads the lanes that its part of a batch comes from, and decodes that part
-in threads, which share the images among them.
+The order of the rows is a function of (seed, epoch), see ``shuffle``, and every process knows all of it. Three things
+follow. All processes end an epoch at the same batch, however uneven the files. Any number of processes together sees
+what one process would see. To resume is to begin at a position. A process reads the shards that its share of a batch
+comes from, and decodes its images in several threads.
 
-What fails on the way from the Hub is tried again by its client and by ``datasets`` (``STREAMING_READ_MAX_RETRIES``
-and the intervals beside it in ``datasets.config``). When that was in vain the feed raises, before anything of the
-batch was used, so that a run can write a checkpoint and go on from it.
+Failed reads from the Hub are retried by its client and by ``datasets`` (``STREAMING_READ_MAX_RETRIES`` and the
+intervals beside it in ``datasets.config``). When the retries fail as well, the feed raises before anything of the
+batch is used, so that a run can write a checkpoint and go on from there.
 """
 
 import atexit
@@ -26,17 +26,17 @@ from torch import Tensor
 
 from hf_transinv.data.batches import check_same_feed, share_of_batch
 from hf_transinv.data.classes import check_label
-from hf_transinv.data.image_decoder import RowDecoder, decoding_threads
-from hf_transinv.data.shuffle import Lanes, PieceLanes, StreamLane
+from hf_transinv.data.image_decoder import ImageDecoder, decoding_threads
+from hf_transinv.data.shuffle import RowGroupShards, Shards, StreamShard
 from hf_transinv.data.sources import Source, cannot_be_read_on
 from hf_transinv.errors import InputError
 from hf_transinv.resolve.hub_errors import READ_FAILURES
 
 BUFFER_SIZE = 2048  # rows, undecoded: ImageNet's JPEGs, 110 kB each, then take about 0.2 GB while they are shuffled
-_PREFETCH = 2  # batches; a third would only take memory, as one decoder serves them in order
+_PREFETCH = 2  # batches; a third would only take memory, as batches are decoded one after the other
 _READERS = 8  # threads that wait for the disk or the Hub
-_THREADS = min(8, os.cpu_count() or 1)  # threads that decode; beyond 8 the one that hands out the rows holds them up
-_POLL_SECONDS = 0.1  # how soon the reader notices that it shall stop
+_THREADS = min(8, os.cpu_count() or 1)  # threads that decode; more than 8 wait for the one that hands out the rows
+_POLL_SECONDS = 0.1  # how soon the reader notices that it is to stop
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,10 @@ class _Batch:
 
 
 class StreamingFeed:
-    """Endless shuffled batches of a stream, each process its share of every batch; the interface of ResidentFeed.
+    """Endless shuffled batches of a stream; each process gets its share of every batch, as with ResidentFeed.
 
-    In the place of an image that is skipped stands the next good one of its lane's part of the batch, so that batches
-    keep their size and positions their meaning. An epoch's rows beyond its last whole batch are dropped.
+    A skipped image is replaced by the next good one of its shard's part of the batch. So batches keep their size, and
+    a position keeps its meaning. An epoch's rows beyond its last whole batch are dropped.
 
     Args:
         source: opened with streaming.
@@ -90,15 +90,15 @@ class StreamingFeed:
         if not source.streaming:
             raise InputError(f"{source.name} was not opened as a stream. Open it with streaming.")
         self.share = share_of_batch(batch_size, rank, world)
-        self._lanes: Lanes
-        if source.pieces is None:
-            self._lanes = StreamLane(source.rows, source.num_rows, seed, buffer_size)
+        self._shards: Shards
+        if source.row_groups is None:
+            self._shards = StreamShard(source.rows, source.num_rows, seed, buffer_size)
         else:
-            self._lanes = PieceLanes(source.pieces, batch_size, seed, buffer_size)
-        if self._lanes.num_rows is not None and batch_size > self._lanes.num_rows:
-            raise _too_large(batch_size, self._lanes.num_rows)
+            self._shards = RowGroupShards(source.row_groups, batch_size, seed, buffer_size)
+        if self._shards.num_rows is not None and batch_size > self._shards.num_rows:
+            raise _too_large(batch_size, self._shards.num_rows)
         with closing(iter(source.rows)) as rows:
-            self._decoder = RowDecoder.open(source, (row["image"] for row in rows), image_size, on_bad_image)
+            self._decoder = ImageDecoder.open(source, (row["image"] for row in rows), image_size, on_bad_image)
         self.source = source
         self.batch_size = batch_size
         self.seed = seed
@@ -118,7 +118,7 @@ class StreamingFeed:
     @property
     def batches_per_epoch(self) -> int | None:
         """None when the source does not say how many rows it has."""
-        return None if self._lanes.num_rows is None else self._lanes.num_rows // self.batch_size
+        return None if self._shards.num_rows is None else self._shards.num_rows // self.batch_size
 
     def wait(self) -> None:
         """Waits until the next batch is decoded; the feed stays where it is.
@@ -184,17 +184,17 @@ class StreamingFeed:
     def _row_batches(
         self, readers: ThreadPoolExecutor, epoch: int, position: int
     ) -> Iterator[tuple[dict[int, Any], bool]]:
-        """Yields the rows of this process's lanes for each global batch of the epoch, from a position on.
+        """Yields the rows of this process's shards for each global batch of the epoch, from a position on.
 
         Yields:
             The rows by their place in the batch, and whether it is the epoch's last batch.
         """
-        width = self.batch_size // self._lanes.count
-        lanes = range(self.share.start // width, -(-self.share.stop // width))
-        places = range(lanes.start * width, lanes.stop * width)
+        width = self.batch_size // self._shards.count
+        shards = range(self.share.start // width, -(-self.share.stop // width))
+        places = range(shards.start * width, shards.stop * width)
         with ExitStack() as opened:
             try:
-                streams = [self._lanes.rows(readers, epoch, lane, position * width) for lane in lanes]
+                streams = [self._shards.rows(readers, epoch, shard, position * width) for shard in shards]
                 for stream in streams:
                     opened.enter_context(closing(stream))
                 rows = _take(streams, width)
@@ -230,10 +230,10 @@ class StreamingFeed:
         return None if image is None else (image, check_label(row["label"], self.label_names, where))
 
     def _next_good(self, rows: dict[int, Any], bad: int, epoch: int, first: int) -> tuple[Tensor, int]:
-        width = self.batch_size // self._lanes.count
-        lane = bad // width * width
+        width = self.batch_size // self._shards.count
+        shard_start = bad // width * width
         for step in range(1, width):
-            place = lane + (bad - lane + step) % width
+            place = shard_start + (bad - shard_start + step) % width
             pair = self._decode(rows[place], epoch, first + place)
             if pair is not None:
                 return pair

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from hf_transinv.data.classes import check_label
 from hf_transinv.data.decoding import BadImageError, decode_image
-from hf_transinv.data.image_decoder import RowDecoder, encoded_image, none_decoded
+from hf_transinv.data.image_decoder import ImageDecoder, encoded_image, none_decoded
 from hf_transinv.data.resident import ResidentSplit
 from hf_transinv.errors import InputError
 
@@ -145,7 +145,7 @@ class SourceSplit:
     ) -> None:
         with closing(_rows(source)) as rows:
             cells = (row["image"] for row in rows)
-            self._decoder = RowDecoder.open(source, cells, image_size, on_bad_image, preprocess)
+            self._decoder = ImageDecoder.open(source, cells, image_size, on_bad_image, preprocess)
         self.source = source
         self.renumber = range(len(source.label_names)) if renumber is None else renumber
         self.label_names = list(source.label_names if label_names is None else label_names)

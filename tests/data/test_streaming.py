@@ -16,16 +16,16 @@ from tests.data.conftest import encode, numbered_pixels
 _NUM_ROWS = 23
 
 
-@pytest.fixture(params=["pieces", "from its beginning"])
+@pytest.fixture(params=["row groups", "from its beginning"])
 def source(request: pytest.FixtureRequest, numbered_parquet: Callable) -> Source:
     """23 rows in 12 row groups; or the same as a stream of which no more is known."""
     path = numbered_parquet(_NUM_ROWS, row_group=2)
     opened = open_source(path, streaming=True)
-    return opened if request.param == "pieces" else _from_its_beginning(opened, path)
+    return opened if request.param == "row groups" else _from_its_beginning(opened, path)
 
 
 def _from_its_beginning(opened: Source, path: str) -> Source:
-    return replace(opened, rows=open_source(path).rows.to_iterable_dataset(), pieces=None)
+    return replace(opened, rows=open_source(path).rows.to_iterable_dataset(), row_groups=None)
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_an_epoch_covers_whole_batches_without_repetition(
     source: Source, open_feed: Callable, knows_length: bool
 ) -> None:
     feed = open_feed(replace(source, num_rows=_NUM_ROWS if knows_length else None), 5, 0)
-    assert feed.batches_per_epoch == (4 if knows_length or source.pieces else None)
+    assert feed.batches_per_epoch == (4 if knows_length or source.row_groups else None)
     epochs = []
     for epoch in range(3):
         assert feed.epoch == epoch and feed.position == 0
@@ -85,7 +85,7 @@ def test_an_epoch_covers_whole_batches_without_repetition(
     assert epochs[0] != epochs[1] != epochs[2]
 
 
-@pytest.mark.parametrize("world", [2, 4])  # of a batch of 8, which has 2 lanes
+@pytest.mark.parametrize("world", [2, 4])  # of a batch of 8, which has 2 shards
 def test_the_shares_of_all_processes_are_the_batch_of_one(source: Source, open_feed: Callable, world: int) -> None:
     alone = _rows_of(open_feed(source, 8, 3), 5)
     shares = [_rows_of(open_feed(source, 8, 3, rank, world), 5) for rank in range(world)]

@@ -145,7 +145,7 @@ def test_a_hub_that_is_gone_is_not_taken_for_bad_images(hub_of_datasets: Loopbac
     image = encode(np.zeros((8, 8, 3), np.uint8))
     hub_of_datasets.put("lab/folder", {f"train/{name}/{n}.png": image for name in _NAMES for n in range(4)}, "dataset")
     source = open_source("lab/folder", streaming=True)
-    assert source.pieces is None and source.label_names == list(_NAMES)
+    assert source.row_groups is None and source.label_names == list(_NAMES)
     feed = StreamingFeed(source, 4, 0, image_size=8, on_bad_image="skip")
     try:
         assert sorted(chain(*(feed.next_batch()[1].tolist() for _ in range(3)))) == [0] * 4 + [1] * 4 + [2] * 4

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from hf_transinv.data.image_decoder import RowDecoder
+from hf_transinv.data.image_decoder import ImageDecoder
 from hf_transinv.data.sources import open_source
 from hf_transinv.data.streaming import StreamingFeed
-from tests.data.test_shuffle import write_shards
+from tests.data.test_shuffle import write_files
 from tests.launching import TWO_PROCESSES, succeed
 
 pytestmark = pytest.mark.slow
 
-_NUM_ROWS, _NUM_SHARDS, _BATCH = 1_000_000, 64, 400
+_NUM_ROWS, _NUM_FILES, _BATCH = 1_000_000, 64, 400
 _MEBIBYTE = 2**20
 
 
@@ -26,9 +26,9 @@ _MEBIBYTE = 2**20
 def million(tmp_path_factory: pytest.TempPathFactory) -> str:
     """64 shards of 2,000 to 31,000 rows in row groups of 500; an image column of 1 kB a row."""
     folder = tmp_path_factory.mktemp("million")
-    weights = np.random.default_rng(0).uniform(1, 15, _NUM_SHARDS)
+    weights = np.random.default_rng(0).uniform(1, 15, _NUM_FILES)
     ends = np.round(np.cumsum(weights) / weights.sum() * _NUM_ROWS).astype(int)
-    write_shards(folder, tuple(np.diff(ends, prepend=0).tolist()), row_group=500, encoded=bytes(1024))
+    write_files(folder, tuple(np.diff(ends, prepend=0).tolist()), row_group=500, encoded=bytes(1024))
     return str(folder / "*.parquet")
 
 
@@ -36,11 +36,11 @@ def million(tmp_path_factory: pytest.TempPathFactory) -> str:
 def open_feed(million: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int, int], StreamingFeed]]:
     pixels, opened = torch.zeros(3, 1, 1, dtype=torch.uint8), []
 
-    def decode(self: RowDecoder, cell: dict, where: str) -> torch.Tensor:
+    def decode(self: ImageDecoder, cell: dict, where: str) -> torch.Tensor:
         assert len(cell["bytes"]) == 1024
         return pixels
 
-    monkeypatch.setattr(RowDecoder, "__call__", decode)
+    monkeypatch.setattr(ImageDecoder, "__call__", decode)
     source = open_source(million, streaming=True, label_names=[str(row) for row in range(_NUM_ROWS)])
 
     def make(rank: int, world: int) -> StreamingFeed:
@@ -126,7 +126,7 @@ torch.distributed.destroy_process_group()
 
 def test_real_processes_see_each_row_once_and_end_together(tmp_path: Path) -> None:
     """Two epochs of 6,000 rows in five uneven shards, stopped in the middle of the first one and resumed."""
-    write_shards(tmp_path, (2500, 7, 1200, 293, 2000), row_group=50)
+    write_files(tmp_path, (2500, 7, 1200, 293, 2000), row_group=50)
     worker = tmp_path / "worker.py"
     worker.write_text(_WORKER)
     seen: list[list[int]] = []
