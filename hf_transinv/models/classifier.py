@@ -1,9 +1,8 @@
-"""A Classifier: pixels in [0, 1] of any size -> logits, whoever made the network, and the one door that opens one.
+"""A Classifier: images in [0, 1] of any size -> logits, for any network; `open_classifier` opens one by name.
 
-A network of timm or transformers expects images of its own size, normalised in its own way, perhaps as BGR; a
+A network of timm or transformers expects images of its own size, normalised in its own way, perhaps as BGR. A
 Classifier carries those facts (mean, std, channel order, input size, interpolation, label names) with the network, so
-that nobody re-normalises between models. Everything before the network is differentiable, so gradients reach the
-pixels.
+that all models take the same images. Everything before the network is differentiable, so gradients reach the pixels.
 """
 
 import logging
@@ -43,17 +42,20 @@ class Classifier(nn.Module):
         input_size: (h, w) that the network sees, in pixels.
         channel_order: "rgb" or "bgr", in which the network reads its channels; mean and std are in that order.
         interpolation: "bilinear", "bicubic" or "nearest", for images of another size.
-        label_names: one name a class, or None when nobody knows them.
+        label_names: one name per class; None where they are not known.
         source: the name by which the network was opened.
         image_processor: of transformers, for a network of transformers; None: the network is timm's.
         published: the checkpoint's own preprocessing, where it is known.
-        image_size: side of the square pictures that the checkpoint was evaluated with, in pixels, before the network
+        image_size: side of the square images that the checkpoint was evaluated with, in pixels, before the network
             resizes them; None: the shorter side of `input_size`.
 
     Raises:
-        InputError: the number of channels is not 1 or 3, sides, mean or std are no pixels, the channel order or the
-            interpolation is not known, or the label names do not fit the classes.
+        InputError: the number of channels is not 1 or 3; sides, mean or std are out of range; the channel order or the
+            interpolation is not known; or the label names do not fit the classes.
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(
         self,
@@ -94,11 +96,12 @@ class Classifier(nn.Module):
         if label_names is not None and len(label_names) != num_classes:
             raise InputError(
                 f"Model {source!r} has {num_classes} classes and was given {len(label_names)} label names; give one "
-                f"name a class, or num_classes={len(label_names)} for a new head."
+                f"name per class, or num_classes={len(label_names)} for a new head."
             )
         self.network = network
         self.num_classes = num_classes
-        self.input_size = tuple(input_size)
+        height, width = input_size
+        self.input_size = (height, width)
         self.channel_order = channel_order
         self.interpolation = interpolation
         self.label_names = None if label_names is None else [str(name) for name in label_names]
@@ -126,7 +129,7 @@ class Classifier(nn.Module):
         return logits
 
     def prepare(self, images: Tensor) -> Tensor:
-        """Images [B, 3, h, w] in [0, 1] -> what the network sees: [B, C, *input_size], normalised, at least float32.
+        """Images [B, 3, h, w] in [0, 1] -> the network's input: [B, C, *input_size], normalised, at least float32.
 
         Raises:
             InputError: the images are not floating point, or not [B, 3, h, w].
@@ -148,7 +151,7 @@ class Classifier(nn.Module):
         return resize(images, self.input_size, self.interpolation)
 
     def take_published(self) -> Published:
-        """The checkpoint's own preprocessing; from now on the network sees pictures of its size as they are.
+        """Switches to the checkpoint's own preprocessing: images of its size are no longer resized here.
 
         Raises:
             InputError: it is not known, or cannot be used here.
@@ -162,6 +165,7 @@ class Classifier(nn.Module):
                 f"The preprocessing of {self.source!r} ({self.published.description}) {self.published.obstacle}. "
                 "Use --protocol uniform."
             )
+        assert self.published.size is not None  # where nothing stands in the way
         self.input_size = self.published.size
         return self.published
 
@@ -174,9 +178,10 @@ class Classifier(nn.Module):
         Raises:
             InputError: a network of transformers has another number of classes.
         """
+        network: Any = self.network
         if self.image_processor is None:
-            self.network.reset_classifier(len(label_names))
-            self.network.pretrained_cfg = {**self.network.pretrained_cfg, "num_classes": len(label_names)}
+            network.reset_classifier(len(label_names))
+            network.pretrained_cfg = {**network.pretrained_cfg, "num_classes": len(label_names)}
         elif len(label_names) != self.num_classes:
             raise InputError(
                 f"Model {self.source!r} has {self.num_classes} classes, not {len(label_names)}; open it for those."
@@ -186,10 +191,10 @@ class Classifier(nn.Module):
 
 
 def resize(images: Tensor, size: tuple[int, int], interpolation: str) -> Tensor:
-    """Images [B, C, h, w] in [0, 1] -> [B, C, *size], unchanged when the size is right; antialiased where they shrink.
+    """Images [B, C, h, w] in [0, 1] -> [B, C, *size], antialiased where they shrink; unchanged if the size is right.
 
-    8-bit images are resized as Pillow and torchvision resize them, but for the rounding. Bicubic interpolation
-    overshoots: its result is brought back to [0, 1] after either pass, first along the rows, then along the columns.
+    The result is that of Pillow and torchvision on 8-bit images, without their rounding. Bicubic interpolation
+    overshoots: values are clamped to [0, 1] after each of its two passes, along the rows and along the columns.
     """
     height, width = images.shape[-2:]
     if (height, width) == tuple(size):
@@ -200,9 +205,9 @@ def resize(images: Tensor, size: tuple[int, int], interpolation: str) -> Tensor:
     if interpolation == "bilinear":
         shrinks = size[0] < height or size[1] < width
         return F.interpolate(images, size=size, mode=mode, align_corners=False, antialias=shrinks)
-    for target in ((height, size[1]), tuple(size)):
+    for target in ((height, size[1]), (size[0], size[1])):
         if target != tuple(images.shape[-2:]):
-            # Without antialiasing PyTorch's cubic is another one (a = -0.75) than Pillow's (-0.5).
+            # Without antialiasing PyTorch's cubic kernel (a = -0.75) differs from Pillow's (a = -0.5).
             images = F.interpolate(images, size=target, mode=mode, align_corners=False, antialias=True).clamp(0, 1)
     return images
 
@@ -216,14 +221,14 @@ def open_classifier(
     revision: str | None = None,
     architecture: str | None = None,
 ) -> Classifier:
-    """The one door: any name of an image classifier -> Classifier, in training mode, on the CPU, in float32.
+    """Opens an image classifier by name: in training mode, on the CPU, in float32.
 
     Args:
         name: an architecture of timm ("resnet18.a1_in1k", "wrn16_2_cifar"); a Hub id of timm or transformers
             ("user/repo", "hf-hub:user/repo@revision"); a local folder in either layout; "ARCH:FOLDER" for a folder
             that has model.safetensors and no config.json.
         num_classes: another number than the checkpoint's gives a new head; None keeps the checkpoint's.
-        label_names: one name a class, instead of the checkpoint's.
+        label_names: one name per class, instead of the checkpoint's.
         pretrained: False takes the architecture and leaves the weights.
         revision: branch, tag or commit of a Hub id.
         architecture: the timm architecture of a folder without config.json, as ARCH in "ARCH:FOLDER".
@@ -235,23 +240,34 @@ def open_classifier(
         raise InputError(f"num_classes={num_classes} was given for {name!r}; a classifier needs at least 2 classes.")
     location = locate(name, revision=revision, architecture=architecture, with_weights=pretrained)
     open_network = open_timm if location.is_timm else open_transformers
-    arguments = open_network(location, num_classes, pretrained)
-    if label_names is not None:
-        arguments["label_names"] = label_names
-    arguments["interpolation"] = _own_filter(arguments["interpolation"], name)
-    correct_momentum(arguments["network"], name)
-    return Classifier(**arguments, source=name, image_size=_recorded_size(location)).train()
+    opened = open_network(location, num_classes, pretrained)
+    preprocessing = opened.preprocessing
+    correct_momentum(opened.network, name)
+    return Classifier(
+        opened.network,
+        num_classes=opened.num_classes,
+        mean=preprocessing.mean,
+        std=preprocessing.std,
+        input_size=preprocessing.input_size,
+        channel_order=preprocessing.channel_order,
+        interpolation=_own_filter(preprocessing.interpolation, name),
+        label_names=opened.label_names if label_names is None else label_names,
+        source=name,
+        image_processor=opened.image_processor,
+        published=preprocessing.published,
+        image_size=_recorded_size(location),
+    ).train()
 
 
 def _recorded_size(location: Location) -> int | None:
-    """The side of the pictures that an export of ours was evaluated with."""
+    """The side of the images that an export of this library was evaluated with; None: it does not say."""
     mark = (location.config or {}).get("hf_transinv")
     side = mark.get("image_size") if isinstance(mark, dict) else None
     return side if type(side) is int and 1 <= side <= _LARGEST_SIDE else None
 
 
 def _own_filter(said: str, name: str) -> str:
-    """The filter for images of another size: the checkpoint's, or the nearest that PyTorch has, which is said."""
+    """The filter for images of another size: the checkpoint's, or the nearest that PyTorch has, with a warning."""
     if said in _MODES:
         return said
     _logger.warning("%s resizes by %s; here images of another size are resized by %s", name, said, _NEAREST_TO[said])

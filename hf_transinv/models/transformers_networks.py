@@ -9,8 +9,10 @@ import torch
 from torch import nn
 
 from hf_transinv.errors import InputError
+from hf_transinv.models.checkpoint_files import count_stored
 from hf_transinv.models.location import Location
-from hf_transinv.models.param_budget import check_sizes, no_larger_than, stored_elements
+from hf_transinv.models.opened_network import OpenedNetwork
+from hf_transinv.models.param_budget import check_sizes, no_larger_than
 from hf_transinv.models.processors import read_processor
 from hf_transinv.models.timm_networks import is_placeholder
 
@@ -19,62 +21,87 @@ _logger = logging.getLogger(__name__)
 _LARGEST_HEAD = 100_000_000  # 21,841 classes of 4,096 features
 
 
-def open_transformers(location: Location, num_classes: int | None, pretrained: bool) -> dict[str, Any]:
-    """A transformers network and what Classifier must know of it: the arguments of Classifier by name.
+def open_transformers(location: Location, num_classes: int | None, pretrained: bool) -> OpenedNetwork:
+    """A transformers network and its preprocessing.
+
+    Args:
+        location: of its folder.
+        num_classes: another number than the checkpoint's gives a new head; None keeps the checkpoint's.
+        pretrained: False takes the architecture and leaves the weights.
 
     Raises:
         InputError: not an image classifier, weights that do not fit, or an image processor missing or unusual.
     """
-    from transformers import AutoConfig, AutoModelForImageClassification
-
-    folder = location.folder
-    try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        known_fields = type(config)().to_dict()
-        check_sizes({key: value for key, value in config.to_dict().items() if key in known_fields}, location.name)
-        label_names = _label_names(config.id2label, location.name)
-        known = config.num_labels
-        if num_classes not in (None, known):
-            config.num_labels = num_classes
-            label_names = None
-        new_head = 0 if config.num_labels == known else _LARGEST_HEAD
-        with no_larger_than(stored_elements(folder) if pretrained else None, location.name, new_head):
-            if pretrained:
-                network = _load(location, config, known)
-            else:
-                make = AutoModelForImageClassification.from_config
-                network = make(config, dtype=torch.float32, trust_remote_code=False)
-        processor = _image_processor(location, folder)
-        fields = config.to_dict()
-        preprocessing = read_processor(location.name, processor, fields.get("num_channels", 3), _built_for(fields))
-    except InputError:
-        raise
-    except Exception as error:  # a wrong value in a JSON surfaces anywhere in transformers, as nearly any type
-        raise InputError(
-            f"Model {location.name!r} cannot be opened as an image classifier of transformers: {error}. Code that "
-            "comes with a model is never run."
-        ) from error
+    name, folder = location.name, location.folder
+    assert folder is not None  # of every network of transformers
+    config = _read_config(name, folder)
+    label_names = _label_names(config.id2label, name)
+    known = config.num_labels
+    if num_classes not in (None, known):
+        config.num_labels = num_classes
+        label_names = None
+    new_head = 0 if config.num_labels == known else _LARGEST_HEAD
+    with no_larger_than(count_stored(name, folder) if pretrained else None, name, new_head):
+        network = _load(name, folder, config, known) if pretrained else _initialised(name, config)
+    processor = _image_processor(name, folder)
+    fields = config.to_dict()
+    preprocessing = read_processor(name, processor, fields.get("num_channels", 3), _built_for(fields))
     if label_names is not None and is_placeholder(label_names):
         label_names = None
     if getattr(config, "problem_type", None) == "multi_label_classification":
-        _logger.warning(
-            "%s was trained for several labels per image; here its logits are read as one choice", location.name
-        )
-    return {
-        "network": network,
-        "num_classes": config.num_labels,
-        "label_names": label_names,
-        "image_processor": processor,
-        **preprocessing,
-    }
+        _logger.warning("%s was trained for several labels per image; here its logits are read as one choice", name)
+    return OpenedNetwork(network, config.num_labels, label_names, preprocessing, processor)
 
 
-def _label_names(id2label: dict[Any, str], name: str) -> list[str] | None:
-    """The classes in the order of their numbers, which a config.json need not keep: "10" stands before "2" in some.
+def _cannot_be_opened(name: str, error: Exception) -> InputError:
+    """The error for what transformers raises: a wrong value in a JSON surfaces anywhere in it, as nearly any type."""
+    return InputError(
+        f"Model {name!r} cannot be opened as an image classifier of transformers: {error}. Code that comes with a "
+        "model is never run."
+    )
+
+
+def _read_config(name: str, folder: Path) -> Any:
+    """The config.json as transformers reads it.
 
     Raises:
-        InputError: the numbers are not 0, 1, 2, ...
+        InputError: it cannot be read, or a size in it is absurd.
     """
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        known_fields = type(config)().to_dict()  # a configuration of several models cannot be made without them
+    except Exception as error:
+        raise _cannot_be_opened(name, error) from error
+    check_sizes({key: value for key, value in config.to_dict().items() if key in known_fields}, name)
+    return config
+
+
+def _initialised(name: str, config: Any) -> nn.Module:
+    """The network with random weights.
+
+    Raises:
+        InputError: it cannot be built.
+    """
+    from transformers import AutoModelForImageClassification
+
+    try:
+        return AutoModelForImageClassification.from_config(config, dtype=torch.float32, trust_remote_code=False)
+    except InputError:  # of `no_larger_than`
+        raise
+    except Exception as error:
+        raise _cannot_be_opened(name, error) from error
+
+
+def _label_names(id2label: Any, name: str) -> list[str] | None:
+    """The classes in the order of their numbers. A config.json need not keep it: in some, "10" comes before "2".
+
+    Raises:
+        InputError: there are no classes, or their numbers are not 0, 1, 2, ...
+    """
+    if not isinstance(id2label, dict):
+        raise InputError(f"Model {name!r} has no classes, so it is no image classifier. Choose another model.")
     by_number = {int(number): label for number, label in id2label.items()}
     if sorted(by_number) != list(range(len(id2label))):
         raise InputError(
@@ -84,19 +111,28 @@ def _label_names(id2label: dict[Any, str], name: str) -> list[str] | None:
     return [by_number[number] for number in range(len(by_number))]
 
 
-def _load(location: Location, config: Any, known: int) -> nn.Module:
-    """The network with its weights, all of them: only a head of another size than `known` classes may be new."""
+def _load(name: str, folder: Path, config: Any, known: int) -> nn.Module:
+    """The network with its weights, all of them: only a head of another size than `known` classes may be new.
+
+    Raises:
+        InputError: it cannot be built, or the weights do not fit.
+    """
     from transformers import AutoModelForImageClassification
 
-    network, info = AutoModelForImageClassification.from_pretrained(
-        location.folder,
-        config=config,
-        dtype=torch.float32,
-        use_safetensors=True,
-        ignore_mismatched_sizes=True,
-        output_loading_info=True,
-        trust_remote_code=False,
-    )
+    try:
+        network, info = AutoModelForImageClassification.from_pretrained(
+            folder,
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            trust_remote_code=False,
+        )
+    except InputError:  # of `no_larger_than`
+        raise
+    except Exception as error:
+        raise _cannot_be_opened(name, error) from error
     head = _head_names(config) if config.num_labels != known else set()
     problems = [f"{key} is missing" for key in sorted(info["missing_keys"]) if key not in head]
     problems += [f"{key} is not part of the network" for key in sorted(info["unexpected_keys"])]
@@ -108,8 +144,8 @@ def _load(location: Location, config: Any, known: int) -> nn.Module:
     problems += info["error_msgs"]
     if problems:
         raise InputError(
-            f"The weights of {location.name!r} do not fit its config.json: {'; '.join(problems)}. Export the model "
-            "again, or give num_classes if only its head is missing."
+            f"The weights of {name!r} do not fit its config.json: {'; '.join(problems)}. Export the model again, or "
+            "give num_classes if only its head is missing."
         )
     return network
 
@@ -128,19 +164,22 @@ def _head_names(config: Any) -> set[str]:
     return {name for name, shape in shapes[0].items() if shape != shapes[1][name]}
 
 
-def _image_processor(location: Location, folder: Path) -> Any:
+def _image_processor(name: str, folder: Path) -> Any:
     from transformers import AutoImageProcessor
 
     try:
         return AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except Exception as error:  # as of `_cannot_be_opened`
         raise InputError(
-            f"The image processor of {location.name!r} cannot be read ({error}). Its preprocessor_config.json says "
-            "how images are resized and normalised; put it beside config.json."
+            f"The image processor of {name!r} cannot be read ({error}). Its preprocessor_config.json says how images "
+            "are resized and normalised; put it beside config.json."
         ) from error
 
 
 def _built_for(config: dict[str, Any]) -> tuple[int, int] | None:
+    """The (h, w) that a configuration names as image_size, in pixels; None where it names none."""
     size = config.get("image_size")
-    size = (size, size) if isinstance(size, int) else size
-    return tuple(size) if isinstance(size, list | tuple) and len(size) == 2 else None
+    sides = (size, size) if isinstance(size, int) else size
+    if not isinstance(sides, list | tuple) or len(sides) != 2 or not all(isinstance(side, int) for side in sides):
+        return None
+    return sides[0], sides[1]

@@ -1,6 +1,7 @@
 """All classes of image processors that an image classifier of transformers can have: followed exactly, or refused."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -71,9 +72,8 @@ def as_pil(image):
 
 
 def classifier_of(processor, **options):
-    facts = read_processor("m", processor, 3, options.pop("built_for", None))
-    facts["interpolation"] = "bilinear"
-    return Classifier(nn.Identity(), num_classes=2, **facts)
+    preprocessing = read_processor("m", processor, 3, options.pop("built_for", None))
+    return Classifier(nn.Identity(), num_classes=2, **vars(replace(preprocessing, interpolation="bilinear")))
 
 
 def followed():
@@ -137,10 +137,10 @@ def test_every_class_is_in_one_table():
 )
 def test_what_is_found(name, fields, order, mean, std):
     """By hand: (x - mean) / std of x in [0, 1], for example (2 x - 1) = (x - 0.5) / 0.5."""
-    facts = read_processor("m", tiny_processor(name, **fields), 3, None)
-    assert facts["channel_order"] == order
-    np.testing.assert_allclose(facts["mean"], mean, rtol=1e-6, atol=1e-7)
-    np.testing.assert_allclose(facts["std"], std, rtol=1e-6)
+    found = read_processor("m", tiny_processor(name, **fields), 3, None)
+    assert found.channel_order == order
+    np.testing.assert_allclose(found.mean, mean, rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(found.std, std, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -177,8 +177,8 @@ def test_preprocessing_that_makes_no_8_bit_batch(name, fields, obstacle):
         ("PoolFormerImageProcessor", {"crop_pct": 1e-6}, "shortest_edge 224 and crop_pct 1e-06; expected sides"),
         ("ViTImageProcessor", {"do_resize": False}, "does not resize.*image_size"),
         ("ViTImageProcessor", {"image_std": [0.5, -0.5, 0.5]}, "more of the colours than a scale"),
-        ("ViTImageProcessor", {"resample": 4}, "cannot prepare a picture: .*for the modes"),
-        ("ViTImageProcessor", {"size": {"longest_edge": 32}}, "cannot prepare a picture: Size must contain"),
+        ("ViTImageProcessor", {"resample": 4}, "cannot prepare an image: .*for the modes"),
+        ("ViTImageProcessor", {"size": {"longest_edge": 32}}, "cannot prepare an image: Size must contain"),
         ("VideoMAEImageProcessor", {}, r"makes \(1, 1, 3,"),
         ("SamImageProcessor", {}, "original_sizes"),
         ("SuperPointImageProcessor", {"do_grayscale": True}, "more of the colours than a scale"),
@@ -198,13 +198,12 @@ def test_a_processor_that_does_not_resize_takes_the_networks_size():
 def test_one_channel():
     """A grey network is given the luminance, and its processor pictures of mode L."""
     processor = tiny_processor("ViTImageProcessor", image_mean=[0.4], image_std=[0.2])
-    facts = read_processor("m", processor, 1, None)
-    classifier = Classifier(nn.Identity(), num_classes=2, **facts)
+    classifier = Classifier(nn.Identity(), num_classes=2, **vars(read_processor("m", processor, 1, None)))
     given = processor(as_pil(picture()).convert("L"), return_tensors="pt")["pixel_values"]
     seen = classifier.prepare(classifier.published(picture())[None] / 255)
     assert given.shape == seen.shape == (1, 1, SIDE, SIDE)
     torch.testing.assert_close(seen, given, rtol=1e-5, atol=1e-5)
-    with pytest.raises(InputError, match="cannot prepare a picture of one channel"):
+    with pytest.raises(InputError, match="cannot prepare an image of one channel"):
         read_processor("m", tiny_processor("ViTImageProcessor"), 1, None)
 
 

@@ -1,0 +1,49 @@
+"""What is known of a network that was just opened: all that `Classifier` must know of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from hf_transinv.models.published import Published
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """From pixels to what a network sees; each field is the argument of `Classifier` of that name.
+
+    Attributes:
+        mean: per channel, of pixels in [0, 1].
+        std: per channel, of pixels in [0, 1].
+        input_size: (h, w) that the network sees, in pixels.
+        interpolation: the checkpoint's filter, by Pillow's name.
+        channel_order: "rgb" or "bgr".
+        published: the checkpoint's own preprocessing.
+    """
+
+    mean: Sequence[float]
+    std: Sequence[float]
+    input_size: tuple[int, int]
+    interpolation: str
+    channel_order: str = "rgb"
+    published: Published | None = None
+
+
+@dataclass(frozen=True)
+class OpenedNetwork:
+    """A network of timm or transformers.
+
+    Attributes:
+        network: with its weights, or freshly initialised.
+        num_classes: columns of its logits.
+        label_names: one name per class; None where they are not known.
+        preprocessing: how images reach it.
+        image_processor: of transformers; None: the network is timm's.
+    """
+
+    network: nn.Module
+    num_classes: int
+    label_names: Sequence[str] | None
+    preprocessing: Preprocessing
+    image_processor: Any = None
