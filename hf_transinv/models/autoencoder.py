@@ -1,4 +1,4 @@
-"""What an augmentation needs of an autoencoder: images in [0, 1] <-> latents of about unit variance."""
+"""The interface of an autoencoder to an augmentation: images in [0, 1] <-> latents of about unit variance."""
 
 from abc import ABC, abstractmethod
 
@@ -20,4 +20,4 @@ class Autoencoder(nn.Module, ABC):
 
     @abstractmethod
     def decode(self, latents: Tensor, size: tuple[int, int]) -> Tensor:
-        """Latents [B, C, h, w] -> images [B, 3, *size], around [0, 1]; the caller brings them into range."""
+        """Latents [B, C, h, w] -> images [B, 3, *size], roughly in [0, 1]; the caller clamps them."""

@@ -2,9 +2,9 @@
 
 K. He, X. Zhang, S. Ren, J. Sun, "Deep Residual Learning for Image Recognition", CVPR 2016, arXiv:1512.03385, section
 4.2: depth = 6 n + 2 layers, a 3x3 stem of 16 channels and three stages of n basic blocks with 16, 32 and 64 channels
-(strides 1, 2, 2). Option A: where the shape changes the shortcut takes every other pixel and pads the channels with
-zeros, half of them on either side, as in Y. Idelbayev's pytorch_resnet_cifar10, whose published files
-`checkpoint_filter_fn` lets in.
+(strides 1, 2, 2). Shortcuts are option A: where the shape changes they take every other pixel and pad the channels
+with zeros, half of them on either side. This follows Y. Idelbayev's pytorch_resnet_cifar10, whose published weights
+`checkpoint_filter_fn` converts.
 """
 
 from typing import Any
@@ -51,7 +51,26 @@ class BasicBlock(nn.Module):
 
 
 class CifarResNet(nn.Module):
-    """ResNet-`depth` of the CIFAR section, with the features and head API of timm's models."""
+    """ResNet-`depth` for CIFAR, with the feature and head API of timm's models.
+
+    Args:
+        depth: layers, 6 n + 2.
+        num_classes: outputs; 0: no classifier.
+        in_chans: channels of the input.
+        global_pool: timm's name of the pooling before the classifier.
+        drop_rate: of dropout before the classifier.
+        device: of the parameters.
+        dtype: of the parameters.
+
+    Raises:
+        ValueError: there is no such depth.
+    """
+
+    global_pool: Any  # timm's SelectAdaptivePool2d
+    fc: nn.Module
+    layer1: nn.Sequential
+    layer2: nn.Sequential
+    layer3: nn.Sequential
 
     def __init__(
         self,
@@ -89,7 +108,7 @@ class CifarResNet(nn.Module):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Normal(0, sqrt(2 / (k * k * out))) for convolutions; the classifier keeps PyTorch's initialisation."""
+        """Convolutions from N(0, 2 / (k^2 out)), variance; the classifier keeps PyTorch's initialisation."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -99,7 +118,7 @@ class CifarResNet(nn.Module):
         return {"stem": r"^conv1|bn1", "blocks": r"^layer(\d+)" if coarse else r"^layer(\d+)\.(\d+)"}
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute the blocks in the backward pass instead of storing their activations."""
+        """Recomputes the blocks in the backward pass instead of storing their activations."""
         self.grad_checkpointing = enable
 
     def get_classifier(self) -> nn.Module:
@@ -107,7 +126,7 @@ class CifarResNet(nn.Module):
         return self.fc
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """A new last layer for `num_classes` classes (0: none), and another pooling if one is named."""
+        """Replaces the last layer by a new one for `num_classes` classes (0: none); the pooling too if given."""
         self.num_classes = num_classes
         pool_type = self.global_pool.pool_type if global_pool is None else global_pool
         weight = self.conv1.weight
@@ -134,9 +153,13 @@ class CifarResNet(nn.Module):
 
 
 def checkpoint_filter_fn(state_dict: dict[str, Any], model: nn.Module) -> dict[str, Tensor]:
-    """Keys of the pytorch_resnet_cifar10 family to ours; our own keys pass unchanged.
+    """Converts the weights of the pytorch_resnet_cifar10 family; weights of this network pass unchanged.
 
-    Takes off a `{"state_dict": ...}` wrapper and the `module.` of DataParallel, and renames `linear` to `fc`.
+    Unwraps `{"state_dict": ...}`, removes the `module.` of DataParallel, and renames `linear` to `fc`.
+
+    Args:
+        state_dict: of a checkpoint.
+        model: not used; timm passes it.
     """
     weights = state_dict.get("state_dict", state_dict)
     renamed = {}
@@ -154,7 +177,7 @@ def _cfg(**kwargs: Any) -> dict[str, Any]:
         "pool_size": (8, 8),
         "crop_pct": 1.0,
         "interpolation": "bilinear",
-        # ImageNet's, since the published weights of pytorch_resnet_cifar10 were trained with them.
+        # ImageNet's, as the published weights of pytorch_resnet_cifar10 were trained with them.
         "mean": (0.485, 0.456, 0.406),
         "std": (0.229, 0.224, 0.225),
         "first_conv": "conv1",

@@ -4,7 +4,7 @@ from hf_transinv.models.classifier import Classifier
 
 
 def describe(classifier: Classifier, image_size: int | None) -> str:
-    """What a network is and how images of a size reach it.
+    """What a network is, and how images of a size are prepared for it.
 
     Args:
         classifier: the network.

@@ -1,11 +1,13 @@
-"""The preprocessing that an export says, so that others do what this library's evaluation did.
+"""The preprocessing written into an export, so that timm and transformers do what this library's evaluation did.
 
-The evaluation brings a picture to a square (shorter side resized, bilinear, centre cut out) of the data's size and
-hands it to `Classifier.prepare`. timm and transformers do the same in one step when they are told so, up to one of
-255 levels where Pillow and torch round a resized pixel differently; pictures of the right size pass unchanged. timm
-cuts out the same centre; transformers rounds the corner of the cut down, where torchvision and timm round it to even,
-so that its cut lies one pixel off when 3 more than a multiple of 4 pixels are cut away. The one processor that
-normalises BGR, PPLCNet's, rounds the longer side where the others cut off its fraction.
+The evaluation brings an image to a square (shorter side resized, bilinear, centre cut out) of the data's size and
+passes it to `Classifier.prepare`. timm and transformers do the same in one step. Images of the right size pass
+unchanged. For others there are small differences:
+
+- Pillow and torch round a resized pixel differently, by at most one of 255 levels.
+- transformers rounds the corner of the crop down, where torchvision and timm round it to even. Its crop is one pixel
+  off when the number of pixels cut away is 3 more than a multiple of 4.
+- PPLCNet's processor, the only one that normalises BGR, rounds the longer side where the others truncate it.
 """
 
 import logging
@@ -23,28 +25,32 @@ _logger = logging.getLogger(__name__)
 
 
 def interpolation_of(classifier: "Classifier", image_size: int | None) -> str:
-    """The filter by which one resizing does what the evaluation's two did.
+    """The filter by which one resizing replaces the evaluation's two.
 
     Args:
         classifier: to be exported.
-        image_size: side of the pictures that it was evaluated with; None: the network's own.
+        image_size: side of the images that it was evaluated with, in pixels; None: the network's own.
     """
     side = min(classifier.input_size)
     if image_size in (None, side):
         return "bilinear"  # the data's filter: the network found nothing left to resize
     _logger.info(
-        "evaluated with pictures of %d px, which the network resizes to %s (%s): the export does so with pictures of "
-        "that size, and resizes larger ones once",
+        "evaluated with images of %d px, which the network resizes to %s (%s): the export does so with images of that "
+        "size, and resizes larger ones once",
         *(image_size, "x".join(map(str, classifier.input_size)), classifier.interpolation),
     )
     return classifier.interpolation
 
 
 def timm_preprocessing(classifier: "Classifier", image_size: int | None) -> dict[str, Any]:
-    """Fields of timm's pretrained_cfg; whatever else that has of sizes and crops must go.
+    """Fields of timm's pretrained_cfg, which must replace all of its fields about sizes and crops.
+
+    Args:
+        classifier: to be exported.
+        image_size: side of the images that it was evaluated with, in pixels; None: the network's own.
 
     Raises:
-        InputError: timm has no word for it.
+        InputError: timm has no field for it.
     """
     if classifier.channel_order != "rgb":
         raise InputError(f"timm's layout has no channel order, and {classifier.source!r} reads BGR.")
@@ -55,25 +61,29 @@ def timm_preprocessing(classifier: "Classifier", image_size: int | None) -> dict
         "input_size": (len(classifier.mean), height, width),
         "interpolation": interpolation_of(classifier, image_size),
         "crop_pct": 1.0,
-        # The square that the evaluation cuts out is squashed where the network's pictures are none.
+        # The square that the evaluation cuts out is squashed where the network's input is not square.
         "crop_mode": "center" if height == width else "squash",
     }
 
 
 def image_processor_for(classifier: "Classifier", image_size: int | None) -> Any:
-    """An image processor of transformers that does what the evaluation did; any of its models may have it.
+    """An image processor of transformers that does what the evaluation did; it works with any of its models.
+
+    Args:
+        classifier: to be exported.
+        image_size: side of the images that it was evaluated with, in pixels; None: the network's own.
 
     Raises:
-        InputError: transformers has no processor that does.
+        InputError: transformers has no such processor.
     """
     from transformers import CLIPImageProcessor, MobileViTImageProcessor
 
     height, width = classifier.input_size
     number = next(number for number, name in FILTERS.items() if name == interpolation_of(classifier, image_size))
     mean, std = as_written(classifier.mean), as_written(classifier.std)
-    common = {"resample": number, "do_resize": True, "do_rescale": True, "rescale_factor": 1 / 255}
-    crop = {"do_center_crop": True, "crop_size": {"height": height, "width": width}}
-    statistics = {"do_normalize": True, "image_mean": list(mean), "image_std": list(std)}
+    common: dict[str, Any] = {"resample": number, "do_resize": True, "do_rescale": True, "rescale_factor": 1 / 255}
+    crop: dict[str, Any] = {"do_center_crop": True, "crop_size": {"height": height, "width": width}}
+    statistics: dict[str, Any] = {"do_normalize": True, "image_mean": list(mean), "image_std": list(std)}
     if height != width:
         crop = {"do_center_crop": False}
     shape = {"shortest_edge": height} if height == width else {"height": height, "width": width}
@@ -89,11 +99,10 @@ def image_processor_for(classifier: "Classifier", image_size: int | None) -> Any
     from transformers import PPLCNetImageProcessor  # which older versions do not have
 
     statistics |= {"image_mean": list(mean[::-1]), "image_std": list(std[::-1])}  # normalised before it is reversed
-    return PPLCNetImageProcessor(
-        resize_short=height, size_divisor=1, do_convert_rgb=True, **crop, **common, **statistics
-    )
+    own: dict[str, Any] = {"resize_short": height, "size_divisor": 1, "do_convert_rgb": True}
+    return PPLCNetImageProcessor(**own, **crop, **common, **statistics)
 
 
 def as_written(values: torch.Tensor) -> tuple[float, ...]:
-    """The shortest decimals that stand for these float32 values: 0.485, not 0.48500001430511475."""
+    """The shortest decimals that round to these float32 values: 0.485, not 0.48500001430511475."""
     return tuple(float(str(value)) for value in values.flatten().cpu().numpy())

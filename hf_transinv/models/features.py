@@ -1,4 +1,4 @@
-"""The penultimate features of a classifier: what enters its last layer, taken while it answers."""
+"""The penultimate features of a classifier: the input of its last layer, taken during a forward pass."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,13 +11,13 @@ from hf_transinv.models.classifier import Classifier
 
 @runtime_checkable
 class _NamesItsClassifier(Protocol):
-    """A network that says which layer makes logits of features, as timm's do."""
+    """A network that says which layer turns features into logits, as timm's do."""
 
     def get_classifier(self) -> nn.Module: ...
 
 
 def last_layer(classifier: Classifier) -> nn.Module | None:
-    """The layer that makes logits of features; None where the network has no single one that it names."""
+    """The layer that turns features into logits; None where the network does not name a single one."""
     network = classifier.network
     layer = network.get_classifier() if isinstance(network, _NamesItsClassifier) else None
     return layer if isinstance(layer, nn.Module) else None
@@ -25,10 +25,13 @@ def last_layer(classifier: Classifier) -> nn.Module | None:
 
 @contextmanager
 def inputs_of(layer: nn.Module) -> Iterator[list[Tensor]]:
-    """Collect what enters a layer, in the graph, while the network is called by its own forward.
+    """Collects the inputs of a layer, in the graph, while the network's own forward is called in the block.
 
-    A wrapper for several devices must be called as a whole to see its gradients; a hook on the layer within looks on.
-    It is gone afterwards, so that copies of the network (an average) take none along.
+    A hook is used because a wrapper for several devices must be called as a whole for its gradients to be right. The
+    hook is removed afterwards, so that copies of the network (an average) do not inherit it.
+
+    Yields:
+        The list to which each call's input is appended.
     """
     entered: list[Tensor] = []
     handle = layer.register_forward_pre_hook(lambda _, arguments: entered.append(arguments[0]))

@@ -1,9 +1,9 @@
-"""Which column of a model's logits answers for which class of a dataset.
+"""Which column of a model's logits belongs to which class of a dataset.
 
-Classes are matched by their exact names, never by names that look alike. The same names in another order are mapped;
-other names, or another number of classes, are refused unless the user says what is meant: a mapping by name (where
+Classes are matched by their exact names, never by names that look alike. The same names in another order are mapped.
+Other names, or another number of classes, are refused unless the user says what is meant: a mapping by name (where
 the names of ImageNet's classes, "tench, Tinca tinca", may match in one of their synonyms), or that the order is the
-same. Where one side has no names the order is trusted, and that is said.
+same. Where the model has no names, the order is trusted, with a warning.
 """
 
 import logging
@@ -28,7 +28,7 @@ def class_columns(
     match_labels: bool = False,
     trust_order: bool = False,
 ) -> Tensor | None:
-    """Which columns of the logits to evaluate among.
+    """The column of the logits for each class of a dataset.
 
     Args:
         model_names: the model's classes by column, or None when they are not known.
@@ -41,7 +41,7 @@ def class_columns(
         int64 [number of the dataset's classes], the column of each; None for all of them in their order.
 
     Raises:
-        InputError: names or counts differ and it was not said what is meant, or a class has no column.
+        InputError: names or counts differ and neither flag says what is meant, or a class has no column.
     """
     if match_labels and trust_order:
         raise InputError("give match_labels or trust_label_order, not both: one maps by name, the other by place")

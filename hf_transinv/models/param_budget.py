@@ -1,7 +1,8 @@
-"""Networks no larger than the weights they are opened for: a wrong number in a config.json must not cost memory.
+"""A parameter budget: a network must not be much larger than the weights that it is opened for.
 
-PyTorch gives memory away lazily and networks are built before their weights are looked at, so a config that asks for
-10**9 classes ends with the process, not with an error. Here the parameters are counted while a network is built.
+Networks are built before their weights are read, and PyTorch allocates memory lazily. A config.json with a wrong
+number, such as 10**9 classes, would therefore not raise an error: the process would run out of memory and be killed.
+Here the parameters are counted while a network is built.
 """
 
 import contextlib
@@ -19,9 +20,9 @@ from hf_transinv.errors import InputError
 MOST_WITHOUT_WEIGHTS = 8_000_000_000
 """Parameters of a network that is opened without weights; timm's largest has 7 billion."""
 
-# What may be counted beyond what is stored: weights that two layers share, buffers that became parameters.
-_SHARED, _MORE = 2, 10_000_000
-_EACH = 3000  # of a parameter, however small: a network of a billion layers ends as well
+# The budget exceeds the stored numbers: two layers may share weights, and buffers may have become parameters.
+_FACTOR, _MARGIN = 2, 10_000_000
+_LEAST_COST = 3000  # counted for each parameter besides its size, so that a billion tiny layers are refused as well
 _LARGEST_SIZE = 100_000
 """Of a width, a depth, an image side, a number of classes; ImageNet-21k has 21,841 classes."""
 
@@ -45,7 +46,7 @@ def check_sizes(sizes: Mapping[str, Any], name: str) -> None:
 
 
 def stored_elements(folder: Path) -> int:
-    """How many numbers the safetensors files of a folder hold, by their headers.
+    """How many numbers the safetensors files of a folder hold, according to their headers.
 
     Raises:
         SafetensorError: a file is damaged.
@@ -60,22 +61,24 @@ def stored_elements(folder: Path) -> int:
 
 @contextlib.contextmanager
 def no_larger_than(stored: int | None, name: str, new: int = 0) -> Iterator[None]:
-    """Networks that are built in the block have about as many parameters as are stored, or it ends.
+    """Sets the parameter budget of networks that are built in the block.
 
     Args:
         stored: of `stored_elements`; None when there are no weights.
         name: the model, for the error.
-        new: parameters that may come besides, of a head of another size.
+        new: parameters to allow besides, of a head of another size.
 
     Raises:
-        InputError: the network grows far beyond that; what it had is not initialised, and so not in memory yet.
+        InputError: the network exceeds its budget. The parameters so far are not initialised, so they take no memory.
     """
-    most = MOST_WITHOUT_WEIGHTS if stored is None else _SHARED * stored + _MORE + new
+    most = MOST_WITHOUT_WEIGHTS if stored is None else _FACTOR * stored + _MARGIN + new
     counted = 0
 
     def count(module: nn.Module, key: str, parameter: nn.Parameter | None) -> None:
         nonlocal counted
-        counted += 0 if parameter is None else parameter.numel() + _EACH
+        if parameter is None:
+            return
+        counted += parameter.numel() + _LEAST_COST
         if counted > most:
             what = "any network that this library can train" if stored is None else f"its weights ({stored:,} numbers)"
             raise InputError(

@@ -1,9 +1,9 @@
 """The preprocessing that a checkpoint was published with, and how it differs from this library's own.
 
-By default every model sees the same pictures: the shorter side resized, the centre cut out, `Classifier.prepare`. A
-checkpoint says more: a larger side before the crop (crop_pct), another filter, a squash, a border. Here that is not
-written anew: timm's transform or the image processor of transformers does it, and what it hands to the network is
-given back as an 8-bit picture, so that a corruption can be applied to what the network sees, as ImageNet-C does.
+By default every model sees the same images: the shorter side resized, the centre cut out, `Classifier.prepare`. A
+checkpoint may ask for more: a larger side before the crop (crop_pct), another filter, a squash, a border. None of that
+is implemented here. timm's transform or the image processor of transformers does it, and its output is turned back
+into an 8-bit image. So a corruption can be applied to what the network sees, as in ImageNet-C.
 """
 
 from collections.abc import Callable
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
     from hf_transinv.models.classifier import Classifier
 
 _LEVELS = 1.5
-"""By how many of 255 levels two ways of resizing may differ and still be one: Pillow and torch round differently."""
+"""By how many of 255 levels two ways of resizing may differ and still count as the same: their rounding differs."""
 FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 """By Pillow's numbers, which image processors give as `resample`; timm gives the names."""
 
 
 @dataclass(frozen=True)
 class Published:
-    """A checkpoint's own way from a picture to what its network sees, without the normalisation.
+    """A checkpoint's own preprocessing, from a decoded image to the network's input without the normalisation.
 
     Attributes:
         description: resizing and cropping in words.
-        size: (h, w) of all pictures that come out; None when it depends on the picture.
+        size: (h, w) of all resulting images; None when it depends on the image.
         apply: uint8 [3, h, w] of any size -> uint8 [3, *size], RGB.
-        obstacle: why it cannot be used here; None: it can.
+        obstacle: why it cannot be used here; None: it can, and `size` is known.
     """
 
     description: str
@@ -42,17 +42,17 @@ class Published:
     obstacle: str | None = None
 
     def __call__(self, image: Tensor) -> Tensor:
-        """A decoded picture, uint8 [3, h, w] -> uint8 [3, *size].
+        """A decoded image, uint8 [3, h, w] -> uint8 [3, *size].
 
         Raises:
-            InputError: it cannot be used here, or the picture did not come out as 8-bit pixels of that size.
+            InputError: it cannot be used here, or the result is not an image of that size.
         """
-        if self.obstacle is not None:
+        if self.obstacle is not None or self.size is None:
             raise InputError(f"The checkpoint's own preprocessing ({self.description}) {self.obstacle}.")
         pixels = self.apply(image)
         if tuple(pixels.shape) != (3, *self.size):
             raise InputError(
-                f"The checkpoint's own preprocessing ({self.description}) made {tuple(pixels.shape)} of a picture of "
+                f"The checkpoint's own preprocessing ({self.description}) made {tuple(pixels.shape)} of an image of "
                 f"{tuple(image.shape)}; expected {(3, *self.size)}. Evaluate with --protocol uniform."
             )
         return pixels
@@ -63,13 +63,13 @@ def what_differs(classifier: "Classifier", side: int, keeps_size: bool) -> str |
 
     Args:
         classifier: as it was opened.
-        side: of the squares that the data's pictures become.
+        side: of the squares that the data's images become, in pixels.
         keeps_size: they are squares of that side already.
     """
     published = classifier.published
     if published is None:
         return None
-    done = f"pictures of {side} px as they are" if keeps_size else f"the shorter side to {side} px, centre crop {side}"
+    done = f"images of {side} px as they are" if keeps_size else f"the shorter side to {side} px, centre crop {side}"
     if (side, side) != classifier.input_size:
         height, width = classifier.input_size
         done += f", then {height}x{width} ({classifier.interpolation})"
@@ -77,9 +77,9 @@ def what_differs(classifier: "Classifier", side: int, keeps_size: bool) -> str |
     if published.obstacle is not None:
         return f"{told}, which cannot be used here: it {published.obstacle}."
     shape = (side, side) if keeps_size else (2 * side, 4 * side)
-    picture = torch.randint(0, 256, (3, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    noise = torch.randint(0, 256, (3, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     if published.size == classifier.input_size:
-        made = (image[None].to(classifier.mean.device) / 255 for image in (fit(picture, side), published(picture)))
+        made = (image[None].to(classifier.mean.device) / 255 for image in (fit(noise, side), published(noise)))
         own, theirs = map(classifier.prepare, made)
         if ((own - theirs).abs() * classifier.std * 255).max() <= _LEVELS:
             return None

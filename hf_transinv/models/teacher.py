@@ -1,8 +1,8 @@
-"""Teachers: classifiers whose answers are a reference. Frozen from birth, but gradients pass to their input.
+"""Teachers: frozen classifiers whose logits are the reference. Gradients still pass to their input.
 
-The EMA teacher is the student's own running average: theta' <- d theta' + (1 - d) theta after each student step, with
-the warm-up d = min(decay, (1 + t) / (10 + t)), t the number of updates before this one (as in TensorFlow's
-`ExponentialMovingAverage`), since the first students are not worth remembering. Buffers (BatchNorm statistics) are
+The EMA teacher is the student's own exponential moving average: theta' <- d theta' + (1 - d) theta after each student
+step. d warms up, so that the untrained student is soon forgotten: d = min(decay, (1 + t) / (10 + t)), where t is the
+number of updates before this one (as in TensorFlow's `ExponentialMovingAverage`). Buffers (BatchNorm statistics) are
 averaged too.
 """
 
@@ -19,10 +19,10 @@ from hf_transinv.models.classifier import Classifier, open_classifier
 
 
 class Teacher(nn.Module):
-    """A Classifier that never learns. It takes the classifier over: that object itself is frozen and put in eval.
+    """A Classifier that is never trained.
 
     Args:
-        classifier: the network that answers.
+        classifier: this object itself, not a copy, is frozen and put into eval mode.
         name: what to call it; None: the name by which it was opened.
     """
 
@@ -39,23 +39,23 @@ class Teacher(nn.Module):
 
     @property
     def label_names(self) -> list[str] | None:
-        """One name a class, or None when nobody knows them."""
+        """One name per class; None where they are not known."""
         return self.classifier.label_names
 
     def train(self, mode: bool = True) -> "Teacher":
-        """Stays in eval whatever is asked, so that BatchNorm and dropout of a teacher never wake up."""
+        """Stays in eval mode whatever `mode` is: BatchNorm and dropout of a teacher never train."""
         return super().train(False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images [B, 3, h, w] in [0, 1] -> logits [B, num_classes], differentiable with respect to the images.
 
-        The teacher answers on its own device; images go there and logits come back to theirs, and so do gradients.
+        The teacher runs on its own device. Images are moved there, and logits back to the images' device.
         """
         return self.classifier(images.to(self.classifier.mean.device)).to(images.device)
 
 
 class EMATeacher(Teacher):
-    """A student's exponential moving average; `update` follows the student after each of its steps.
+    """A student's exponential moving average; call `update` after each of the student's steps.
 
     Args:
         student: copied, and left as it is.
@@ -64,6 +64,8 @@ class EMATeacher(Teacher):
     Raises:
         InputError: the decay lies outside [0, 1).
     """
+
+    num_updates: Tensor
 
     def __init__(self, student: Classifier, decay: float = 0.999) -> None:
         if not 0 <= decay < 1:
@@ -78,7 +80,7 @@ class EMATeacher(Teacher):
     def update(self, student: Classifier) -> None:
         """One step towards `student` (unwrapped, on the same device); integer buffers are copied.
 
-        A sharded student's weights are gathered for it, by all processes together: the average itself is whole.
+        A sharded student's weights are gathered first, by all processes together: the average itself is not sharded.
         """
         # (1 - d) stays a tensor: reading the count back would make the host wait for the device at every step.
         weight = (9.0 / (10.0 + self.num_updates.float())).clamp(min=1.0 - self.decay)
@@ -96,7 +98,7 @@ class EMATeacher(Teacher):
 
 @torch.no_grad()
 def fault_of(teacher: Teacher, images: Tensor) -> str | None:
-    """What is wrong with a teacher whose answers to images [B, 3, h, w] are not all finite; None: they are."""
+    """What is wrong with a teacher whose logits for images [B, 3, h, w] are not all finite; None: they are."""
     if teacher(images).isfinite().all():
         return None
     state = teacher.classifier.network.state_dict()
@@ -111,7 +113,7 @@ def fault_of(teacher: Teacher, images: Tensor) -> str | None:
 
 
 def check_answers(teachers: Iterable[Teacher], images: Tensor) -> None:
-    """Raises InputError when a teacher, each asked once, does not answer images [B, 3, h, w] with finite numbers."""
+    """Raises InputError when the logits of a teacher for images [B, 3, h, w] are not all finite."""
     for teacher in dict.fromkeys(teachers):
         fault = fault_of(teacher, images)
         if fault:
@@ -123,9 +125,17 @@ def _tensors(module: nn.Module) -> chain[Tensor]:
 
 
 def build_teachers(names: Sequence[str], student: Classifier, ema_decay: float = 0.999) -> nn.ModuleList:
-    """The panel of teachers, in the order of `names`: what `open_classifier` opens, or "ema" for the student's.
+    """The panel of teachers.
 
-    A name that stands twice is one Teacher that stands twice, so there is at most one EMATeacher to update.
+    A name that occurs twice is one Teacher that occurs twice, so there is at most one EMATeacher to update.
+
+    Args:
+        names: of `open_classifier`, or "ema" for the student's own average.
+        student: of which the average is taken.
+        ema_decay: of the average.
+
+    Returns:
+        The teachers, in the order of `names`.
 
     Raises:
         InputError: no names, or one of them cannot be opened.
@@ -144,12 +154,15 @@ def build_teachers(names: Sequence[str], student: Classifier, ema_decay: float =
 def place_teachers(
     teachers: nn.ModuleList, device: torch.device, frozen_device: torch.device | str | None = None
 ) -> nn.ModuleList:
-    """Move the panel, in place: averages to `device`, where their student is; the others to `frozen_device`.
+    """Moves the panel, in place.
 
     Args:
         teachers: of `build_teachers`.
-        device: the student's.
-        frozen_device: None: the same.
+        device: the student's, to which its average is moved.
+        frozen_device: to which the other teachers are moved; None: the same.
+
+    Returns:
+        The panel.
     """
     for teacher in teachers:
         is_average = isinstance(teacher, EMATeacher)

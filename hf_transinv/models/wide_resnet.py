@@ -2,9 +2,9 @@
 
 S. Zagoruyko and N. Komodakis, "Wide Residual Networks", BMVC 2016, arXiv:1605.07146. d = 6 n + 4 layers: a 3x3 stem of
 16 channels, three stages of n basic blocks with 16 k, 32 k and 64 k channels (strides 1, 2, 2), a last normalisation,
-a classifier. d -> `depth`, k -> `width`. The network is timm's `ResNetV2` with the stem replaced, so features, heads,
-layer decay and gradient checkpointing are timm's own. Departure: no dropout inside the blocks; timm's `drop_path_rate`
-is there.
+a classifier. Symbols: d is `depth`, k is `width`. The network is timm's `ResNetV2` with the stem replaced, so
+features, heads, layer decay and gradient checkpointing are timm's own. Departure from the paper: no dropout inside the
+blocks. timm's `drop_path_rate` is available.
 """
 
 from typing import Any
@@ -21,7 +21,19 @@ _STEM_CHANNELS = 16
 
 
 class WideResNet(ResNetV2):
-    """WRN-d-k as a timm model; extra keyword arguments are those of timm's `ResNetV2`."""
+    """WRN-d-k as a timm model.
+
+    Args:
+        depth: layers, 6 n + 4.
+        width: factor of the channels.
+        in_chans: channels of the input.
+        device: of the parameters.
+        dtype: of the parameters.
+        **kwargs: of timm's `ResNetV2`.
+
+    Raises:
+        ValueError: there is no such depth.
+    """
 
     def __init__(
         self, depth: int = 16, width: int = 1, in_chans: int = 3, device: Any = None, dtype: Any = None, **kwargs: Any
@@ -51,13 +63,25 @@ class WideResNet(ResNetV2):
         if isinstance(self.head.fc, nn.Conv2d):
             self.head.fc.reset_parameters()
 
-    def forward_intermediates(self, x: Tensor, indices: int | list[int] | None = None, **kwargs: Any) -> Any:
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | list[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
         """Timm's method; `indices` count the stem and the three stages, where ResNetV2 counts four stages."""
-        return super().forward_intermediates(x, self._absolute(indices), **kwargs)
+        return super().forward_intermediates(
+            x, self._absolute(indices), norm, stop_early, output_fmt, intermediates_only
+        )
 
-    def prune_intermediate_layers(self, indices: int | list[int] = 1, **kwargs: Any) -> list[int]:
+    def prune_intermediate_layers(
+        self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
         """Timm's method; `indices` count the stem and the three stages, where ResNetV2 counts four stages."""
-        return super().prune_intermediate_layers(self._absolute(indices), **kwargs)
+        return super().prune_intermediate_layers(self._absolute(indices), prune_norm, prune_head)
 
     def _absolute(self, indices: int | list[int] | None) -> list[int]:
         return feature_take_indices(len(self.feature_info), indices)[0]
