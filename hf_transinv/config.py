@@ -1,7 +1,7 @@
-"""The configuration of a run: small dataclasses, one a concern. `command_line.parse` fills them.
+"""The configuration of a run: small dataclasses, one per concern. `experiment.arguments.parse` fills them.
 
-Every field is a flag of the same name and a key of the YAML, which is flat. The fields of `AugmentationConfig`,
-`PrimitiveConfig` and `TransInvConfig` stand beside what they configure.
+Every field is a flag of the same name and a key of the YAML, which is flat. `AugmentationConfig`, `PrimitiveConfig`
+and `TransInvConfig` are defined next to what they configure.
 """
 
 import math
@@ -14,7 +14,7 @@ from hf_transinv.errors import InputError
 
 @dataclass
 class DataConfig:
-    """The pictures.
+    """The data.
 
     Attributes:
         dataset: Hub id, folder of images, table of image paths (.csv, .tsv, .jsonl, .parquet), parquet file, folder
@@ -25,16 +25,16 @@ class DataConfig:
         eval_split: split to evaluate on; default: test or validation, whichever the dataset has.
         validation_share: share of every class, in (0, 1), of the training split that is held out and evaluated on, for
             a dataset without a split for that; the same images whatever the seed. 0: none.
-        image_column: column with the pictures; default: the one column of that type.
+        image_column: column with the images; default: the one column of that type.
         label_column: column with the labels; default: the one column of that type.
         streaming: read the training split as a stream instead of keeping it on the device.
         shuffle_buffer: rows in the shuffle buffer of a stream.
-        image_size: side to which pictures are resized and cropped; default: their own, when they all agree.
-        on_bad_image: what to do with a broken picture: raise, or skip it and list it in skipped_images.txt.
+        image_size: side to which images are resized and cropped, in pixels; default: their own, if all have the same.
+        on_bad_image: what to do with a broken image: raise, or skip it and list it in skipped_images.txt.
         label_noise: share of the training labels, in [0, 1), replaced by labels drawn uniformly from all classes: the
             same ones in every run, whatever its seed; not for streams.
         crop: ordinary augmentation: pad (shift by an eighth), resized (a random resized crop) or none.
-        flip: mirror half of the training pictures.
+        flip: mirror half of the training images.
     """
 
     dataset: str | None = None
@@ -78,8 +78,8 @@ class StudentConfig:
         student_init: scratch, pretrained, or teacher:K (the weights of teacher K, counted from 1, with a new head).
         teachers: Hub ids, local folders, timm names or ema (the student's own average), any number, in any mix.
         ema_decay: of the ema teacher.
-        teacher_device: where frozen teachers answer; default: with the student; cpu: in the host's memory, when they
-            do not fit beside it (slow). The ema teacher stays with the student.
+        teacher_device: device of the frozen teachers; default: the student's; cpu: the host's, when they do not fit
+            beside the student (slow). The ema teacher stays with the student.
     """
 
     student: str | None = None
@@ -114,30 +114,30 @@ class StudentConfig:
 
 @dataclass
 class TrainConfig:
-    """The loop.
+    """The training loop.
 
     Attributes:
-        num_train_epochs: passes of the student over the training split; of max_steps and this, give one.
+        num_train_epochs: passes of the student over the training split; give either this or max_steps.
         max_steps: student steps.
-        batch_size: images a step, over all processes and micro-batches.
-        gradient_accumulation_steps: micro-batches a process splits its share of the batch into.
+        batch_size: images per step, over all processes and micro-batches.
+        gradient_accumulation_steps: micro-batches into which a process splits its share of the batch.
         optimizer: of the student, by timm's name; sgd is Nesterov's.
         learning_rate: of the student, at its peak.
         momentum: of the student's optimizer.
         weight_decay: of the student, not on BatchNorm and biases.
         lr_scheduler: of the student, by timm's name.
-        warmup_ratio: share of the steps in which the learning rate rises.
-        max_grad_norm: clip the student's gradient at this norm; 0 leaves it.
+        warmup_ratio: share of the steps, in [0, 1), in which the learning rate rises.
+        max_grad_norm: clip the student's gradient at this norm; 0: no clipping.
         label_smoothing: of the student's loss.
         augment_learning_rate: of phi (AdamW).
         augment_weight_decay: of phi.
         selection_learning_rate: of the logits of p, q and r (Adam).
-        seed: of everything random.
+        seed: of all random numbers.
         channels_last: memory layout of the networks, where they are not sharded.
-        sync_batchnorm: on several GPUs, let BatchNorm see the images of all of them; without it each GPU normalises by
-            its own, and the first one's running statistics are everybody's.
-        compile: students and teachers by torch.compile; the first turns then take minutes. Evaluation does not wait
-            for it.
+        sync_batchnorm: on several GPUs, compute BatchNorm statistics over the images of all of them. Without it each
+            GPU normalises by its own images, and the first GPU's running statistics are used.
+        compile: compile students and teachers by torch.compile; the first steps then take minutes. Evaluation is not
+            compiled.
         logging_steps: student steps between two lines of metrics.jsonl.
         save_steps: student steps between two checkpoints; default: an epoch.
         save_total_limit: checkpoints kept.
@@ -189,24 +189,24 @@ class TrainConfig:
 
 @dataclass
 class OutputConfig:
-    """What is measured at the end, and where everything goes.
+    """The evaluation at the end, and the output of the run.
 
     Attributes:
         output_dir: folder of the run; default: a new one under outputs/, named by recipe and time.
         resume_from: latest, or a checkpoint folder of the run.
         report_to: tensorboard, wandb, trackio or none.
         push_to_hub: USER/NAME to publish the output under; the token is taken from the environment or the login.
-        private: create that repository for its owner alone.
+        private: create that repository as a private one.
         hub_revision: branch to push to, created when it does not exist; default: main.
-        push_every: student steps between two pushes of the student while training goes on; each follows a checkpoint
-            (save_steps). Default: only the finished one.
-        license: of the student, for its card; mind those of its data and of the weights it started from.
-        baselines: rows to train beside it on as many images: plain (no augmentation at all), crop_flip.
-        eval_corruptions: corruptions of the evaluation; default: all there are; none: clean images alone.
+        push_every: student steps between two pushes of the student during training; each follows a checkpoint
+            (save_steps). Default: only the finished student is pushed.
+        license: of the student, for its card; it must agree with those of its data and of the weights it started from.
+        baselines: baselines to train besides, on as many images: plain (no augmentation at all), crop_flip.
+        eval_corruptions: corruptions of the evaluation; default: all; none: clean images only.
         eval_severities: severities, 1 to 5.
         eval_augment: augmentations to evaluate under besides, each image augmented once: pad_crop, grayscale,
-            color_jitter; with each, how far predictions and features move.
-        eval_batch_size: images in an evaluation batch.
+            color_jitter; with each, how much predictions and features change.
+        eval_batch_size: images per evaluation batch.
     """
 
     output_dir: str | None = None
@@ -237,7 +237,13 @@ class OutputConfig:
 
 
 def check_validation_share(share: float, eval_split: str | None, streaming: bool) -> None:
-    """Raises InputError for a share that cannot be held out."""
+    """Raises InputError for a share that cannot be held out.
+
+    Args:
+        share: of every class.
+        eval_split: the split that the user named, if any.
+        streaming: whether the training split is a stream.
+    """
     if not 0 <= share < 1:
         raise InputError(f"validation_share must be in [0, 1), given {share}")
     if share and eval_split is not None:
@@ -258,12 +264,12 @@ def _one_of(name: str, value: str, known: Sequence[str]) -> None:
 
 
 def _at_least(name: str, value: float, least: float) -> None:
-    if not value >= least:  # which a NaN is not, either
+    if not value >= least:  # true for NaN as well
         raise InputError(f"{name} must be at least {least}, given {value}")
 
 
 def as_dict(*groups: Any) -> dict[str, Any]:
-    """All fields of all groups in one flat dictionary that YAML and JSON can hold."""
+    """All fields of all groups as one flat dictionary of values that YAML and JSON can hold."""
     flat: dict[str, Any] = {}
     for group in groups:
         for name, value in asdict(group).items():

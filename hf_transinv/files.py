@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, JSON, and the tensors that safetensors takes."""
+"""Files written as a whole or not at all, JSON, and tensors in the form that safetensors takes."""
 
 import contextlib
 import json
@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Where to write in the block; when that ends well, what was written takes the name `path`, else nothing stays.
+    """Replaces a file by what the block writes; if the block raises, the file stays as it was.
 
-    The place ends in ".part" and not as `path` does: a writer that goes by endings has to be told its format.
+    Yields:
+        Where to write. The name ends in ".part", so a writer that infers the format from the suffix must be told it.
     """
     partial = path.with_name(f".{path.name}.part")
     try:
@@ -29,13 +30,13 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def atomic_write_text(path: Path, text: str) -> None:
-    """Write a text file, UTF-8."""
+    """Writes a text file in UTF-8, as a whole or not at all."""
     with atomic_write(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
 def put_in_place(partial: Path, folder: Path) -> None:
-    """Rename `partial` to `folder`; an older folder steps aside first and goes only when the new one stands."""
+    """Renames the folder `partial` to `folder`. An existing `folder` is removed only after the new one is in place."""
     older = folder.with_name(f".{folder.name}.older")
     shutil.rmtree(older, ignore_errors=True)
     if folder.exists():
@@ -45,7 +46,7 @@ def put_in_place(partial: Path, folder: Path) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON so that the file is there whole or not at all."""
+    """Writes a JSON file, as a whole or not at all."""
     atomic_write_text(path, json.dumps(content, indent=2) + "\n")
 
 
@@ -66,7 +67,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def plain_state(module: nn.Module) -> dict[str, Tensor]:
-    """A module's state as contiguous tensors that share no memory (safetensors takes no other)."""
+    """A module's state as contiguous tensors on the CPU that share no memory, as safetensors requires."""
     return {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in module.state_dict().items()

@@ -1,1 +1,1 @@
-"""Where names lead: files that come with the library, local copies of the Hub, the Hub."""
+"""Resolves names: to files that come with the library, local copies of the Hub, or the Hub."""

@@ -1,4 +1,4 @@
-"""A model repository of the Hub -> its snapshot in the local cache: configuration and safetensors, nothing else."""
+"""Downloads a model repository of the Hub into the local cache: configuration and safetensors, nothing else."""
 
 import hashlib
 import re
@@ -23,15 +23,18 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def download(repo_id: str, revision: str | None, with_weights: bool) -> Path:
-    """Bring a repository here, or find it in the cache when the Hub is out of reach.
+    """Downloads a repository, or finds it in the cache when the Hub cannot be reached.
 
     Args:
         repo_id: USER/NAME.
         revision: branch, tag or commit; None for main.
-        with_weights: False leaves them there.
+        with_weights: False downloads the configuration alone.
+
+    Returns:
+        The repository's snapshot in the cache.
 
     Raises:
-        InputError: it cannot be had (the message says why), or its weights were damaged on their way.
+        InputError: it cannot be downloaded (the message says why), or its weights arrived damaged.
     """
     return fetch(repo_id, _CONFIG_FILES + (_WEIGHT_FILES if with_weights else []), revision)
 
@@ -46,7 +49,7 @@ def fetch(
     force_download: bool = False,
     local_files_only: bool = False,
 ) -> Path:
-    """Bring the files of a repository that match a pattern; returns its snapshot in the cache.
+    """Downloads the files of a repository that match a pattern.
 
     Args:
         repo_id: USER/NAME.
@@ -54,8 +57,11 @@ def fetch(
         revision: branch, tag or commit; None for main.
         token: instead of the environment's or that of `hf auth login`; False for none.
         cache_dir: instead of the Hub client's.
-        force_download: also what is cached.
-        local_files_only: look in the cache alone.
+        force_download: download cached files again.
+        local_files_only: look in the cache only.
+
+    Returns:
+        The repository's snapshot in the cache.
 
     Raises:
         InputError: as `download`.
@@ -75,7 +81,7 @@ def fetch(
 
 
 def files_on_hub(repo_id: str, revision: str | None) -> list[str]:
-    """Names of all files of the repository; none where only the cache is at hand."""
+    """Names of all files of the repository; none if the Hub cannot be reached."""
     try:
         return sorted(HfApi().list_repo_files(repo_id, revision=revision))
     except READ_FAILURES:
@@ -83,9 +89,9 @@ def files_on_hub(repo_id: str, revision: str | None) -> list[str]:
 
 
 def _why(error: BaseException, repo_id: str, revision: str | None) -> str:
-    """Which it is, gated, missing, no such revision, out of reach, and what to do."""
+    """Says why it failed (gated, missing, no such revision, Hub out of reach) and what to do."""
     page, kinds = f"{constants.ENDPOINT}/{repo_id}", tuple(causes(error))
-    if _any(kinds, GatedRepoError):  # which is a RepositoryNotFoundError, too
+    if _any(kinds, GatedRepoError):  # a subclass of RepositoryNotFoundError
         return f"is gated and not open to you. Ask for access at {page} and {LOG_IN}."
     if _any(kinds, RepositoryNotFoundError):
         return (
@@ -110,7 +116,10 @@ def _any(errors: tuple[BaseException, ...], kind: type[BaseException]) -> bool:
 
 
 def _refuse_damaged(repo_id: str, weights: Path) -> None:
-    """The client checks the size of what it downloads and not its content, but the cache names it by its SHA-256."""
+    """Raises InputError unless the content of a file has the SHA-256 by which the cache names it.
+
+    The Hub's client checks only the size of what it downloads.
+    """
     blob = weights.resolve()
     if not _SHA256.fullmatch(blob.name):
         return

@@ -1,21 +1,21 @@
-"""What the Hub's client says when it fails, in one line."""
+"""The message of a failure of the Hub's client, in one line."""
 
 import re
 from collections.abc import Iterator
 
 from huggingface_hub import get_token
-from huggingface_hub.errors import HTTPError  # of httpx or httpx2, whichever this version stands on
+from huggingface_hub.errors import HTTPError  # of httpx or httpx2, whichever this version uses
 
-# Of reading: refused or not there (OSError), cut off (HTTPError), nonsense for an answer (ValueError, of JSON).
+# Failures of reading: refused or missing (OSError), interrupted (HTTPError), an answer that is no JSON (ValueError).
 READ_FAILURES = (HTTPError, OSError, ValueError)
 LOG_IN = "run `hf auth login` or set HF_TOKEN"
 
 
 def client_says(error: BaseException) -> str:
-    """The message of an exception and of what caused it, in one line, never with the token.
+    """The message of an exception and of its causes, in one line, never with the token.
 
-    The cause matters: of a refused upload, or a Hub that is down, the client's own words name neither. The token gets
-    into a message by its own fault alone: one that HTTP cannot carry is printed with its header.
+    The causes matter: for a refused upload, or a Hub that is down, the client's own message names neither. A message
+    contains the token when the token is malformed: the client then prints the whole header.
     """
     said: list[str] = []
     for link in causes(error):
@@ -30,7 +30,7 @@ def client_says(error: BaseException) -> str:
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """The exception, what caused it, what caused that, ..."""
+    """The exception, its cause, the cause of that, and so on."""
     while error is not None:
         yield error
         error = error.__cause__

@@ -1,11 +1,11 @@
-"""Local copies of what lies on the Hub: a Hub id means a folder of this machine where HF_TRANSINV_LOCAL_HUB says so.
+"""Local copies of Hub repositories: with HF_TRANSINV_LOCAL_HUB set, a Hub id may mean a folder on this machine.
 
     HF_TRANSINV_LOCAL_HUB=DIR
     DIR/datasets/USER/NAME    a dataset, in any shape that is opened from a folder
     DIR/models/USER/NAME      a model, with model.safetensors and, but for ARCH:USER/NAME, config.json
 
-Configurations then name the same ids everywhere, and a machine without a network runs them. An id that has no folder
-there is looked up on the Hub as ever; so is one with a revision, which a folder does not have.
+So configurations name the same ids everywhere, and also run on a machine without a network. An id without a folder
+there is looked up on the Hub as usual. So is an id with a revision, as a folder has none.
 """
 
 import logging
@@ -20,12 +20,12 @@ VARIABLE = "HF_TRANSINV_LOCAL_HUB"
 
 
 def local_copy(kind: Literal["datasets", "models"], hub_id: str, revision: str | None = None) -> Path | None:
-    """The folder to read instead of a repository of the Hub; None: there is none. It is said when one is taken.
+    """The folder to read instead of a repository of the Hub; None: there is none. Logs when one is used.
 
     Args:
         kind: of the repository.
         hub_id: USER/NAME.
-        revision: what was asked for, if anything.
+        revision: that was asked for, if any.
     """
     root = os.environ.get(VARIABLE)
     parts = hub_id.split("/")
@@ -40,5 +40,5 @@ def local_copy(kind: Literal["datasets", "models"], hub_id: str, revision: str |
 
 @cache
 def _say(hub_id: str, folder: Path) -> None:
-    """Once for each."""
+    """Logs once per repository."""
     _logger.info("%s: the copy in %s is read, not the Hub (%s)", hub_id, folder, VARIABLE)

@@ -1,6 +1,6 @@
-"""What comes with the library, found from any working directory: configurations, launch files, small teachers.
+"""Finds what comes with the library, from any working directory: configurations, launch files, small teachers.
 
-In a wheel they lie in the package, below assets/; in a checkout beside it, where they are edited (setup.py).
+In a wheel they are in the package, below assets/. In a checkout they are beside it, where they are edited (setup.py).
 """
 
 import os
@@ -15,12 +15,12 @@ _LAUNCH_FILE = re.compile(r"(?:\./)?(?:recipes/accelerate/)?(\w+)(?:\.yaml)?")
 
 
 def config_folder() -> Path:
-    """The configurations."""
+    """The folder of the configurations."""
     return _folder("configs")
 
 
 def config_file(name: str) -> str:
-    """A configuration: a file as it is named, else the one of that name that comes with the library.
+    """The path of a configuration: the file of that name, or else the one that comes with the library.
 
     Args:
         name: a path, or the bare name of a shipped one; `recipes/configs/NAME.yaml` works outside a checkout, too.
@@ -32,12 +32,12 @@ def config_file(name: str) -> str:
 
 
 def launch_file(name: str) -> str:
-    """The same for a configuration of `accelerate launch`."""
+    """The same as `config_file` for a configuration of `accelerate launch`."""
     return _file(name, _LAUNCH_FILE, "accelerate")
 
 
 def model_folder(name: str) -> Path | None:
-    """The copy of a small teacher that comes with the library, for `model_cards/NAME`; None: there is none."""
+    """The folder of a small teacher that comes with the library, for `model_cards/NAME`; None: there is none."""
     found = _MODEL.fullmatch(name)
     folder = _folder("model_cards") / found[1] if found else None
     return folder if folder and os.path.isdir(folder) else None
