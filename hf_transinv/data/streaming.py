@@ -10,16 +10,13 @@ intervals beside it in ``datasets.config``). When the retries fail as well, the 
 batch is used, so that a run can write a checkpoint and go on from there.
 """
 
-import atexit
 import os
-import queue
-import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,16 +24,15 @@ from torch import Tensor
 from hf_transinv.data.batches import check_same_feed, share_of_batch
 from hf_transinv.data.classes import check_label
 from hf_transinv.data.image_decoder import ImageDecoder, decoding_threads
+from hf_transinv.data.prefetch import Prefetcher
 from hf_transinv.data.shuffle import RowGroupShards, Shards, StreamShard
-from hf_transinv.data.sources import Source, cannot_be_read_on
+from hf_transinv.data.sources import Source
 from hf_transinv.errors import InputError
-from hf_transinv.resolve.hub_errors import READ_FAILURES
+from hf_transinv.resolve.hub_errors import READ_FAILURES, client_says
 
 BUFFER_SIZE = 2048  # rows, undecoded: ImageNet's JPEGs, 110 kB each, then take about 0.2 GB while they are shuffled
-_PREFETCH = 2  # batches; a third would only take memory, as batches are decoded one after the other
 _READERS = 8  # threads that wait for the disk or the Hub
 _THREADS = min(8, os.cpu_count() or 1)  # threads that decode; more than 8 wait for the one that hands out the rows
-_POLL_SECONDS = 0.1  # how soon the reader notices that it is to stop
 
 
 @dataclass(frozen=True)
@@ -61,7 +57,7 @@ class StreamingFeed:
         world: number of processes.
         image_size: side in pixels to which all images are brought (shorter side resized, centre cut out); None keeps
             them as they are, if all are squares of the size of the first one.
-        on_bad_image: whether an image that cannot be decoded is an error, or skipped and counted.
+        on_bad_image: "raise": an image that cannot be decoded is an error; "skip": it is skipped and counted.
         buffer_size: rows held undecoded while they are shuffled, by all processes together.
 
     Attributes:
@@ -84,7 +80,7 @@ class StreamingFeed:
         world: int = 1,
         *,
         image_size: int | None = None,
-        on_bad_image: Literal["raise", "skip"] = "raise",
+        on_bad_image: str = "raise",
         buffer_size: int = BUFFER_SIZE,
     ) -> None:
         if not source.streaming:
@@ -107,7 +103,7 @@ class StreamingFeed:
         self.num_skipped = 0
         self.epoch = 0
         self.position = 0
-        self._reader: _Reader | None = None
+        self._prefetcher: Prefetcher[_Batch] | None = None
         self._waiting: _Batch | None = None
 
     @property
@@ -121,16 +117,16 @@ class StreamingFeed:
         return None if self._shards.num_rows is None else self._shards.num_rows // self.batch_size
 
     def wait(self) -> None:
-        """Waits until the next batch is decoded; the feed stays where it is.
+        """Waits until the next batch is decoded; the position stays the same.
 
         Raises:
             InputError: an image cannot be decoded or has another size, a label is missing or beyond the names, or the
                 source cannot be read any further.
         """
-        if self._reader is None:
-            self._reader = _Reader(self._batches(self.epoch, self.position))
+        if self._prefetcher is None:
+            self._prefetcher = Prefetcher(self._batches(self.epoch, self.position))
         if self._waiting is None:
-            self._waiting = self._reader.next()
+            self._waiting = self._prefetcher.next()
 
     def next_batch(self) -> tuple[Tensor, Tensor]:
         """Returns this process's share: images uint8 [B / world, 3, H, W] and labels int64 [B / world].
@@ -140,6 +136,7 @@ class StreamingFeed:
         """
         self.wait()
         batch, self._waiting = self._waiting, None
+        assert batch is not None  # after `wait`
         self.num_skipped += batch.num_skipped
         self.epoch, self.position = (self.epoch + 1, 0) if batch.ends_epoch else (self.epoch, self.position + 1)
         return batch.images, batch.labels
@@ -164,12 +161,12 @@ class StreamingFeed:
         self.epoch, self.position, self.num_skipped = state["epoch"], state["position"], state["num_skipped"]
 
     def close(self) -> None:
-        """Stops reading ahead and waits until the thread has ended; the next batch would start it again."""
-        if self._reader is not None:
-            self._reader.close()
-            self._reader = self._waiting = None
+        """Stops reading ahead and waits until the thread has ended; `wait` would start it again."""
+        if self._prefetcher is not None:
+            self._prefetcher.close()
+            self._prefetcher = self._waiting = None
 
-    def _batches(self, epoch: int, position: int) -> Iterator[_Batch]:
+    def _batches(self, epoch: int, position: int) -> Generator[_Batch, None, None]:
         readers = ThreadPoolExecutor(_READERS)
         try:
             with ThreadPoolExecutor(_THREADS) as pool:
@@ -192,20 +189,23 @@ class StreamingFeed:
         width = self.batch_size // self._shards.count
         shards = range(self.share.start // width, -(-self.share.stop // width))
         places = range(shards.start * width, shards.stop * width)
+        streams: list[Generator[Any, None, None]] = []
         with ExitStack() as opened:
-            try:
-                streams = [self._shards.rows(readers, epoch, shard, position * width) for shard in shards]
-                for stream in streams:
-                    opened.enter_context(closing(stream))
-                rows = _take(streams, width)
-                if len(rows) < len(places):
-                    raise _too_large(self.batch_size, position * width + len(rows))
-                while len(rows) == len(places):
-                    following = _take(streams, width)
-                    yield dict(zip(places, rows, strict=True)), len(following) < len(places)
-                    rows = following
-            except READ_FAILURES as error:
-                raise error if isinstance(error, InputError) else cannot_be_read_on(self.source, error) from error
+            for shard in shards:
+                with _reading_on(self.source):
+                    streams.append(self._shards.rows(readers, epoch, shard, position * width))
+                opened.enter_context(closing(streams[-1]))
+            rows = self._take(streams, width)
+            if len(rows) < len(places):
+                raise _too_large(self.batch_size, position * width + len(rows))
+            while len(rows) == len(places):
+                following = self._take(streams, width)
+                yield dict(zip(places, rows, strict=True)), len(following) < len(places)
+                rows = following
+
+    def _take(self, streams: list[Generator[Any, None, None]], width: int) -> list[Any]:
+        with _reading_on(self.source):
+            return [row for stream in streams for row in islice(stream, width)]
 
     def _decoded(
         self, pool: ThreadPoolExecutor, rows: dict[int, Any], epoch: int, number: int, ends_epoch: bool
@@ -244,51 +244,21 @@ class StreamingFeed:
         return f"{self.source.where(number, cell)}, as shuffled in epoch {epoch}"
 
 
-class _Reader:
-    """Runs an iterator in a thread of its own, at most ``_PREFETCH`` items ahead."""
+@contextmanager
+def _reading_on(source: Source) -> Iterator[None]:
+    """Goes around reads of a stream, whose failures the Hub's client and `datasets` have retried in vain.
 
-    def __init__(self, batches: Iterator[_Batch]) -> None:
-        self._ahead: queue.Queue[_Batch | Exception] = queue.Queue(_PREFETCH)
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, args=(batches,), name="streaming-feed", daemon=True)
-        self._thread.start()
-        # A thread that still reads parquet while the interpreter ends aborts the process.
-        atexit.register(self.close)
-
-    def next(self) -> _Batch:
-        item = self._ahead.get()
-        if isinstance(item, Exception):
-            self._put(item)  # whoever asks again is told the same
-            raise item
-        return item
-
-    def close(self) -> None:
-        atexit.unregister(self.close)
-        self._stopped.set()
-        self._thread.join()
-
-    def _run(self, batches: Iterator[_Batch]) -> None:
-        with closing(batches):
-            try:
-                for batch in batches:
-                    if not self._put(batch):
-                        return
-            except Exception as error:  # raised again in the thread that asks for the next batch
-                self._put(error)
-
-    def _put(self, item: "_Batch | Exception") -> bool:
-        """Returns False when the reader was stopped before there was room."""
-        while not self._stopped.is_set():
-            try:
-                self._ahead.put(item, timeout=_POLL_SECONDS)
-                return True
-            except queue.Full:
-                continue
-        return False
-
-
-def _take(streams: list[Iterator[Any]], width: int) -> list[Any]:
-    return [row for stream in streams for row in islice(stream, width)]
+    Raises:
+        InputError: a read failed.
+    """
+    try:
+        yield
+    except InputError:  # a file that says something else than the others
+        raise
+    except READ_FAILURES as error:
+        raise InputError(
+            f"{source.name}, split {source.split!r}, cannot be read any further: {client_says(error)}"
+        ) from error
 
 
 def _too_large(batch_size: int, num_rows: int) -> InputError:
