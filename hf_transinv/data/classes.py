@@ -1,9 +1,8 @@
-"""The classes of a split: what a label column calls them, and its labels as numbers of a list of names.
+"""The classes of a split: the names that a label column gives them, and its labels as numbers of these names.
 
-A column says a class in one of many ways: by the number of a name that stands in the file's own description of its
-columns (a ClassLabel), or by a value of its own (text, a whole number, true or false). Every way ends here as a list
-of names and one number per row. Names are compared exactly, never by what they look like: two splits that write a
-class differently are refused, with the nearest name.
+A label column is either a ClassLabel, which numbers names in the file's own description of its columns, or it holds
+values (text, whole numbers, true or false). Both become a list of names and one number per row. Names are compared
+exactly, never by similarity: two splits that write a class differently are refused, with a hint at the nearest name.
 """
 
 import difflib
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from pyarrow import Array, ChunkedArray
 
 MISSING = np.iinfo(np.int64).min
-"""Stands in an array of class numbers where a row has no label."""
+"""The class number of a row without a label."""
 
 _MOST_CLASSES = 100_000  # several times ImageNet-21k's 21,841: more are identifiers, not classes
 
@@ -40,10 +39,10 @@ class Classes:
 
 
 def classes_of(column: "ChunkedArray", feature: Any, name: str) -> tuple[Classes, np.ndarray]:
-    """What a label column calls its classes, and each row's number among them.
+    """The classes of a label column, and each row's number among them.
 
     A ClassLabel has its names in its own order. Whole numbers (also 1.0 and 2.0) are named by their digits, in
-    numerical order; text, true and false by themselves, sorted.
+    numerical order. Text, true and false are their own names, sorted.
 
     Args:
         column: the labels.
@@ -51,21 +50,21 @@ def classes_of(column: "ChunkedArray", feature: Any, name: str) -> tuple[Classes
         name: the dataset, for errors.
 
     Returns:
-        The classes, and int64 [N]: of a ClassLabel as they are stored, else from 0 on; MISSING where there is none.
+        The classes, and int64 [N]: of a ClassLabel as they are stored, else from 0 on; MISSING without a label.
 
     Raises:
-        InputError: the values are no classes: fractions, or numbers too many or too large.
+        InputError: the values are no classes: fractions, numbers too many or too large, or text that is not in UTF-8.
     """
     if is_class_label(feature):
-        return Classes(list(feature.names), True), _integers(column)
-    values, numbers = _distinct(column)
+        return Classes(list(feature.names), True), _integers(column, name)
+    values, numbers = _distinct(column, name)
     values = _checked(values, name)
     are_signs = set(values) == {-1, 1}
     hidden = [index for index, value in enumerate(values) if _is_number(value) and value < 0 and not are_signs]
     order = sorted(set(range(len(values))).difference(hidden), key=values.__getitem__)
     place = np.full(len(values) + 1, MISSING)
     place[order] = np.arange(len(order))
-    place[hidden] = [values[index] for index in hidden]  # -1 is no class; its row is named when it is read
+    place[hidden] = [values[index] for index in hidden]  # -1 is no class: refused when its row is read
     return Classes([str(values[index]) for index in order], False), place[numbers]
 
 
@@ -75,11 +74,11 @@ def renumbering(classes: Classes, wanted: Classes, found: np.ndarray, name: str)
     Args:
         classes: of a split or a file.
         wanted: of the training split, or of a model.
-        found: the class numbers that occur, of `classes`; others need no counterpart.
+        found: the class numbers that occur, of `classes`; the others need no counterpart.
         name: the dataset, for errors.
 
     Returns:
-        int64 [number of classes], -1 for those that neither have a counterpart nor occur; None: they are the same.
+        int64 [number of classes], -1 for classes that neither have a counterpart nor occur; None: both are the same.
 
     Raises:
         InputError: a class that occurs is not among those wanted.
@@ -101,7 +100,7 @@ def renumbering(classes: Classes, wanted: Classes, found: np.ndarray, name: str)
 
 
 def are_places(classes: Classes, wanted: Classes) -> bool:
-    """Whether numbers without names meet a split that names its numbers: they can only be places among its names."""
+    """Whether `classes` are bare numbers and `wanted` names its numbers: the numbers must then be places in it."""
     is_bare = not classes.are_numbered and all(label.isdecimal() for label in classes.names)
     return is_bare and wanted.are_numbered and not set(classes.names) & set(wanted.names)
 
@@ -119,7 +118,7 @@ def apply_renumbering(numbers: np.ndarray, renumbered: np.ndarray | None) -> np.
 
 
 def union(parts: Sequence[Classes]) -> Classes:
-    """The classes of several files of one split: those of the file that has them all, else all of them, sorted."""
+    """The classes of several files of a split: in the order of a file that has all of them, else sorted."""
     names = {label for part in parts for label in part.names}
     whole = next((part for part in parts if len(part.names) == len(names)), None)
     are_numbered = all(part.are_numbered for part in parts)
@@ -127,7 +126,7 @@ def union(parts: Sequence[Classes]) -> Classes:
 
 
 def look_alikes(names: Sequence[str]) -> list[tuple[str, str]]:
-    """Pairs of classes whose names differ in case, spaces, punctuation or the form of their Unicode alone."""
+    """Pairs of classes whose names differ only in case, spaces, punctuation or Unicode normalisation."""
     seen: dict[str, str] = {}
     pairs = []
     for label in names:
@@ -144,7 +143,12 @@ def check_number_of_classes(names: Sequence[str], name: str) -> None:
 
 
 def check_label(value: int | None, label_names: Sequence[str], where: str) -> int:
-    """Returns a row's label, or says which row has none or one beyond the label names.
+    """Returns a row's label if it is a class.
+
+    Args:
+        value: the label.
+        label_names: the classes.
+        where: the row, for errors.
 
     Raises:
         InputError: the label is missing, negative, or beyond the names.
@@ -178,14 +182,23 @@ def _folded(label: str) -> str:
     return "".join(character for character in text if character.isalnum()) or text
 
 
-def _integers(column: "ChunkedArray") -> np.ndarray:
+def _integers(column: "ChunkedArray", name: str) -> np.ndarray:
+    import pyarrow as pa
     import pyarrow.compute as pc
 
-    return pc.fill_null(pc.cast(column, "int64"), MISSING).to_numpy()
+    try:
+        numbers = pc.cast(column, "int64")
+    except pa.ArrowInvalid as error:  # one of them is too large
+        raise InputError(f"The labels of {name} are no class numbers: {error}. Correct them.") from error
+    return pc.fill_null(numbers, MISSING).to_numpy()
 
 
-def _distinct(column: "ChunkedArray") -> tuple[list[Any], np.ndarray]:
-    """The values that occur, and the place of each row's among them; -1 where there is none."""
+def _distinct(column: "ChunkedArray", name: str) -> tuple[list[Any], np.ndarray]:
+    """The values that occur, and the place of each row's value among them; -1 where there is none.
+
+    Raises:
+        InputError: a text is not in UTF-8.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -199,7 +212,11 @@ def _distinct(column: "ChunkedArray") -> tuple[list[Any], np.ndarray]:
     if not pa.types.is_dictionary(encoded.type):
         encoded = encoded.dictionary_encode()
     places = pc.fill_null(pc.cast(encoded.indices, "int64"), -1).to_numpy(zero_copy_only=False)
-    return encoded.dictionary.to_pylist(), places
+    try:
+        values = encoded.dictionary.to_pylist()
+    except UnicodeDecodeError as error:
+        raise InputError(f"A label of {name} is not in UTF-8 ({error}). Save the data again.") from error
+    return values, places
 
 
 def _is_number(value: Any) -> bool:

@@ -1,5 +1,6 @@
-"""Which column is the image and which is the label: found by their types, or named by the user."""
+"""The image column and the label column of a dataset: found by their types, or named by the user."""
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hf_transinv.errors import InputError
@@ -10,7 +11,7 @@ _TEXT = ("string", "large_string", "string_view")
 _NUMBERS = ("int", "uint", "float", "bool")
 
 
-def image_column_of(features: dict[str, Any], given: str | None, name: str) -> str:
+def image_column_of(features: Mapping[str, Any], given: str | None, name: str) -> str:
     """Finds the one image column.
 
     Args:
@@ -38,7 +39,7 @@ def image_column_of(features: dict[str, Any], given: str | None, name: str) -> s
     if found and "image" in structs:
         raise InputError(
             f"{name} has the column 'image' (encoded files) beside {listed(found)} of type datasets.Image, and it is "
-            "not clear which of them is the picture. Choose one with --image_column."
+            "not clear which of them holds the images. Choose one with --image_column."
         )
     found = found or structs
     if not found:
@@ -52,14 +53,14 @@ def image_column_of(features: dict[str, Any], given: str | None, name: str) -> s
     return found[0] if len(found) == 1 else "image"
 
 
-def has_images(features: dict[str, Any], given: str | None) -> bool:
+def has_images(features: Mapping[str, Any], given: str | None) -> bool:
     """Whether the named column, or else any, holds encoded images."""
     if given is not None:
         return given in features and _holds_images(features[given])
     return any(_is_image(feature) or _is_image_struct(feature) for feature in features.values())
 
 
-def label_column_of(features: dict[str, Any], given: str | None, name: str) -> str:
+def label_column_of(features: Mapping[str, Any], given: str | None, name: str) -> str:
     """Finds the one label column: a ClassLabel, else values of a usual name.
 
     Args:
@@ -116,13 +117,13 @@ def is_text(feature: Any) -> bool:
     return isinstance(feature, Value) and feature.dtype in _TEXT
 
 
-def listed(names: Any, most: int = 12) -> str:
-    """Names for an error, the first of them where there are many."""
-    names = [repr(name) for name in names]
-    return ", ".join(names[:most]) + (f", ... ({len(names)} in all)" if len(names) > most else "")
+def listed(names: Iterable[Any], most: int = 12) -> str:
+    """Names for a message; only the first `most` of them, and their number, where there are more."""
+    shown = [repr(name) for name in names]
+    return ", ".join(shown[:most]) + (f", ... ({len(shown)} in all)" if len(shown) > most else "")
 
 
-def _check_present(features: dict[str, Any], given: str, flag: str, name: str) -> None:
+def _check_present(features: Mapping[str, Any], given: str, flag: str, name: str) -> None:
     if given not in features:
         raise InputError(f"{name} has no column {given!r}; its columns are {listed(features)}. Correct {flag}.")
 

@@ -1,15 +1,16 @@
-"""Image bytes -> uint8 tensor, as a person who looks at the file would expect to see it.
+"""Image bytes -> uint8 tensor, looking as the file looks in an image viewer.
 
-Ordinary 8-bit RGB files (JPEG, WebP) take the short way through ``torchvision.io``; not PNG, whose decoder there
-(0.29) ends the process when the compressed pixels are damaged, and is no faster at 224 pixels. Everything else goes
-through Pillow: greyscale, palette, CMYK and RGBA become RGB as ``Image.convert("RGB")`` has it (alpha is dropped, not
-blended); 16-bit pixels are scaled to 8 bits, where ``convert`` would clip them; an EXIF rotation is applied.
+Ordinary 8-bit RGB files in JPEG and WebP are decoded by ``torchvision.io``. PNG is not: the decoder there (0.29) ends
+the process when the compressed pixels are damaged, and is no faster at 224 pixels. Everything else is decoded by
+Pillow. Greyscale, palette, CMYK and RGBA become RGB as by ``Image.convert("RGB")`` (alpha is dropped, not blended).
+16-bit pixels are scaled to 8 bits, where ``convert`` would clip them. An EXIF rotation is applied.
 """
 
 import io
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -25,7 +26,7 @@ _logger = logging.getLogger(__name__)
 
 # Not all that Pillow knows: it hands PostScript, a programming language, to an interpreter.
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "ICO", "TGA", "SGI", "PCX", "AVIF")
-# How files begin that are no image to us, or one of a kind that is not decoded here: (offset, bytes, what to say).
+# First bytes of files that are no images, or of a format that is not decoded here: (offset, bytes, what to say).
 _OTHER_KINDS = (
     *((8, brand, "AVIF, which this Pillow cannot decode: pip install -U pillow") for brand in (b"avif", b"avis")),
     *(
@@ -46,15 +47,15 @@ _OTHER_KINDS = (
     (0, b"PK\x03\x04", "a zip archive, no image"),
 )
 _TWELVE_BITS = 2**12
-_said: set[str] = set()  # kinds of pictures that were warned of
-_LONGEST = 8  # sides to one: what `fit` resizes of a strip; beyond that the centre alone is looked at
+_said: set[str] = set()  # keys of the warnings that were given
+_LONGEST = 8  # largest ratio of the sides that `fit` resizes; of longer strips only the centre is used
 
 
 class BadImageError(InputError):
-    """An image that cannot be decoded; the only error that ``--on_bad_image skip`` passes over.
+    """An image that cannot be decoded; the only error that ``--on_bad_image skip`` skips.
 
     Args:
-        where: what the image is called.
+        where: the image, such as ``row 17 of split train``.
         reason: what is wrong with it.
 
     Attributes:
@@ -78,14 +79,14 @@ def decode_image(data: bytes | str | Path, where: str) -> Tensor:
 
     Args:
         data: the encoded file: its bytes, its local path, or an address that ``fsspec`` opens (``hf://...``).
-        where: what to call this image in an error, such as ``row 17 of split train``.
+        where: the image, for errors, such as ``row 17 of split train``.
 
     Returns:
         uint8 [3, h, w].
 
     Raises:
         BadImageError: the file is missing, truncated, corrupt, or in floating point.
-        InputError: an address cannot be read just now: no fault of the image, and none to pass over.
+        InputError: an address cannot be read at present. That is no fault of the image, so it is not skipped.
     """
     try:
         encoded = data if isinstance(data, bytes) else _read(str(data), where)
@@ -117,10 +118,10 @@ def fit(image: Tensor, size: int) -> Tensor:
 
 def _read(path: str, where: str) -> bytes:
     if "://" not in path:
-        if not os.path.isfile(path):  # nor a device or a pipe, which have no end
+        if not os.path.isfile(path):  # but a device or a pipe, say, which have no end
             raise FileNotFoundError(f"{path!r} is no file")
         return Path(path).read_bytes()
-    from datasets.utils.file_utils import xopen  # tries again as often as the settings of `datasets` say
+    from datasets.utils.file_utils import xopen  # retries as often as the settings of `datasets` say
 
     try:
         with xopen(path, "rb") as file:
@@ -132,7 +133,7 @@ def _read(path: str, where: str) -> bytes:
 
 
 def _decode_plain(encoded: bytes) -> Tensor | None:
-    """Returns uint8 [3, h, w], or None for what is not ordinary RGB or does not decode at once."""
+    """Returns uint8 [3, h, w]; None for an image that is not ordinary RGB or cannot be decoded by torchvision."""
     is_jpeg = encoded.startswith(b"\xff\xd8\xff")
     is_webp = encoded[:4] == b"RIFF" and encoded[8:12] == b"WEBP"
     if not (is_jpeg or is_webp) or b"Exif" in encoded or b"eXIf" in encoded or b"EXIF" in encoded:
@@ -140,17 +141,18 @@ def _decode_plain(encoded: bytes) -> Tensor | None:
     decode = _torchvision_decoder()
     if decode is None:
         return None
-    try:
+    file_bytes = torch.from_numpy(np.frombuffer(bytearray(encoded), dtype=np.uint8))
+    try:  # two decoders on the user's bytes
         Image.open(io.BytesIO(encoded), formats=_FORMATS)  # refuses a header that asks for too much memory
-        image = decode(torch.from_numpy(np.frombuffer(bytearray(encoded), dtype=np.uint8)))
-    except Exception:  # Pillow, which comes next, says what is wrong
+        image = decode(file_bytes)
+    except Exception:  # Pillow, which is tried next, says what is wrong
         return None
     return image if image.shape[0] == 3 and image.dtype == torch.uint8 else None
 
 
 @cache
 def _torchvision_decoder() -> Callable[[Tensor], Tensor] | None:
-    # About three times as fast as Pillow on small images; but torchvision 0.29 has announced that it will go.
+    # About three times as fast as Pillow on small images. torchvision 0.29 has announced its removal.
     try:
         from torchvision.io import decode_image as decode
     except ImportError:
@@ -159,17 +161,47 @@ def _torchvision_decoder() -> Callable[[Tensor], Tensor] | None:
 
 
 def _decode_any(encoded: bytes, where: str) -> Tensor:
-    try:
-        pixels = _pixels(Image.open(io.BytesIO(encoded), formats=_FORMATS), where)
-    except Exception as error:  # Pillow's readers raise nearly any type on broken bytes
-        said = _kind(encoded) if isinstance(error, UnidentifiedImageError) else error
-        reason = f"the image cannot be decoded ({said}); expected a whole image file with 8- or 16-bit pixels"
-        raise BadImageError(where, reason) from error
+    with _pillow(encoded, where):
+        opened = Image.open(io.BytesIO(encoded), formats=_FORMATS)
+        # MPO files are photographs of telephones, with a preview beside the photograph.
+        has_frames = opened.format != "MPO" and getattr(opened, "is_animated", False)
+        image = ImageOps.exif_transpose(opened)
+    if has_frames:
+        _say_once("frames", f"{where}: of images with several frames or pages, the first one is read")
+    if 0 in image.size:
+        raise _undecodable(where, "it has no pixels")
+    if image.mode == "F":
+        raise _undecodable(where, "32-bit floating point pixels have no known range")
+    if image.mode.startswith("I"):
+        pixels = _eight_bits(np.asarray(image).astype(np.int64), where)
+    else:
+        with _pillow(encoded, where):
+            opaque = image.convert("RGBA") if "transparency" in image.info else image
+            pixels = np.array(opaque.convert("RGB"))
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
+@contextmanager
+def _pillow(encoded: bytes, where: str) -> Iterator[None]:
+    """Goes around calls of Pillow alone: its readers raise nearly any type on broken bytes.
+
+    Raises:
+        BadImageError: a call in the block failed.
+    """
+    try:
+        yield
+    except Exception as error:
+        said = _kind(encoded) if isinstance(error, UnidentifiedImageError) else str(error)
+        raise _undecodable(where, said) from error
+
+
+def _undecodable(where: str, why: str) -> BadImageError:
+    reason = f"the image cannot be decoded ({why}); expected a whole image file with 8- or 16-bit pixels"
+    return BadImageError(where, reason)
+
+
 def _kind(encoded: bytes) -> str:
-    """What bytes are that Pillow does not know."""
+    """What the bytes are, when Pillow does not recognise them."""
     if not encoded:
         return "the file is empty"
     found = (said for offset, start, said in _OTHER_KINDS if encoded.startswith(start, offset))
@@ -177,29 +209,22 @@ def _kind(encoded: bytes) -> str:
 
 
 def _say_once(key: str, message: str) -> None:
-    """Warns of a kind of picture when the first of it is met."""
+    """Warns, but only the first time for each key."""
     if key not in _said:
         _said.add(key)
         _logger.warning(message)
 
 
-def _pixels(image: Image.Image, where: str) -> np.ndarray:
-    """Returns uint8 [h, w, 3]."""
-    # MPO are photographs of telephones, with a preview beside the picture.
-    if image.format != "MPO" and getattr(image, "is_animated", False):
-        _say_once("frames", f"{where}: of images with several frames or pages, the first one is read")
-    image = ImageOps.exif_transpose(image)
-    if image.mode == "F":
-        raise ValueError("32-bit floating point pixels have no known range")
-    if image.mode.startswith("I"):
-        values = np.asarray(image).astype(np.int64)
-        if values.min() < 0 or values.max() > 65535:
-            raise ValueError(f"integer pixels from {values.min()} to {values.max()} are not 16-bit")
-        if 0 < values.max() < _TWELVE_BITS:
-            dark = "16-bit pixels are taken as 0 to 65,535, and none of this image is beyond"
-            _say_once("dark", f"{where}: {dark} {values.max()}: scale it, if it holds fewer bits")
-        grey = ((values * 255 + 32767) // 65535).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=2)
-    if "transparency" in image.info:
-        image = image.convert("RGBA")
-    return np.array(image.convert("RGB"))
+def _eight_bits(values: np.ndarray, where: str) -> np.ndarray:
+    """16-bit grey pixels, int64 [h, w] -> uint8 [h, w, 3].
+
+    Raises:
+        BadImageError: there are values beyond 16 bits.
+    """
+    if values.min() < 0 or values.max() > 65535:
+        raise _undecodable(where, f"integer pixels from {values.min()} to {values.max()} are not 16-bit")
+    if 0 < values.max() < _TWELVE_BITS:
+        dark = "16-bit pixels are taken as 0 to 65,535, and none of this image is beyond"
+        _say_once("dark", f"{where}: {dark} {values.max()}: scale it, if it holds fewer bits")
+    grey = ((values * 255 + 32767) // 65535).astype(np.uint8)
+    return np.repeat(grey[..., None], 3, axis=2)

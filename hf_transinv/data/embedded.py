@@ -1,7 +1,7 @@
-"""The digits that come with the library: two small problems, one to make teachers of and one to teach.
+"""The digits that come with the library: two small problems, one to train teachers on and one to train students on.
 
-``digits/source`` is the digits 0 to 4; ``digits/target`` is the digits 5 to 9 with 20 labelled images a class to
-train on. The images and where they come from: ``digits/README.md`` beside this file.
+``digits/source`` is the digits 0 to 4. ``digits/target`` is the digits 5 to 9, with 20 labelled training images per
+class. ``digits/README.md`` beside this file describes the images and their origin.
 """
 
 from collections import Counter

@@ -24,8 +24,11 @@ _SHOWN = 3  # paths or folders in a message
 
 
 def local_path(name: str) -> Path:
-    """A name as a path, "~" replaced; ask `os.path`, not it, whether it is there: names may be too long for a path."""
-    return Path(os.path.expanduser(name))
+    """A name as a path, "~" replaced.
+
+    Whether it exists is to be asked of `os.path`: pathlib raises where a name is too long for a path.
+    """
+    return Path(name if "\0" in name else os.path.expanduser(name))
 
 
 class ImageFolder:
@@ -33,12 +36,12 @@ class ImageFolder:
 
     Args:
         walk: of the folder.
-        asked: splits that the user named: folders of these names are splits, however they are called.
+        asked: splits that the user named: folders of these names are splits, whatever their names.
 
     Attributes:
         splits: the images of each split by class, all splits with the same classes in sorted order; empty when the
             images do not lie in class folders.
-        told: what was not read, and what is worth a second look.
+        told: notes on what was not read, and on what is unusual.
 
     Raises:
         InputError: some image lies outside a class folder, beside others that do not.
@@ -79,7 +82,7 @@ class ImageFolder:
 
     @property
     def classes(self) -> list[str]:
-        """The same for every split."""
+        """The class folders, the same for every split."""
         return list(next(iter(self.splits.values()), {}))
 
     def open(self) -> "dict[str, Dataset]":
@@ -95,7 +98,7 @@ class ImageFolder:
         return opened
 
     def levels(self) -> str:
-        """The folders as they lie, for a message: "train/ > 2 folders (cat, dog) > 30 images"."""
+        """The folders with images, for a message: "train/cat/ (20 images), train/dog/ (10 images)"."""
         shapes: Counter[tuple[str, ...]] = Counter(file.folders for file in self.walk.images)
         shown = [f"{'/'.join(folders) or '.'}/ ({count} images)" for folders, count in sorted(shapes.items())[:_SHOWN]]
         return ", ".join(shown) + (f", ... ({len(shapes)} folders with images)" if len(shapes) > _SHOWN else "")
@@ -123,7 +126,7 @@ class ImageFolder:
             )
 
     def _classes(self, split_folders: set[str], depth: int) -> list[str]:
-        """The class folders, sorted: those with images, and empty ones; not those with other files alone."""
+        """The class folders, sorted: those with images and empty ones, but not those with other files only."""
         inside = [folder for folder in self.walk.folders if not split_folders or folder[0] in split_folders]
         candidates = {folder[depth] for folder in inside if len(folder) > depth}
         files = [file for file in self.walk.files if len(file.folders) > depth]

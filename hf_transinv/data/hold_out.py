@@ -1,4 +1,4 @@
-"""A part of the training split held out to evaluate on: the same share of every class, the same rows in every run."""
+"""A part of the training split, held out for evaluation: the same share of every class, the same rows in every run."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -17,7 +17,10 @@ class HoldOut:
 
     Attributes:
         share: of every class, in (0, 1), that is held out.
-        part: what remains to train on, or what is held out.
+        part: the part to read: the remainder to train on, or the part held out.
+
+    Raises:
+        InputError: a share outside (0, 1).
     """
 
     share: float

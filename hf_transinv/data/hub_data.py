@@ -1,8 +1,7 @@
-"""What `datasets` opens itself: datasets on the Hub, and folders on this machine that are made like one."""
+"""What `datasets` itself opens: datasets on the Hub, and folders on this machine in the shape of one."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hf_transinv.data.classes import Classes, check_number_of_classes
@@ -11,8 +10,8 @@ from hf_transinv.data.folders import local_path
 from hf_transinv.data.labelling import renamed
 from hf_transinv.data.opened import FilesOpened, Opened
 from hf_transinv.data.parquet_files import ParquetFiles
+from hf_transinv.data.reading import reading
 from hf_transinv.errors import InputError
-from hf_transinv.resolve.hub_errors import LOG_IN, READ_FAILURES, client_says
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetBuilder, IterableDataset
@@ -49,10 +48,10 @@ class RowsOnly:
         return [self._load(split).select_columns(list(columns))]
 
     def stream(self, split: str) -> "tuple[IterableDataset, int | None]":
-        """The rows of a split as a stream, and their number; None when it is not said."""
-        with _opening(self.name, self._place["name"]):
+        """The rows of a split as a stream, and their number; None when the dataset does not say."""
+        with reading(self.name, self._place["name"]):
             rows = self._builder.as_streaming_dataset(split=split)
-        # Of a folder of images on the Hub, `datasets` decodes ahead; that is not undone by casting the column.
+        # `datasets` decodes images of a folder on the Hub ahead of their use, which casting the column does not stop.
         rows = rows.decode(False) if rows.features else rows
         splits = rows.info.splits or {}
         return rows, splits[split].num_examples or None if split in splits else None
@@ -60,16 +59,16 @@ class RowsOnly:
     def labelled_stream(
         self, split: str, image_column: str | None, label_column: str | None, wanted: Classes | None
     ) -> "tuple[IterableDataset, list[str], int | None, tuple[str, str]]":
-        """A stream with the columns ``image`` and ``label``, whose own types have to say the classes.
+        """A stream with the columns ``image`` and ``label``; its label column must be a ClassLabel.
 
         Args:
             split: a whole split.
-            image_column: as the user named it, if so.
+            image_column: the column that the user named, if any.
             label_column: the same.
-            wanted: the classes that these have to be, in their order; None: any.
+            wanted: the classes that the stream must have, in this order; None: any.
 
         Returns:
-            The rows, the classes, the number of rows (None when it is not said), and what the columns were called.
+            The rows, the classes, the number of rows (None when the dataset does not say), and the columns' own names.
 
         Raises:
             InputError: no image or label column, no names of the classes, other classes than those wanted.
@@ -102,16 +101,21 @@ class RowsOnly:
         from datasets import load_dataset
 
         if split not in self._loaded:
-            with _opening(self.name, self._place["name"]):
+            with reading(self.name, self._place["name"]):
                 self._loaded[split] = load_dataset(**self._place, split=split)
         return self._loaded[split]
 
 
 def open_hub(dataset: str, config: str | None, revision: str | None) -> Opened:
-    """Opens a dataset on the Hub, or a local folder that says in its README.md how it is to be read.
+    """Opens a dataset on the Hub, or a local folder whose README.md says how it is to be read.
+
+    Args:
+        dataset: Hub id or folder.
+        config: which configuration of it.
+        revision: branch, tag or commit on the Hub.
 
     Raises:
-        InputError: it cannot be had, or its name is one of a reader of `datasets` and not of data.
+        InputError: it cannot be read, or it is the name of a reader of `datasets` and not of data.
     """
     from datasets import get_dataset_split_names, load_dataset, load_dataset_builder
     from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
@@ -125,50 +129,18 @@ def open_hub(dataset: str, config: str | None, revision: str | None) -> Opened:
     folder = local_path(dataset)
     is_local = os.path.isdir(folder)
     place = {"path": os.path.abspath(folder) if is_local else dataset, "name": config, "revision": revision}
-    with _opening(dataset, config):
+    with reading(dataset, config):
         builder = load_dataset_builder(**place)
+    with reading(dataset, config):
         names = get_dataset_split_names(place["path"], config, revision=revision)
-        is_plain = isinstance(builder.config, ParquetConfig) and builder.config.filters is None
-        if not (is_plain and builder.config.data_files and set(names) <= set(builder.config.data_files)):
-            return RowsOnly(builder, place, names, dataset)
-        files = {split: [str(file) for file in builder.config.data_files[split]] for split in names}
-        kind = "folder in Hub shape" if is_local else "Hub"
-        parquet = ParquetFiles(files, dataset, builder.info.features)
-        return FilesOpened(parquet, dataset, kind, lambda split: load_dataset(**place, split=split))
+    is_plain = isinstance(builder.config, ParquetConfig) and builder.config.filters is None
+    if not (is_plain and builder.config.data_files and set(names) <= set(builder.config.data_files)):
+        return RowsOnly(builder, place, names, dataset)
 
+    def load(split: str) -> "Dataset":
+        with reading(dataset, config):
+            return load_dataset(**place, split=split)
 
-@contextmanager
-def _opening(dataset: str, config: str | None) -> Iterator[None]:
-    from datasets.exceptions import DatasetsError
-
-    try:
-        yield
-    except InputError:
-        raise
-    except (*READ_FAILURES, DatasetsError, TypeError, AttributeError, LookupError) as error:
-        if "corresponds to no data" in str(error):
-            raise InputError(f"A split of {dataset} is empty. Choose a split that has rows.") from error
-        raise cannot_be_opened(dataset, config, error) from error
-
-
-def cannot_be_opened(dataset: str, config: str | None, error: Exception) -> InputError:
-    """What to say of a dataset that failed to open."""
-    of_config = "" if config is None else f", configuration {config!r},"
-    return InputError(
-        f"The dataset {dataset!r}{of_config} cannot be opened: {client_says(error)} Expected the id of a dataset on "
-        f"the Hub that you can reach and read (for a private or gated one {LOG_IN}), a folder in the same shape, "
-        "parquet files, a folder of images, or a table of image paths."
-    )
-
-
-@contextmanager
-def reading(dataset: str) -> Iterator[None]:
-    """What fails while a dataset is read becomes an InputError that says what to do."""
-    from datasets.exceptions import DatasetsError
-
-    try:
-        yield
-    except InputError:
-        raise
-    except (*READ_FAILURES, DatasetsError) as error:
-        raise cannot_be_opened(dataset, None, error) from error
+    files = {split: [str(file) for file in builder.config.data_files[split]] for split in names}
+    kind = "folder in Hub shape" if is_local else "Hub"
+    return FilesOpened(ParquetFiles(files, dataset, builder.info.features), dataset, kind, load)

@@ -1,10 +1,10 @@
-"""A row's image, decoded and of the size that all images of the split have."""
+"""Decodes the images of a split, to squares of one size."""
 
 import hashlib
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 
@@ -12,7 +12,7 @@ from hf_transinv.data.decoding import BadImageError, decode_image, fit
 from hf_transinv.data.sources import Source
 from hf_transinv.errors import InputError
 
-_SMALL = 4096  # bytes of an encoded image: CIFAR's PNG have half of it
+_SMALL = 4096  # bytes of an encoded image; CIFAR's PNG files have half as many
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,9 @@ class ImageDecoder:
         side: of every image it returns, in pixels.
         keeps_size: images must have that size already; else they are brought to it.
         skips_bad: an image that cannot be decoded becomes None instead of an error.
-        skipped: those that did, each once: where they are and what is wrong.
-        preprocess: uint8 [3, h, w] of any size -> uint8 [3, H, W] of one, in place of all of the above about sizes;
-            such as a model's own (see models.published).
+        skipped: the skipped images, each once: where they are and what is wrong.
+        preprocess: uint8 [3, h, w] of any size -> uint8 [3, H, W] of one size, such as a model's own (see
+            models.published); `side` and `keeps_size` then have no meaning.
     """
 
     side: int
@@ -40,20 +40,20 @@ class ImageDecoder:
         source: Source,
         cells: Iterable[dict[str, Any] | None],
         image_size: int | None,
-        on_bad_image: Literal["raise", "skip"],
+        on_bad_image: str,
         preprocess: Callable[[Tensor], Tensor] | None = None,
     ) -> "ImageDecoder":
         """Makes the decoder of a source.
 
         Args:
             source: the split, for errors.
-            cells: its images from row 0 on; read only to find the size, so not when it is given.
+            cells: its images from row 0 on; read only where the size is not given.
             image_size: the side in pixels; None takes that of the first image that can be decoded.
-            on_bad_image: whether an image that cannot be decoded is an error or None.
+            on_bad_image: "raise": an image that cannot be decoded is an error; "skip": it becomes None.
             preprocess: as the attribute; None: images are brought to `image_size`.
 
         Raises:
-            InputError: no size was given, and the first image is no square or not one can be decoded.
+            InputError: no size was given, and the first image is not square or no image can be decoded.
         """
         if on_bad_image not in ("raise", "skip"):
             raise InputError(f"on_bad_image is {on_bad_image!r}. Choose 'raise' or 'skip'.")
@@ -86,14 +86,14 @@ class ImageDecoder:
 
         Args:
             cell: {'bytes', 'path'}, undecoded.
-            where: what to call the row in an error.
-            comes_again: the same image will come under other names: it is noted once when it is skipped.
+            where: the row, for errors.
+            comes_again: the same image will come again under other names, and is to be noted only once if skipped.
 
         Returns:
             uint8 [3, side, side], or None for a bad image that is to be skipped.
 
         Raises:
-            InputError: the image cannot be decoded, or has another size than it must have.
+            InputError: the image cannot be decoded, or has the wrong size.
         """
         try:
             image = decode_image(encoded_image(cell, where), where)
@@ -137,10 +137,14 @@ def none_decoded(source: Source) -> InputError:
 
 
 def encoded_image(cell: dict[str, Any] | None, where: str) -> bytes | str:
-    """The bytes of a cell, or the path or address where they lie.
+    """The bytes of a cell, or the path or address of the file.
+
+    Args:
+        cell: {'bytes', 'path'}, undecoded.
+        where: the row, for errors.
 
     Raises:
-        BadImageError: there is neither, or a path that does not say from where it counts.
+        BadImageError: there is neither, or the path is relative.
     """
     data, path = (None, None) if cell is None else (cell["bytes"], cell["path"])
     if data is not None:
@@ -150,7 +154,7 @@ def encoded_image(cell: dict[str, Any] | None, where: str) -> bytes | str:
     if "://" not in path and not os.path.isabs(path):
         raise BadImageError(
             where,
-            f"the table holds a path and no image, and {path!r} does not say from which folder it counts (save the "
-            "table with its images in it: datasets.table.embed_table_storage, or push_to_hub)",
+            f"the table holds a path and no image, and {path!r} does not say relative to which folder (save the table "
+            "with its images in it: datasets.table.embed_table_storage, or push_to_hub)",
         )
     return path

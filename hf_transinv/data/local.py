@@ -1,6 +1,6 @@
-"""What lies on this machine under a name: a folder of images, tables of paths, parquet files, a saved dataset.
+"""Opens datasets on this machine: folders of images, tables of paths, parquet files, saved datasets.
 
-What a folder is follows from what is in it, and is said; where it could be two things, the user is asked.
+What a folder is opened as follows from its content, and is logged. A folder that could be two things is refused.
 """
 
 import os
@@ -13,6 +13,7 @@ from hf_transinv.data.embedded import EMBEDDED_NAMES, open_embedded
 from hf_transinv.data.folders import ImageFolder, local_path
 from hf_transinv.data.opened import FilesOpened, Opened, TablesOpened
 from hf_transinv.data.parquet_files import ParquetFiles, files_of, sorted_into_splits
+from hf_transinv.data.reading import reading
 from hf_transinv.data.split_names import in_order, split_kind, split_word
 from hf_transinv.data.tables import PathTable, open_path_table
 from hf_transinv.data.walk import PARQUET_SUFFIX, TABLE_SUFFIXES, File, Walk, walk
@@ -35,17 +36,17 @@ def open_local(
     label_column: str | None = None,
     with_labels: bool = True,
 ) -> Opened | None:
-    """Opens what a name means on this machine; None when it means nothing here, or only `datasets` can open it.
+    """Opens a dataset on this machine; None when there is none of that name, or only `datasets` can open it.
 
     Args:
         dataset: embedded name, folder, file or glob.
         asked: splits that the user named.
         image_column: the column that the user named, if any.
         label_column: the same.
-        with_labels: False: images that lie in no class folders will do.
+        with_labels: False accepts images outside class folders.
 
     Raises:
-        InputError: it cannot be read as anything, or as several things.
+        InputError: it cannot be read, or could be read in several ways.
     """
     if dataset in EMBEDDED_NAMES:
         opened = TablesOpened(open_embedded(dataset), dataset, "embedded digits")
@@ -64,7 +65,7 @@ def open_local(
         table = open_path_table(os.path.abspath(folder), image_column)
         return _open_tables(dataset, [(split_word(folder.stem) or "train", table)], label_column)
     if os.path.isfile(folder) and suffix == _ARROW_SUFFIX:
-        tables = _arrow_tables([File(os.path.abspath(folder), (folder.name,))])
+        tables = _arrow_tables(dataset, [File(os.path.abspath(folder), (folder.name,))])
         return TablesOpened(tables, dataset, "arrow file")
     if os.path.isfile(folder):
         advice = "Unpack it and give its folder" if suffix in _ARCHIVES else "Give the folder it lies in"
@@ -102,7 +103,7 @@ def _open_folder(
         return opened
     arrow = found.with_suffix((_ARROW_SUFFIX,))
     if arrow and not found.images:
-        opened = TablesOpened(_arrow_tables(arrow), dataset, "arrow files")
+        opened = TablesOpened(_arrow_tables(dataset, arrow), dataset, "arrow files")
         return _with_unread(opened, found, found.unread(arrow))
     if not found.images and found.with_suffix(_ARCHIVES_OF_IMAGES):
         return None
@@ -123,14 +124,14 @@ def _open_folder(
         opened = TablesOpened(images.open(), dataset, "image folder", images.told)
         return _with_unread(opened, found, found.unread(images.read))
     for file in (*_tables(found), *parquet):
-        _open_table(file.path, image_column, found)  # says what is wrong with it
+        _open_table(file.path, image_column, found)  # raises what is wrong with it
     raise _unreadable(folder, found, images)
 
 
 def _open_parquet(
     dataset: str, files: list[File], image_column: str | None, label_column: str | None, found: Walk | None = None
 ) -> Opened | None:
-    """Files with images in them, or with paths of images; None, of a folder, when they have neither."""
+    """Opens parquet files with images, or with paths of images; None when those of a folder have neither."""
     splits = sorted_into_splits(files)
     parquet = ParquetFiles({split: [file.path for file in of_split] for split, of_split in splits.items()}, dataset)
     features = [parquet.features(split) for split in splits]
@@ -159,7 +160,7 @@ def _open_parquet(
 def _open_tables(
     dataset: str, tables: list[tuple[str, PathTable]], label_column: str | None, found: Walk | None = None
 ) -> Opened:
-    """Tables of paths, each with its split."""
+    """Opens tables of paths, each with its split."""
     opened: dict[str, list[PathTable]] = {}
     for split, table in tables:
         opened.setdefault(split, []).append(table)
@@ -188,15 +189,15 @@ def _open_tables(
 
 
 def _path_tables(found: Walk, image_column: str | None) -> list[tuple[str, PathTable]]:
-    """The tables of a folder whose rows name images that are there; those named like a split, if any is."""
-    tables = [(_split_of(file), _path_table(file.path, image_column, found)) for file in _tables(found)]
-    tables = [(split, table) for split, table in tables if table]
+    """The tables of a folder whose rows name existing images; if some are named like a split, only those."""
+    opened = [(_split_of(file), _path_table(file.path, image_column, found)) for file in _tables(found)]
+    tables = [(split, table) for split, table in opened if table]
     named = [(split, table) for split, table in tables if split]
     return named or [("train", table) for _, table in tables]
 
 
 def _tables(found: Walk) -> list[File]:
-    """Tables at the top or one folder below it, but not what lies beside each image under the image's name."""
+    """Tables at the top or one folder below it, except those beside an image and with the image's name."""
     named = {os.path.splitext(image.path)[0] for image in found.images}
     files = [file for file in found.with_suffix(TABLE_SUFFIXES) if len(file.folders) < 2]
     return [file for file in files if os.path.splitext(file.path)[0] not in named]
@@ -208,7 +209,7 @@ def _open_table(path: str, image_column: str | None, found: Walk) -> PathTable:
 
 
 def _path_table(path: str, image_column: str | None, found: Walk) -> PathTable | None:
-    """A table that names images; None when it does not, as tables of other things do."""
+    """Opens a table that names images; None for other tables."""
     try:
         return _open_table(path, image_column, found)
     except InputError:
@@ -216,7 +217,7 @@ def _path_table(path: str, image_column: str | None, found: Walk) -> PathTable |
 
 
 def _split_of(file: File) -> str | None:
-    """The split that a file's own name says, or else its folder's."""
+    """The split that a file's own name says, or else the name of its folder."""
     stem = os.path.splitext(file.parts[-1])[0]
     return split_word(stem) or (split_word(file.folders[-1]) if file.folders else None)
 
@@ -226,34 +227,35 @@ def _saved_tables(dataset: str, folder: Path) -> "dict[str, Dataset]":
 
     try:
         saved = load_from_disk(str(folder))
-    except (OSError, ValueError, KeyError, TypeError) as error:  # TypeError: a state.json of something else
+    except Exception as error:  # a state.json of something else surfaces anywhere in `datasets`
         raise InputError(f"{dataset!r} was saved by `datasets` and cannot be read again: {error}") from error
     return dict(saved) if isinstance(saved, DatasetDict) else {str(saved.split or "train"): saved}
 
 
 def _is_described(folder: Path, found: Walk) -> bool:
-    """Whether a README.md says, as on the Hub, which files are which split or what their columns are."""
+    """Whether a README.md says, as on the Hub, which files belong to which split, or the types of their columns."""
     if not (folder / "README.md").is_file() or not found.with_suffix((*_FILE_SUFFIXES, *_ARCHIVES_OF_IMAGES)):
         return False
     from huggingface_hub import DatasetCard
 
     try:
         told = DatasetCard.load(folder / "README.md", ignore_metadata_errors=True).data.to_dict()
-    except (OSError, ValueError):
+    except Exception:  # a README.md may hold anything; what cannot be parsed describes nothing
         return False
     return bool({"configs", "dataset_info"} & told.keys())
 
 
-def _arrow_tables(files: Sequence[File]) -> "dict[str, list[Dataset]]":
-    """The tables of each split; every file says for itself what its classes are called."""
+def _arrow_tables(dataset: str, files: Sequence[File]) -> "dict[str, list[Dataset]]":
+    """The tables of each split; every file names its classes itself."""
     from datasets import Dataset
 
     splits = sorted_into_splits(files)
-    return {split: [Dataset.from_file(file.path) for file in of_split] for split, of_split in splits.items()}
+    with reading(dataset):
+        return {split: [Dataset.from_file(file.path) for file in of_split] for split, of_split in splits.items()}
 
 
 def _open_loose(dataset: str, found: Walk) -> Opened:
-    """Images without classes, by the first folder where any of these is named like a split."""
+    """Opens images without classes. Their splits are the top folders, if any of these is named like a split."""
     from datasets import Dataset, Features, Image
 
     by_split: dict[str, list[File]] = {}

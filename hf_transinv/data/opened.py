@@ -1,23 +1,28 @@
-"""A dataset that is open: its splits by name, and the columns of each as tables of undecoded rows."""
+"""An opened dataset, with the columns of its splits as tables of undecoded rows; and an opened split."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+
+from hf_transinv.data.classes import Classes
 from hf_transinv.data.columns import is_class_label
 from hf_transinv.data.parquet_files import ParquetFiles
+from hf_transinv.data.row_groups import RowGroups, SequentialRows
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    from datasets import Dataset, IterableDataset
 
 
 class Opened(Protocol):
-    """What every kind of dataset can be asked.
+    """The interface of an opened dataset of any kind.
 
     Attributes:
         name: as the user gave it.
         kind: what it was opened as, in words.
-        told: what was read how, and what was not.
-        warnings: what is probably not what was meant.
+        told: notes on what was read, how, and what was not.
+        warnings: what the user probably did not mean.
     """
 
     name: str
@@ -26,17 +31,61 @@ class Opened(Protocol):
     warnings: list[str]
 
     @property
-    def split_names(self) -> list[str]: ...
+    def split_names(self) -> list[str]:
+        """Its splits, those to train on first."""
+        ...
 
-    def num_rows(self, split: str) -> int: ...
+    def num_rows(self, split: str) -> int:
+        """Rows of a split."""
+        ...
 
     def features(self, split: str) -> Mapping[str, Any]:
         """The types of a split's columns, as `datasets` describes them."""
         ...
 
     def tables(self, split: str, columns: Sequence[str]) -> "list[Dataset]":
-        """A split's columns; in several tables where these say their classes in several ways."""
+        """A split's columns; in several tables where their types name the classes differently."""
         ...
+
+
+@dataclass(frozen=True)
+class Source:
+    """A split of a dataset, opened and checked, not yet decoded.
+
+    Attributes:
+        rows: exactly two columns, ``image`` ({'bytes', 'path'}, undecoded) and ``label`` (class number).
+        label_names: the classes, in the order of their numbers.
+        num_rows: None when a stream does not say.
+        name: the dataset as the user gave it.
+        split: the split's name in the dataset.
+        streaming: whether ``rows`` are read as they are needed.
+        row_groups: of a stream, to read its rows in another order; None when it can only be read from its beginning.
+        columns: the names of the image column and the label column in the dataset.
+        class_counts: images of each class, int64 [C]; None when a stream does not say.
+        are_numbered: whether the dataset itself numbers its classes (a ClassLabel).
+        bases: the splits that ``split`` takes its rows from.
+    """
+
+    rows: "Dataset | IterableDataset | SequentialRows"
+    label_names: list[str]
+    num_rows: int | None
+    name: str
+    split: str
+    streaming: bool
+    row_groups: RowGroups | None = None
+    columns: tuple[str, str] = ("image", "label")
+    class_counts: np.ndarray | None = field(default=None, compare=False)
+    are_numbered: bool = True
+    bases: tuple[str, ...] = ()
+
+    def where(self, row: int, cell: dict[str, Any] | None = None) -> str:
+        """Names a row for an error, by its file where there is one."""
+        path = f" ({cell['path']})" if cell and cell.get("path") else ""
+        return f"Row {row}{path} of {self.name}, split {self.split!r}"
+
+    @property
+    def classes(self) -> Classes:
+        return Classes(self.label_names, self.are_numbered)
 
 
 class TablesOpened:
@@ -44,7 +93,9 @@ class TablesOpened:
 
     Args:
         splits: the tables of each split; several where they come from several files.
-        name: see Opened, as the others.
+        name: see Opened.
+        kind: see Opened.
+        told: see Opened.
     """
 
     def __init__(
@@ -74,8 +125,9 @@ class FilesOpened:
 
     Args:
         files: the files.
-        name: see Opened, as the others.
-        load: loads a whole split in another way, where all of its files say the same; default: file by file.
+        name: see Opened.
+        kind: see Opened.
+        load: loads a whole split in another way, used where all its files give the same types; default: file by file.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """Parquet files, sorted into splits; each file says for itself what its columns are and what its classes are called.
 
-``datasets`` takes the types of all files from the first one, and so reads the class numbers of every other file in
-that one's order. Here files that name their classes differently are read apart.
+``datasets`` takes the types of all files from the first one, and so reads the class numbers of all other files in the
+order of the first. Here files that name their classes differently are read separately.
 """
 
 import glob
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_transinv.data.columns import is_class_label, listed
 from hf_transinv.data.folders import local_path
+from hf_transinv.data.reading import reading
 from hf_transinv.data.row_groups import footer_of
 from hf_transinv.data.split_names import in_order, split_word
 from hf_transinv.data.walk import File
@@ -33,10 +34,7 @@ class ParquetFiles:
     Args:
         files: their paths, or addresses ``hf://...``, by split.
         name: the dataset, for errors.
-        told: the types of columns that are said beside the files (in a README.md), for files that do not say them.
-
-    Raises:
-        OSError, ValueError, HTTPError: a file cannot be read.
+        told: the types of columns as given beside the files (in a README.md), for files that do not say them.
     """
 
     def __init__(self, files: Mapping[str, Sequence[str]], name: str, told: Mapping[str, Any] | None = None) -> None:
@@ -46,10 +44,16 @@ class ParquetFiles:
 
     @cached_property
     def footers(self) -> "dict[str, FileMetaData]":
-        """Of every file; the first is read alone: what it learns of the files beside it is handed to the threads."""
+        """The footer of every file.
+
+        The first one is read alone: what `datasets` then caches about the folder saves the threads requests.
+
+        Raises:
+            InputError: a file cannot be read.
+        """
         paths = [path for files in self.files.values() for path in files]
-        footers = [footer_of(path) for path in paths[:1]]
-        with ThreadPoolExecutor(_FOOTERS_AT_ONCE) as pool:
+        with reading(self.name), ThreadPoolExecutor(_FOOTERS_AT_ONCE) as pool:
+            footers = [footer_of(path) for path in paths[:1]]
             footers += pool.map(footer_of, paths[1:])
         return dict(zip(paths, footers, strict=True))
 
@@ -59,7 +63,10 @@ class ParquetFiles:
     def features_of(self, path: str) -> dict[str, Any]:
         """The types of a file's columns, as `datasets` describes them; classes as this file names them."""
         if path not in self._features:
-            self._features[path] = _features(self.footers[path].schema.to_arrow_schema(), path, self._told)
+            footer = self.footers[path]
+            with reading(self.name):
+                schema = footer.schema.to_arrow_schema()
+            self._features[path] = _features(schema, self._told)
         return self._features[path]
 
     def features(self, split: str) -> dict[str, Any]:
@@ -67,7 +74,11 @@ class ParquetFiles:
         return self.features_of(self.files[split][0])
 
     def groups(self, split: str, columns: Sequence[str]) -> list[list[str]]:
-        """The files of a split, those together that say the same of these columns.
+        """The files of a split, grouped by the types that they give to some columns.
+
+        Args:
+            split: of the files.
+            columns: whose types are compared.
 
         Raises:
             InputError: a file lacks a column.
@@ -85,7 +96,18 @@ class ParquetFiles:
         return list(groups.values())
 
     def load(self, split: str, columns: Sequence[str]) -> "list[Dataset]":
-        """The columns of a split, a table for each group of files."""
+        """Loads columns of a split.
+
+        Args:
+            split: of the files.
+            columns: to load.
+
+        Returns:
+            A table for each group of files.
+
+        Raises:
+            InputError: a file cannot be read.
+        """
         from datasets import Features, load_dataset
 
         tables = []
@@ -95,14 +117,22 @@ class ParquetFiles:
             found = self.features_of(group[0])
             features = Features({column: found[column] for column in columns})
             files = {"train": [path if "://" in path else glob.escape(path) for path in group]}
-            tables.append(
-                load_dataset("parquet", data_files=files, columns=list(columns), features=features, split="train")
-            )
+            with reading(self.name):
+                table = load_dataset(
+                    "parquet", data_files=files, columns=list(columns), features=features, split="train"
+                )
+            tables.append(table)
         return tables
 
 
 def files_of(pattern: str) -> list[File]:
-    """The parquet files that a path or a glob means; their parts begin behind the part of it that is no pattern.
+    """The parquet files that a path or a glob means.
+
+    Args:
+        pattern: path or glob.
+
+    Returns:
+        The files; their parts are relative to the folder that they have in common.
 
     Raises:
         InputError: there is no such file.
@@ -112,7 +142,8 @@ def files_of(pattern: str) -> list[File]:
         folder, name = os.path.split(path)
         above = os.path.basename(folder)
         return [File(path, (above, name) if split_word(above) == above.lower() else (name,))]
-    paths = sorted(found for found in glob.glob(path, recursive=True) if os.path.isfile(found))
+    matches = [] if "\0" in path else glob.glob(path, recursive=True)
+    paths = sorted(found for found in matches if os.path.isfile(found))
     if not paths:
         raise InputError(f"No parquet file matches {pattern!r}. Correct --dataset.")
     root = os.path.commonpath([os.path.dirname(found) for found in paths])
@@ -120,10 +151,10 @@ def files_of(pattern: str) -> list[File]:
 
 
 def sorted_into_splits(files: Sequence[File]) -> dict[str, list[File]]:
-    """Files by the split that a folder, from the top down, or else their own name says.
+    """Sorts files into splits, by the first of their folders, or else by their own name, that is named like a split.
 
     Returns:
-        The files by split. Those that say none are ``train`` where no file says one, else they are left out.
+        The files by split. Files without a split are ``train`` where all are without one; else they are left out.
     """
     splits: dict[str, list[File]] = {}
     for file in files:
@@ -134,16 +165,16 @@ def sorted_into_splits(files: Sequence[File]) -> dict[str, list[File]]:
     return {split: splits[split] for split in in_order(splits)} or ({"train": unnamed} if unnamed else {})
 
 
-def _features(schema: "Schema", path: str, told: Mapping[str, Any]) -> dict[str, Any]:
+def _features(schema: "Schema", told: Mapping[str, Any]) -> dict[str, Any]:
     from datasets import ClassLabel, Features, Image
 
     said = _said_of_columns(schema.metadata or {})
-    features = {}
+    features: dict[str, Any] = {}
     for column in schema:
         try:
             kind = Features.from_arrow_schema(_only(column))[column.name]
         except (ValueError, NotImplementedError):
-            kind = str(column.type)  # a type that `datasets` does not know, of a column that is not ours
+            kind = str(column.type)  # a type that `datasets` does not know, of a column that is not used
         of_file = said.get(column.name)
         of_file = of_file if isinstance(of_file, dict) else {}
         names = of_file.get("names")
@@ -160,10 +191,10 @@ def _features(schema: "Schema", path: str, told: Mapping[str, Any]) -> dict[str,
 
 
 def _said_of_columns(metadata: Mapping[bytes, bytes]) -> dict[str, Any]:
-    """What `datasets` has written into a file about its columns; nothing where that is not of its form."""
+    """What `datasets` has written into a file about its columns; nothing where that is not in its format."""
     try:
         content = json.loads(metadata.get(b"huggingface", b"{}"))
-    except ValueError:
+    except (ValueError, RecursionError):  # no JSON, or nested too deeply
         return {}
     for key in ("info", "features"):
         content = content.get(key) if isinstance(content, dict) else None
@@ -171,8 +202,8 @@ def _said_of_columns(metadata: Mapping[bytes, bytes]) -> dict[str, Any]:
 
 
 def _are_names(names: Any) -> bool:
-    are_text = isinstance(names, list) and all(isinstance(name, str) for name in names)
-    return are_text and len(set(names)) == len(names)
+    """Whether these are names of classes: texts, all different."""
+    return isinstance(names, list) and all(isinstance(name, str) for name in names) and len(set(names)) == len(names)
 
 
 def _is_integer(column: Any) -> bool:

@@ -1,6 +1,6 @@
 """A whole split decoded once into one uint8 tensor, and the endless shuffled batches drawn from it.
 
-For small images this is much the fastest way: CIFAR's 50,000 images are 154 MB, and a batch is one gather on the
+For small images this is by far the fastest way: CIFAR's 50,000 images take 154 MB, and a batch is one gather on the
 device.
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -23,8 +23,12 @@ from hf_transinv.data.image_decoder import ImageDecoder, decoding_threads, none_
 from hf_transinv.data.sources import Source
 from hf_transinv.errors import InputError
 
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from pyarrow import Table
+
 _CHUNK = 256  # rows a thread decodes at a time
-_LABEL_NOISE_SEED = 12345  # another would make another data set
+_LABEL_NOISE_SEED = 12345  # fixed: another seed would make another dataset
 _THREADS = 4  # torchvision's decoders release the interpreter lock; more than this waits for the disk
 
 
@@ -37,8 +41,7 @@ class ResidentSplit:
         labels: int64 [N], on the same device.
         label_names: the classes, in the order of their numbers.
         skipped: images left out because they could not be decoded: where they are and what is wrong.
-        digests: of every image's pixels, uint64 [N], by which the same image is known in two splits; None when they
-            were not made.
+        digests: of every image's pixels, uint64 [N], to recognise the same image in two splits; None: not computed.
     """
 
     images: Tensor
@@ -53,7 +56,7 @@ class ResidentSplit:
         source: Source,
         *,
         image_size: int | None = None,
-        on_bad_image: Literal["raise", "skip"] = "raise",
+        on_bad_image: str = "raise",
         device: torch.device | str = "cpu",
         show_progress: bool = True,
     ) -> "ResidentSplit":
@@ -63,8 +66,8 @@ class ResidentSplit:
             source: opened without streaming.
             image_size: side in pixels to which all images are brought (shorter side resized, centre cut out); None
                 keeps them as they are, if all are squares of one size.
-            on_bad_image: whether an image that cannot be decoded is an error, or left out and counted.
-            device: where the tensors shall lie.
+            on_bad_image: "raise": an image that cannot be decoded is an error; "skip": it is left out and counted.
+            device: of the tensors.
             show_progress: whether to show a progress bar.
 
         Raises:
@@ -72,8 +75,9 @@ class ResidentSplit:
         """
         if source.streaming:
             raise InputError(f"{source.name} was opened as a stream. Open it without streaming to hold all of it.")
-        labels = torch.tensor(_checked_labels(source), dtype=torch.int64)
-        with closing(source.rows.select_columns("image").__iter__()) as rows:
+        table = cast("Dataset", source.rows)  # where it is not a stream
+        labels = torch.tensor(_checked_labels(source, table), dtype=torch.int64)
+        with closing(table.select_columns("image").__iter__()) as rows:
             decoder = ImageDecoder.open(source, (row["image"] for row in rows), image_size, on_bad_image)
         shape = (len(labels), 3, decoder.side, decoder.side)
         try:
@@ -94,7 +98,7 @@ class ResidentSplit:
                     images[row] = image
                     digests[row] = _digest(images[row])
 
-        _decode_chunks(source, decode_chunk, show_progress)
+        _decode_chunks(source, table, decode_chunk, show_progress)
         if not good.any():
             raise none_decoded(source)
         if not good.all():
@@ -132,11 +136,11 @@ class ResidentSplit:
         Learning Requires Rethinking Generalization" (Zhang et al., ICLR 2017) and its code, which section 4.3.2 of
         Augmentation Invariant Training follows. Of C classes, one in C of the replaced labels is right by chance.
 
-        The noise is one: it follows from the number of rows and of classes alone, whatever the run's seed and number
-        of processes; what a smaller share replaces, a larger one replaces by the same labels.
+        The noise depends on the number of rows and of classes alone, not on the run's seed or number of processes.
+        Labels that a smaller share replaces are replaced by a larger share too, with the same labels.
 
         Args:
-            share: probability that a label is replaced, in [0, 1); 0 is this split itself.
+            share: probability that a label is replaced, in [0, 1); 0 returns this split itself.
 
         Raises:
             InputError: a share outside [0, 1).
@@ -196,7 +200,7 @@ class ResidentFeed:
         return self.split.skipped
 
     def wait(self) -> None:
-        """Nothing to wait for: all batches are here."""
+        """Does nothing: all batches are ready."""
 
     def next_batch(self) -> tuple[Tensor, Tensor]:
         """Returns this process's share: images uint8 [B / world, 3, H, W] and labels int64 [B / world]."""
@@ -218,7 +222,7 @@ class ResidentFeed:
         self._go_to(state["epoch"], state["position"])
 
     def close(self) -> None:
-        """Nothing is held open here; both feeds end with the same call."""
+        """Does nothing: no file or thread is open."""
 
     def _go_to(self, epoch: int, position: int) -> None:
         if position == self.batches_per_epoch:
@@ -229,30 +233,33 @@ class ResidentFeed:
 
 
 def _digest(image: Tensor) -> int:
-    return int.from_bytes(hashlib.blake2b(image.numpy(), digest_size=8).digest())
+    return int.from_bytes(hashlib.blake2b(image.numpy().data, digest_size=8).digest())
 
 
-def _checked_labels(source: Source) -> list[int]:
-    labels = source.rows.select_columns("label").with_format("arrow")[:]["label"].to_pylist()
+def _checked_labels(source: Source, table: "Dataset") -> list[int]:
+    labels = table.select_columns("label").with_format("arrow")[:]["label"].to_pylist()
     for row, label in enumerate(labels):
         if label is None or not 0 <= label < len(source.label_names):
-            check_label(label, source.label_names, source.where(row, source.rows[row]["image"]))
+            check_label(label, source.label_names, source.where(row, table[row]["image"]))
     return labels
 
 
-def _decode_chunks(source: Source, decode_chunk: Callable[[int, list], None], show_progress: bool) -> None:
+def _decode_chunks(
+    source: Source, table: "Dataset", decode_chunk: Callable[[int, list], None], show_progress: bool
+) -> None:
     """Calls decode_chunk(first row, cells) for all rows from several threads; raises the first error in row order."""
-    images = source.rows.select_columns("image").with_format("arrow")
+    images = table.select_columns("image").with_format("arrow")
     threads = decoding_threads(images[:_CHUNK]["image"].to_pylist(), most=_THREADS)
     description = f"decoding {source.name} {source.split}"
+
+    def decode(number: int, chunk: "Table") -> None:
+        decode_chunk(number * _CHUNK, chunk["image"].to_pylist())
+
     with (
         ThreadPoolExecutor(threads) as pool,
         tqdm(total=source.num_rows, desc=description, unit="img", disable=not show_progress, leave=False) as bar,
     ):
-        futures = [
-            pool.submit(lambda number, table: decode_chunk(number * _CHUNK, table["image"].to_pylist()), *chunk)
-            for chunk in enumerate(images.iter(_CHUNK))
-        ]
+        futures = [pool.submit(decode, number, chunk) for number, chunk in enumerate(images.iter(_CHUNK))]
         try:
             for future in futures:
                 future.result()

@@ -1,8 +1,9 @@
-"""What a run trains and is evaluated on: both splits opened, decoded, checked against each other, and described."""
+"""The data of a run: both splits opened, decoded, checked against each other, and described."""
 
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from accelerate import Accelerator
@@ -25,14 +26,14 @@ _MOST_NAMES = 10  # classes named in one line
 
 @dataclass
 class Data:
-    """What a run trains and is evaluated on.
+    """The data of a run.
 
     Attributes:
-        train: the training split, resident, or opened as a stream; with the labels it came with.
+        train: the training split, resident or opened as a stream; its labels are still without noise.
         evaluation: the evaluation split, resident.
-        config: where they come from, and the noise of the training labels.
-        eval_split: the evaluation split, by name.
-        described: a line for each thing that was read, or was not.
+        config: of the data.
+        eval_split: the name of the evaluation split.
+        described: lines on what was read and what was not.
     """
 
     train: ResidentSplit | Source
@@ -53,18 +54,24 @@ class Data:
 
     @property
     def image_size(self) -> int:
-        """Side of the images as they are held, in pixels."""
+        """Side of the decoded images, in pixels."""
         return self.evaluation.images.shape[-1]
 
     @property
     def skipped(self) -> list[str]:
-        """The images that were left out of the resident splits: where they are and what is wrong."""
+        """The images left out of the resident splits: where they are and what is wrong."""
         splits = [split for split in (self.train, self.evaluation) if isinstance(split, ResidentSplit)]
         return [found for split in splits for found in split.skipped]
 
     def feed(self, batch_size: int, seed: int, accelerator: Accelerator) -> Feed:
-        """Endless shuffled batches of the training split, its label noise applied, this process's part."""
-        place = {"rank": accelerator.process_index, "world": accelerator.num_processes}
+        """Endless shuffled batches of the training split with its label noise; this process's share of each.
+
+        Args:
+            batch_size: images in a batch of all processes together.
+            seed: of the order, from 0 on.
+            accelerator: says which process this is.
+        """
+        place: dict[str, int] = {"rank": accelerator.process_index, "world": accelerator.num_processes}
         if not isinstance(self.train, Source):
             return ResidentFeed(self.train.with_label_noise(self.config.label_noise), batch_size, seed, **place)
         return StreamingFeed(
@@ -79,18 +86,13 @@ class Data:
 
 
 def open_data(config: DataConfig, accelerator: Accelerator) -> Data:
-    """Open, decode and check both splits; resident ones lie on the accelerator's device.
+    """Opens, decodes and checks both splits; resident ones are on the accelerator's device.
 
     Raises:
         InputError: a split cannot be opened, a class has no training image, or an image cannot be decoded.
     """
-    if config.dataset is None:
-        raise InputError(
-            "no dataset given: --dataset with a Hub id, a folder of images, a table of image paths, a parquet file, "
-            "or digits/target"
-        )
     opened, source, held = open_both_splits(config)
-    options = {
+    options: dict[str, Any] = {
         "image_size": config.image_size,
         "on_bad_image": config.on_bad_image,
         "device": accelerator.device,
@@ -120,24 +122,48 @@ def open_data(config: DataConfig, accelerator: Accelerator) -> Data:
 
 
 def open_both_splits(config: DataConfig) -> tuple[OpenDataset, Source, Source]:
-    """The dataset, its training split and its evaluation split, not yet decoded; both with the same classes."""
-    columns = {"image_column": config.image_column, "label_column": config.label_column}
-    asked = [config.train_split, config.eval_split]
+    """Opens the dataset, its training split and its evaluation split with the same classes, both not yet decoded.
+
+    Raises:
+        InputError: no dataset is given, or a split cannot be opened.
+    """
+    if config.dataset is None:
+        raise InputError(
+            "no dataset given: --dataset with a Hub id, a folder of images, a table of image paths, a parquet file, "
+            "or digits/target"
+        )
     opened = open_dataset(
-        config.dataset, config=config.dataset_config, revision=config.dataset_revision, asked=asked, **columns
+        config.dataset,
+        config=config.dataset_config,
+        revision=config.dataset_revision,
+        asked=[config.train_split, config.eval_split],
+        image_column=config.image_column,
+        label_column=config.label_column,
     )
     share = config.validation_share
     rest = HoldOut(share, "train") if share else None
-    # Before anything of the training split is read: it may be large, and there may be nothing to evaluate on.
+    # Before the training split is read, which may be large: there may be no split to evaluate on.
     eval_split = config.train_split if share else config.eval_split or default_eval_split(opened.split_names)
-    source = opened.source(config.train_split, streaming=config.streaming, hold_out=rest, **columns)
-    same = dict(zip(columns, source.columns, strict=True))
-    held_out = HoldOut(share, "held_out") if share else None
-    return opened, source, opened.source(eval_split, classes=source.classes, hold_out=held_out, **same)
+    source = opened.source(
+        config.train_split,
+        image_column=config.image_column,
+        label_column=config.label_column,
+        streaming=config.streaming,
+        hold_out=rest,
+    )
+    image_column, label_column = source.columns
+    held = opened.source(
+        eval_split,
+        image_column=image_column,
+        label_column=label_column,
+        classes=source.classes,
+        hold_out=HoldOut(share, "held_out") if share else None,
+    )
+    return opened, source, held
 
 
 def check_class_counts(counts: Sequence[int] | np.ndarray | None, source: Source, image_is_bad: bool = False) -> None:
-    """Raises InputError when a class has no image to train on: the head would have an output that is never right.
+    """Raises InputError when a class has no image to train on: one output of the head would never be trained.
 
     Args:
         counts: images of each class; None when a stream does not say.
@@ -162,7 +188,14 @@ def check_class_counts(counts: Sequence[int] | np.ndarray | None, source: Source
 def compared_classes(
     train: Sequence[int] | np.ndarray | None, evaluation: Sequence[int], source: Source, held: Source
 ) -> list[str]:
-    """Warnings: classes that the evaluation split has no image of, and is silent about."""
+    """Warnings about classes without an image in the evaluation split, which it cannot measure.
+
+    Args:
+        train: training images of each class; None when a stream does not say.
+        evaluation: evaluation images of each class.
+        source: the training split.
+        held: the evaluation split.
+    """
     names = source.label_names
     missing = [name for name, count in zip(names, evaluation, strict=True) if not count]
     warnings = []
@@ -177,7 +210,7 @@ def compared_classes(
 
 
 def shared_images(train: ResidentSplit | Source, evaluation: ResidentSplit, source: Source, held: Source) -> list[str]:
-    """A warning when images of the evaluation split are training images too, pixel for pixel."""
+    """A warning when images of the evaluation split are also training images, pixel for pixel; else none."""
     if isinstance(train, Source) or train.digests is None or evaluation.digests is None:
         return []
     shared = int(np.isin(evaluation.digests, train.digests).sum())
@@ -192,7 +225,7 @@ def shared_images(train: ResidentSplit | Source, evaluation: ResidentSplit, sour
 def describe_splits(
     config: DataConfig, opened: OpenDataset, source: Source, held: Source, sizes: tuple[int | None, int, int]
 ) -> list[str]:
-    """What was read, a line each.
+    """Lines on what was read.
 
     Args:
         config: of the data.
@@ -219,13 +252,13 @@ def describe_splits(
 
 
 def named_classes(names: Sequence[str]) -> str:
-    """How many classes there are, and what they are called: "3 classes a, b, c"."""
+    """The number of classes and their names: "3 classes a, b, c"."""
     more = ", ..." if len(names) > _MOST_NAMES else ""
     return f"{len(names)} classes {', '.join(names[:_MOST_NAMES])}{more}"
 
 
 def warnings_of(source: Source) -> list[str]:
-    """What is odd about the classes of a split."""
+    """Warnings about names of classes that are unusual."""
     names = source.label_names
     missing = [name for name in names if name.strip().lower() in _MISSING_WORDS]
     return [

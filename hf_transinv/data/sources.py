@@ -1,76 +1,32 @@
-"""The one door to data: a name becomes rows of an undecoded image and a class number, with the classes' names.
+"""Opens data by name: rows of an undecoded image and a class number, and the names of the classes.
 
-A dataset is a Hub id, or lies on this machine (see ``local``): a folder in the shape of a Hub repository, parquet
-files, a folder of images, a table of image paths, what `datasets` saved to disk, ``digits/source``, ``digits/target``.
+A dataset is a Hub id, or is on this machine (see ``local``): a folder in the shape of a Hub repository, parquet files,
+a folder of images, a table of image paths, what `datasets` saved to disk, ``digits/source``, ``digits/target``.
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from hf_transinv.data.classes import Classes
 from hf_transinv.data.columns import image_column_of, label_column_of
 from hf_transinv.data.hold_out import HoldOut
-from hf_transinv.data.hub_data import RowsOnly, open_hub, reading
+from hf_transinv.data.hub_data import RowsOnly, open_hub
 from hf_transinv.data.labelling import class_counts, labelled_row_groups, labelled_rows, numbers_in, renamed
 from hf_transinv.data.local import open_local
-from hf_transinv.data.opened import FilesOpened, Opened
-from hf_transinv.data.row_groups import RowGroups, SequentialRows, TableRowGroups
+from hf_transinv.data.opened import FilesOpened, Opened, Source
+from hf_transinv.data.reading import reading
+from hf_transinv.data.row_groups import SequentialRows, TableRowGroups
 from hf_transinv.data.split_names import default_eval_split, find_split, spec_parts
 from hf_transinv.errors import InputError
-from hf_transinv.resolve.hub_errors import client_says
 from hf_transinv.resolve.local_hub import local_copy
-
-if TYPE_CHECKING:
-    from datasets import Dataset, IterableDataset
 
 __all__ = ["Source", "default_eval_split", "open_dataset", "open_source", "open_unlabelled", "split_names"]
 
 
-@dataclass(frozen=True)
-class Source:
-    """A split of a dataset, opened and checked, not yet decoded.
-
-    Attributes:
-        rows: exactly two columns, ``image`` ({'bytes', 'path'}, undecoded) and ``label`` (class number).
-        label_names: the classes, in the order of their numbers.
-        num_rows: None when a stream does not say.
-        name: the dataset as the user gave it.
-        split: the split as it is called in the dataset.
-        streaming: whether ``rows`` are read as they are needed.
-        row_groups: of a stream, to read its rows in another order; None when it can only be read from its beginning.
-        columns: what the columns of images and labels are called in the dataset.
-        class_counts: images of each class, int64 [C]; None when a stream does not say.
-        are_numbered: whether the dataset itself numbers its classes (a ClassLabel).
-        bases: the splits that ``split`` takes its rows from.
-    """
-
-    rows: "Dataset | IterableDataset | SequentialRows"
-    label_names: list[str]
-    num_rows: int | None
-    name: str
-    split: str
-    streaming: bool
-    row_groups: RowGroups | None = None
-    columns: tuple[str, str] = ("image", "label")
-    class_counts: np.ndarray | None = field(default=None, compare=False)
-    are_numbered: bool = True
-    bases: tuple[str, ...] = ()
-
-    def where(self, row: int, cell: dict[str, Any] | None = None) -> str:
-        """Names a row for an error, by its file where there is one."""
-        path = f" ({cell['path']})" if cell and cell.get("path") else ""
-        return f"Row {row}{path} of {self.name}, split {self.split!r}"
-
-    @property
-    def classes(self) -> Classes:
-        return Classes(self.label_names, self.are_numbered)
-
-
 class OpenDataset:
-    """A dataset whose splits can be opened one after another; its folder is walked once.
+    """A dataset whose splits can be opened one after another; its folder is walked only once.
 
     Args:
         opened: what it is.
@@ -110,7 +66,7 @@ class OpenDataset:
         opened, split = self.opened, find_split(split, self.opened.split_names)
         if streaming and ("[" in split or "+" in split or hold_out):
             raise InputError(
-                f"split {split!r}{' with a part held out' if hold_out else ' is a slice, which'} cannot be had of a "
+                f"split {split!r}{' with a part held out' if hold_out else ' is a slice, which'} cannot be read as a "
                 "stream, which does not know its ends. Leave out --streaming, or give a whole split."
             )
         name = f"{opened.name}, split {split!r},"
@@ -125,15 +81,13 @@ class OpenDataset:
         bases = tuple(dict.fromkeys(base for base, _, _ in parts))
         common: dict[str, Any] = {"name": opened.name, "split": split, "columns": columns, "bases": bases}
         if streaming and isinstance(opened, FilesOpened):
-            with reading(opened.name):
-                row_groups, found, counts = labelled_row_groups(opened.files, split, columns, classes, name)
+            row_groups, found, counts = labelled_row_groups(opened.files, split, columns, classes, name)
             common |= {"class_counts": counts, "are_numbered": found.are_numbered}
             num_rows = int(row_groups.lengths.sum())
             return Source(
                 SequentialRows(row_groups), found.names, num_rows, streaming=True, row_groups=row_groups, **common
             )
-        with reading(opened.name):
-            rows, found = labelled_rows(opened, parts, columns, classes, name)
+        rows, found = labelled_rows(opened, parts, columns, classes, name)
         numbers = numbers_in(rows)
         if hold_out is not None:
             kept = hold_out.rows(numbers)
@@ -177,30 +131,18 @@ class OpenDataset:
         column = image_column_of(opened.features(parts[0][0]), image_column, name)
         found = []
         for base, start, stop in parts:
-            tables = [
-                renamed(table.cast_column(column, Image(decode=False)), {column: "image"})
-                for table in self._tables(base, [column])
-            ]
+            tables = []
+            for table in opened.tables(base, [column]):
+                with reading(opened.name):
+                    images = table.cast_column(column, Image(decode=False))
+                tables.append(renamed(images, {column: "image"}))
             found.append(concatenate_datasets(tables).select(range(start, stop)))
         rows = concatenate_datasets(found)
         labelled = rows.add_column("label", np.zeros(len(rows), np.int64))
         return Source(labelled, [""], len(rows), opened.name, split, False, columns=(column, ""))
 
     def _parts(self, split: str) -> list[tuple[str, int, int]]:
-        opened = self.opened
-        try:
-            return spec_parts(split, opened.split_names, opened.num_rows)
-        except (ValueError, AssertionError) as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(
-                f"{opened.name} cannot give split {split!r} ({error}). Its splits are "
-                f"{', '.join(opened.split_names)}; a slice is written like 'train[:90%]'."
-            ) from error
-
-    def _tables(self, split: str, columns: Sequence[str]) -> "list[Dataset]":
-        with reading(self.opened.name):
-            return self.opened.tables(split, columns)
+        return spec_parts(split, self.opened.split_names, self.opened.num_rows, self.opened.name)
 
 
 def open_dataset(
@@ -228,21 +170,20 @@ def open_dataset(
         InputError: no such dataset or configuration, or it cannot be read.
     """
     names = [name.partition("[")[0] for name in asked if name]
-    with reading(dataset):
-        opened = open_local(dataset, names, image_column, label_column, with_labels)
-        if opened is not None and (config or revision):
-            given = f"dataset_config {config}" if config else f"dataset_revision {revision}"
-            raise InputError(
-                f"{given} was given for {dataset!r}, which lies on this machine ({opened.kind}) and has none. Leave "
-                "it out, or give the id of a dataset on the Hub."
-            )
-        if opened is None:
-            place = str(local_copy("datasets", dataset, revision) or dataset)
-            if place != dataset and not config:
-                opened = open_local(place, names, image_column, label_column, with_labels)
-            opened = open_hub(place, config, revision) if opened is None else opened
-            opened.name = dataset
-        return OpenDataset(opened)
+    opened = open_local(dataset, names, image_column, label_column, with_labels)
+    if opened is not None and (config or revision):
+        given = f"dataset_config {config}" if config else f"dataset_revision {revision}"
+        raise InputError(
+            f"{given} was given for {dataset!r}, which is on this machine ({opened.kind}) and has none. Leave it out, "
+            "or give the id of a dataset on the Hub."
+        )
+    if opened is None:
+        place = str(local_copy("datasets", dataset, revision) or dataset)
+        if place != dataset and not config:
+            opened = open_local(place, names, image_column, label_column, with_labels)
+        opened = open_hub(place, config, revision) if opened is None else opened
+        opened.name = dataset
+    return OpenDataset(opened)
 
 
 def open_source(
@@ -271,10 +212,18 @@ def open_source(
     Raises:
         InputError: see both.
     """
-    columns = {"image_column": image_column, "label_column": label_column}
-    opened = open_dataset(dataset, config=config, revision=revision, asked=[split], **columns)
+    opened = open_dataset(
+        dataset,
+        config=config,
+        revision=revision,
+        asked=[split],
+        image_column=image_column,
+        label_column=label_column,
+    )
     classes = None if label_names is None else Classes(list(label_names), True)
-    return opened.source(split, streaming=streaming, classes=classes, **columns)
+    return opened.source(
+        split, image_column=image_column, label_column=label_column, streaming=streaming, classes=classes
+    )
 
 
 def open_unlabelled(
@@ -287,11 +236,19 @@ def open_unlabelled(
 ) -> Source:
     """Opens one split for its images alone: `open_dataset`, then `OpenDataset.unlabelled`.
 
+    Args:
+        dataset: Hub id, local folder, file or glob, or embedded name.
+        config: which configuration of a Hub dataset.
+        split: a split or a slice of one; None: test or validation, or the only one there is.
+        image_column: None finds the one image column by its type.
+        revision: branch, tag or commit of a Hub dataset.
+
     Raises:
         InputError: see both.
     """
-    options = {"asked": [split], "image_column": image_column, "with_labels": False}
-    opened = open_dataset(dataset, config=config, revision=revision, **options)
+    opened = open_dataset(
+        dataset, config=config, revision=revision, asked=[split], image_column=image_column, with_labels=False
+    )
     return opened.unlabelled(split, image_column)
 
 
@@ -302,8 +259,3 @@ def split_names(dataset: str, config: str | None = None, revision: str | None = 
         InputError: no such dataset or configuration.
     """
     return open_dataset(dataset, config=config, revision=revision).split_names
-
-
-def cannot_be_read_on(source: Source, error: Exception) -> InputError:
-    """What to say of a source that could be opened and then, in spite of all retries, not read to its end."""
-    return InputError(f"{source.name}, split {source.split!r}, cannot be read any further: {client_says(error)}")

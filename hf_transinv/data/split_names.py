@@ -1,4 +1,4 @@
-"""What splits are called: recognised in the names of folders and files, found when asked for, chosen by default."""
+"""Names of splits: recognised in the names of folders and files, looked up, chosen by default."""
 
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -43,7 +43,7 @@ def find_split(asked: str, names: Sequence[str]) -> str:
         names: the splits that there are.
 
     Returns:
-        The same with the names as they are; what is not found, or is not unique, stays as it was asked for.
+        The same with the actual names; a split that is not found, or not unique, is left as it was asked for.
     """
     return "+".join(_find_part(part.strip(), names) for part in asked.split("+"))
 
@@ -80,27 +80,41 @@ def default_eval_split(names: Sequence[str]) -> str:
     )
 
 
-def spec_parts(spec: str, names: Sequence[str], length: Callable[[str], int]) -> list[tuple[str, int, int]]:
+def spec_parts(
+    spec: str, names: Sequence[str], length: Callable[[str], int], dataset: str
+) -> list[tuple[str, int, int]]:
     """A split, a slice of one, or several joined by "+" -> (split, first row, row behind the last) of each.
 
     Args:
         spec: as `datasets` writes it: "train", "train[:90%]", "train[10:20]+test".
         names: the splits, whatever characters they have.
-        length: a split's number of rows; asked of those in the spec alone.
+        length: a split's number of rows; called for those in the spec alone.
+        dataset: for errors.
 
     Raises:
-        ValueError, AssertionError: no such split, or no such slice.
+        InputError: no such split, or no such slice.
     """
     from datasets import ReadInstruction
 
-    aliases, renamed = {}, []
+    aliases: dict[str, str] = {}
+    renamed = []
     for part in spec.split("+"):
         found = _PART.fullmatch(part.strip())
-        name = found.group(1) if found else part
+        name, rest = (found.group(1), found.group(2) or "") if found else (part, "")
         if name not in names:
-            raise ValueError(f"there is no split {name!r}")
-        renamed.append(aliases.setdefault(name, f"s{len(aliases)}") + (found.group(2) or ""))
+            raise _no_split(spec, names, dataset, f"there is no split {name!r}")
+        renamed.append(aliases.setdefault(name, f"s{len(aliases)}") + rest)
     lengths = {alias: length(name) for name, alias in aliases.items()}
     known = {alias: name for name, alias in aliases.items()}
-    absolute = ReadInstruction.from_spec("+".join(renamed)).to_absolute(lengths)
+    try:
+        absolute = ReadInstruction.from_spec("+".join(renamed)).to_absolute(lengths)
+    except (ValueError, AssertionError) as error:  # of a slice
+        raise _no_split(spec, names, dataset, str(error)) from error
     return [(known[part.splitname], part.from_, part.to) for part in absolute]
+
+
+def _no_split(spec: str, names: Sequence[str], dataset: str, why: str) -> InputError:
+    return InputError(
+        f"{dataset} cannot give split {spec!r} ({why}). Its splits are {', '.join(names)}; a slice is written like "
+        "'train[:90%]'."
+    )

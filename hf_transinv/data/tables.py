@@ -1,20 +1,20 @@
 """Tables that name images by their paths: CSV, TSV, JSON lines, JSON, and parquet with a column of text.
 
-A path is absolute, or relative to the folder of its table. Addresses on the web are refused: nothing is fetched while
-a run goes on, and what stands there may change.
+A path is absolute, or relative to the folder of its table. Addresses on the web are refused: no image is downloaded
+during a run, and the content of an address may change.
 """
 
-import csv
-import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hf_transinv.data.columns import LABEL_COLUMN_NAMES, listed
+from hf_transinv.data.folders import local_path
+from hf_transinv.data.reading import reading
 from hf_transinv.data.split_names import split_kind
-from hf_transinv.data.walk import PARQUET_SUFFIX, File, walk
+from hf_transinv.data.table_files import column_values, read_table
+from hf_transinv.data.walk import File, walk
 from hf_transinv.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 _TRIED = 20  # values of a column that are looked up on the disk to see whether it holds paths
 _SPLIT_COLUMNS = ("split", "set", "subset", "partition", "data set", "data_set")
-_DELIMITERS = ",;\t|"
 
 
 @dataclass(frozen=True)
@@ -44,15 +43,18 @@ class PathTable:
     files: list[str]
     told: list[str] = field(default_factory=list)
 
-    def by_split(self, default: str) -> dict[str, list[int] | None]:
-        """The rows of each split: by a column that says it, by the first folder of the paths, or all of them.
+    def by_split(self, default: str) -> Mapping[str, list[int] | None]:
+        """The rows of each split: by a column that says it, else by the first folder of the paths.
 
         Args:
             default: the name of the split when there is only one.
+
+        Returns:
+            The rows by split; None for all of them.
         """
         for name in self.table.column_names:
             if name.lower() in _SPLIT_COLUMNS and name != self.image_column:
-                said = [str(value) for value in self.table[name].to_pylist()]
+                said = [str(value) for value in column_values(self.table, name, self.path)]
                 if all(split_kind(value) for value in said):
                     self.told.append(f"splits by the column {name!r}")
                     return _rows_by(said)
@@ -64,12 +66,20 @@ class PathTable:
         return {default: None}
 
     def has_labels(self, label_column: str | None) -> bool:
-        """Whether it has the named column, or one of a usual name."""
+        """Whether it has the named column, or one of a usual name.
+
+        Args:
+            label_column: the column that the user named, if any.
+        """
         names = LABEL_COLUMN_NAMES if label_column is None else (label_column,)
         return any(name in self.table.column_names for name in names)
 
     def open(self, rows: list[int] | None) -> "Dataset":
-        """Some rows, or all; the column of paths has become one of undecoded images."""
+        """The table with undecoded images in place of the paths.
+
+        Args:
+            rows: to take; None: all of them.
+        """
         import pyarrow as pa
         from datasets import Dataset, DatasetInfo, Features, Image
         from datasets.table import InMemoryTable
@@ -79,7 +89,8 @@ class PathTable:
         columns = {name: _plain(self.table[name]) for name in self.table.column_names}
         table = pa.table({**columns, self.image_column: pa.array(images, kind)})
         table = table if rows is None else table.take(rows)
-        features = Features.from_arrow_schema(table.schema)
+        with reading(self.path):  # the other columns may be of any type
+            features = Features.from_arrow_schema(table.schema)
         features[self.image_column] = Image(decode=False)
         return Dataset(InMemoryTable(table), DatasetInfo(features=features))
 
@@ -87,13 +98,13 @@ class PathTable:
 def open_path_table(path: str, image_column: str | None, images: Sequence[File] | None = None) -> PathTable:
     """Opens a table and finds its column of paths: the one that was named, or the one whose values name files.
 
-    A value is the path of an image; else the name of one below the table's folder, with its suffix or without, as
-    long as only one image there has that name.
+    A value is the path of an image, or the name of one below the table's folder, with or without its suffix, if only
+    one image there has that name.
 
     Args:
         path: of a .csv, .tsv, .jsonl, .ndjson, .json or .parquet file.
         image_column: the column that the user named, if any.
-        images: all that lie below the table's folder; default: looked for when they are needed.
+        images: all images below the table's folder; default: looked for when they are needed.
 
     Raises:
         InputError: it cannot be read, or no column, or several, name images that are there.
@@ -107,7 +118,9 @@ def open_path_table(path: str, image_column: str | None, images: Sequence[File] 
             "--image_column."
         )
     names = [image_column] if image_column else [name for name in table.column_names if _may_name(table[name].type)]
-    values = {name: ["" if value is None else str(value) for value in table[name].to_pylist()] for name in names}
+    values = {
+        name: ["" if value is None else str(value) for value in column_values(table, name, path)] for name in names
+    }
     folder = os.path.dirname(os.path.abspath(path))
     found = [name for name in names if _hold_paths(values[name], folder)]
     if found:
@@ -136,81 +149,13 @@ def _path_table(
     return PathTable(path, table, found[0], [lookup(value) if value else "" for value in values[found[0]]])
 
 
-def read_table(path: str) -> "pa.Table":
-    """Reads a table; a CSV's cells are text as they stand, and whole numbers where a whole column is of them.
-
-    Raises:
-        InputError: it cannot be read.
-    """
-    import pyarrow as pa
-    from pyarrow.parquet import read_table as read_parquet
-
-    suffix = Path(path).suffix.lower()
-    try:
-        if suffix == PARQUET_SUFFIX:
-            return read_parquet(path)
-        return _read_csv(path, suffix) if suffix in (".csv", ".tsv") else _read_json(path)
-    except (OSError, ValueError, csv.Error, pa.ArrowException) as error:
-        said = " ".join(str(error).split())
-        raise InputError(f"The table {path} cannot be read: {said}. Correct it, or save it again in UTF-8.") from error
-
-
-def _read_csv(path: str, suffix: str) -> "pa.Table":
-    from pyarrow import csv as pyarrow_csv
-    from pyarrow import string, table
-
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        header = file.readline()
-    delimiter = "\t" if suffix == ".tsv" else max(_DELIMITERS, key=header.count)
-    names = next(csv.reader([header], delimiter=delimiter), [])
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(f"the column {twice[0]!r} stands twice")
-    # Everything as text first: a class may be called NA, and 01 is not 1.
-    convert = pyarrow_csv.ConvertOptions(column_types=dict.fromkeys(names, string()), strings_can_be_null=False)
-    parse = pyarrow_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
-    found = pyarrow_csv.read_csv(path, parse_options=parse, convert_options=convert)
-    return table({name or f"column {place}": _numbers_or_text(found[place]) for place, name in enumerate(names)})
-
-
-def _read_json(path: str) -> "pa.Table":
-    from pyarrow import Table
-
-    with open(path, encoding="utf-8-sig") as file:
-        text = file.read()
-    if text.lstrip().startswith("["):
-        rows = json.loads(text)
-    else:
-        rows = [json.loads(line) for line in text.splitlines() if line.strip()]
-    if not all(isinstance(row, dict) for row in rows):
-        raise ValueError("expected one JSON object per line, or a list of them")
-    return Table.from_pylist(rows)
-
-
-def _numbers_or_text(column: "pa.ChunkedArray") -> "pa.ChunkedArray":
-    """Text -> whole numbers, where every cell is one as it is usually written.
-
-    Cells such as 1.0 count as whole numbers: pandas writes them so in a column where some number is missing. An empty
-    cell is then a missing number.
-    """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    whole = pc.match_substring_regex(column, r"^([-+]?(0|[1-9][0-9]{0,14})(\.0+)?)?$")
-    is_empty = pc.equal(column, "")
-    if not column.length() or not pc.all(whole).as_py() or pc.all(is_empty).as_py():
-        return column
-    filled = pc.if_else(is_empty, pa.scalar(None, pa.string()), column)
-    return pc.cast(pc.cast(filled, pa.float64()), pa.int64())
-
-
 def _hold_paths(values: list[str], folder: str) -> bool:
     tried = [value for value in values if value][:_TRIED]
     return any("://" not in value and os.path.isfile(_resolved(value, folder)) for value in tried)
 
 
 def _unique(images: Sequence[File], whole: bool) -> dict[str, str]:
-    """Names of files, whole or without suffix -> the path of the only image of that name."""
+    """Names of files, whole or without suffix -> the path of the image, where only one has that name."""
     paths: dict[str, str | None] = {}
     for image in images:
         name = image.parts[-1] if whole else os.path.splitext(image.parts[-1])[0]
@@ -225,7 +170,7 @@ def _are_names_of(values: list[str], images: Mapping[str, str]) -> bool:
 
 
 def _resolved(value: str, folder: str) -> str:
-    path = os.path.join(folder, os.path.expanduser(value))
+    path = os.path.join(folder, local_path(value))
     if os.sep == "/" and "\\" in value and not os.path.exists(path):
         path = os.path.join(folder, value.replace("\\", "/"))  # a table that was written on Windows
     return os.path.normpath(path)
@@ -237,7 +182,7 @@ def _no_paths(path: str, folder: str, table: "pa.Table", values: Mapping[str, li
     if urls:
         return InputError(
             f"The table {path} has addresses in its column {urls[0]!r} ({first[urls[0]]!r}), not files: nothing is "
-            "fetched from the web while a run goes on. Download the images and give their paths."
+            "downloaded during a run. Download the images and give their paths."
         )
     tried = "; ".join(f"{name}: {value!r}" for name, value in first.items() if value)
     return InputError(
@@ -247,7 +192,7 @@ def _no_paths(path: str, folder: str, table: "pa.Table", values: Mapping[str, li
     )
 
 
-def _rows_by(names: Iterable[str]) -> dict[str, list[int]]:
+def _rows_by(names: Iterable[str]) -> Mapping[str, list[int]]:
     rows: dict[str, list[int]] = {}
     for row, name in enumerate(names):
         rows.setdefault(name, []).append(row)
@@ -262,7 +207,7 @@ def _may_name(kind: "pa.DataType") -> bool:
 
 
 def _plain(column: "pa.ChunkedArray") -> "pa.ChunkedArray":
-    """Categories of pandas as the values that they stand for."""
+    """A column with the categories of pandas replaced by their values."""
     import pyarrow as pa
 
     return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column

@@ -1,7 +1,7 @@
 """The ordinary augmentation, crop and flip, for a whole batch at once on its device.
 
-Sampling and image maths are apart: ``CropFlip.draw`` draws random numbers from the generator it is given,
-calling it with those draws is deterministic, so a batch can be replayed or cut up.
+Sampling is separate from the image operations: ``CropFlip.draw`` draws random numbers from a given generator, and a
+call with these draws is deterministic. So a batch can be replayed, or processed in parts.
 """
 
 import math
@@ -19,7 +19,7 @@ _ATTEMPTS = 10  # the same; then its central fallback
 
 @dataclass
 class CropDraws:
-    """What was drawn for each image of a batch; slicing cuts all of it: ``draws[a:b]``.
+    """The random numbers for each image of a batch; slicing slices all of them: ``draws[a:b]``.
 
     Attributes:
         flip: bool [B], mirror the image left to right.
@@ -37,12 +37,15 @@ class CropDraws:
         return len(self.flip)
 
     def __getitem__(self, index: slice | Tensor) -> "CropDraws":
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return CropDraws(**{name: None if value is None else value[index] for name, value in values.items()})
+        return self._each(lambda values: values[index])
 
     def to(self, device: torch.device | str) -> "CropDraws":
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return CropDraws(**{name: None if value is None else value.to(device) for name, value in values.items()})
+        """The same on a device."""
+        return self._each(lambda values: values.to(device))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "CropDraws":
+        windows = (self.top, self.left, self.boxes)
+        return CropDraws(change(self.flip), *(None if values is None else change(values) for values in windows))
 
 
 @dataclass(frozen=True)
@@ -52,10 +55,13 @@ class CropFlip:
     Attributes:
         crop: "pad" moves the image inside a border of zeros, "resized" zooms into a box of it, "none" leaves it.
         flip: whether half of the images are mirrored.
-        padding: width of the border in pixels; None is an eighth of the height (4 at 32 px, as the CIFAR recipes
-            have it: Zagoruyko and Komodakis 2016, section 3).
-        scale: for "resized", range of the box's share of the area. Ours is narrower than RandomResizedCrop's
-            (0.08, 1), which belongs to long ImageNet schedules.
+        padding: width of the border in pixels; None is an eighth of the height (4 at 32 px, as in the CIFAR recipes:
+            Zagoruyko and Komodakis 2016, section 3).
+        scale: for "resized", range of the box's share of the area. The default is narrower than RandomResizedCrop's
+            (0.08, 1), which is meant for long ImageNet schedules.
+
+    Raises:
+        InputError: a field is out of range.
     """
 
     crop: str = "pad"
@@ -144,7 +150,8 @@ def crop_padded(images: Tensor, top: Tensor, left: Tensor, flip: Tensor, padding
 def crop_resized(images: Tensor, boxes: Tensor, flip: Tensor) -> Tensor:
     """Cuts a box out of each image and enlarges it bilinearly to the image's size, then mirrors it where asked.
 
-    Equal to ``F.interpolate(box, mode="bilinear", align_corners=False)`` on each box: nothing outside the box is seen.
+    Equal to ``F.interpolate(box, mode="bilinear", align_corners=False)`` on each box: pixels outside it have no
+    influence.
 
     Args:
         images: [B, C, H, W], uint8 or floating point.
@@ -166,10 +173,16 @@ def crop_resized(images: Tensor, boxes: Tensor, flip: Tensor) -> Tensor:
 def draw_boxes(
     batch_size: int, image_size: tuple[int, int], scale: tuple[float, float], generator: torch.Generator
 ) -> Tensor:
-    """Draws the boxes of torchvision's RandomResizedCrop, all images at once.
+    """Draws the boxes of torchvision's RandomResizedCrop, for all images at once.
 
     Each image takes the first of ten attempts (share of the area uniform in scale, log of width / height uniform) that
-    fits into the image; else the largest central box of an allowed shape.
+    fits into the image, or else the largest central box of an allowed shape.
+
+    Args:
+        batch_size: number of images, B.
+        image_size: (height, width) of the images, in pixels.
+        scale: range of the box's share of the area.
+        generator: the source of all randomness here.
 
     Returns:
         float32 [B, 4]: (top, left, height, width), whole pixels, on the generator's device.
@@ -197,7 +210,7 @@ def _central_box(height: int, width: int) -> tuple[int, int, int, int]:
 
 
 def _positions(start: Tensor, length: Tensor, size: int) -> Tensor:
-    """Returns [B, size]: where output pixels lie in the image, in pixels, never beyond the box's outermost centres."""
+    """Returns [B, size]: the position of output pixels in the image, within the centres of the box's outer pixels."""
     centres = (torch.arange(size, device=start.device) + 0.5) / size
     inside = (centres * length[:, None] - 0.5).clamp_(min=0).minimum(length[:, None] - 1)
     return start[:, None] + inside

@@ -1,6 +1,6 @@
-"""One walk through a folder, for everything that reads folders: links are followed, hidden files are not looked at.
+"""A walk through a folder, shared by all that reads folders. Links are followed, hidden files are ignored.
 
-What was found is sorted; what is not read is counted by its suffix, so that it can be said.
+Files are sorted. Those that are not read are counted by their suffixes, for a message.
 """
 
 import os
@@ -26,8 +26,8 @@ class File:
     """A file below a folder.
 
     Attributes:
-        path: from the root of the disk.
-        parts: from the folder that was walked: its folders, then its own name.
+        path: absolute.
+        parts: relative to the folder that was walked: the folders, then the file's own name.
     """
 
     path: str
@@ -52,10 +52,10 @@ class Walk:
     """Everything below a folder.
 
     Attributes:
-        root: the folder, from the root of the disk.
-        files: all that is not hidden, sorted.
+        root: the folder, as an absolute path.
+        files: all files that are not hidden, sorted.
         folders: all folders that are not hidden, as parts.
-        hidden: files whose names begin with a dot, or that lie in such a folder or in one of an operating system.
+        hidden: number of files whose name or folder begins with a dot, or that are in an operating system's folder.
     """
 
     root: str
@@ -74,13 +74,13 @@ class Walk:
         return [file for file in self.files if file.suffix in suffixes]
 
     def unread(self, read: Iterable[File]) -> str:
-        """Says what was not read: "3 .heic, 1 .txt, 2 hidden"; empty when all was."""
+        """Lists what was not read: "3 .heic, 1 .txt, 2 hidden"; empty when everything was."""
         counts = Counter(file.suffix or "without suffix" for file in set(self.files).difference(read))
         said = [f"{count} {suffix}" for suffix, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
         return ", ".join([*said, *([f"{self.hidden} hidden"] if self.hidden else [])])
 
     def unreadable_images(self) -> list[File]:
-        """Pictures of kinds that the decoder does not know (HEIC, SVG, raw files of cameras)."""
+        """Images of formats that the decoder does not support (HEIC, SVG, raw files of cameras)."""
         return self.with_suffix(_UNREADABLE - image_suffixes())
 
 
@@ -88,7 +88,7 @@ def walk(folder: str | os.PathLike[str]) -> Walk:
     """Walks through a folder.
 
     Raises:
-        InputError: a folder cannot be looked into.
+        InputError: a folder cannot be read, or a name is not in UTF-8.
     """
     found = Walk(os.path.abspath(folder))
     for file in _files(found, found.root, (), (os.path.realpath(found.root),)):
@@ -101,7 +101,7 @@ def _files(found: Walk, folder: str, parts: tuple[str, ...], above: tuple[str, .
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
         raise InputError(
-            f"The folder {folder} cannot be looked into ({error.strerror}). Correct its rights."
+            f"The folder {folder} cannot be looked into ({error.strerror}). Correct its permissions."
         ) from error
     for entry in entries:
         inside = (*parts, entry.name)
@@ -114,7 +114,7 @@ def _files(found: Walk, folder: str, parts: tuple[str, ...], above: tuple[str, .
             yield File(entry.path, inside)
             continue
         real = os.path.realpath(entry.path)
-        if real in above:  # a link that leads back to where it lies
+        if real in above:  # a link to a folder that it is in
             continue
         if is_hidden:
             found.hidden += sum(len(files) for _, _, files in os.walk(entry.path))
@@ -125,6 +125,6 @@ def _files(found: Walk, folder: str, parts: tuple[str, ...], above: tuple[str, .
 
 
 def _check_unicode(folder: str, name: str) -> None:
-    """Raises InputError for a name that no table can hold and no terminal can show."""
+    """Raises InputError for a name that is not in UTF-8, which no table can hold and no terminal can show."""
     if not name.isprintable() and any("\ud800" <= character <= "\udfff" for character in name):
         raise InputError(f"A name in {folder} is not in UTF-8: {os.fsencode(name)!r}. Rename it.")

@@ -291,5 +291,5 @@ def test_the_first_folder_that_names_a_split_decides(tmp_path: Path) -> None:
 @pytest.mark.parametrize("dataset", ["folder", "digits/target"])
 def test_what_only_the_hub_has_is_refused_for_local_data(tmp_path: Path, dataset: str, given: dict[str, str]) -> None:
     _put(tmp_path, "a/0.png", "b/0.png")
-    with pytest.raises(InputError, match=r"dataset_(config small|revision v2) was given for .*lies on this machine"):
+    with pytest.raises(InputError, match=r"dataset_(config small|revision v2) was given for .*is on this machine"):
         open_source(str(tmp_path) if dataset == "folder" else dataset, **given)

@@ -191,7 +191,7 @@ def test_two_columns_of_paths_are_asked_for(tmp_path: Path) -> None:
     [
         (b"image,label\nimg_0.png,caf\xe9\n", "save it again in UTF-8"),
         (b"image,label\nimg_0.png\n", "cannot be read"),
-        (b"image,image\nimg_0.png,a\n", "the column 'image' stands twice"),
+        (b"image,image\nimg_0.png,a\n", "there are two columns 'image'"),
         (b"image,label\n", "has no rows"),
     ],
 )
@@ -217,5 +217,5 @@ def test_paths_of_images_in_a_table_of_images_do_not_count_from_the_working_fold
     (tmp_path / "data").mkdir()
     pq.write_table(pa.table({"image": cells, "label": ["a", "b"]}), tmp_path / "data/train.parquet")
     monkeypatch.chdir(tmp_path / "elsewhere")
-    with pytest.raises(InputError, match=r"'img_0\.png' does not say from which folder it counts"):
+    with pytest.raises(InputError, match=r"'img_0\.png' does not say relative to which folder"):
         ResidentSplit.load(open_source(str(tmp_path / "data")), show_progress=False)
