@@ -128,7 +128,7 @@ def test_help_shows_every_field_with_its_text(capsys):
     text = capsys.readouterr().out
     assert end.value.code == 0
     assert all(f"--{name}" in text for name in parsed(*LEAST))
-    assert "images a step, over all processes and micro-batches" in " ".join(text.split())
+    assert "images per step, over all processes and micro-batches" in " ".join(text.split())
 
 
 def test_the_default_config_serves_only_without_config_and_dataset(write):

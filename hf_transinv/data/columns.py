@@ -46,7 +46,7 @@ def image_column_of(features: Mapping[str, Any], given: str | None, name: str) -
         raise InputError(
             f"{name} has no image column; its columns are {listed(features)}. Expected one of type datasets.Image. "
             "If the encoded files are in a binary column, name it with --image_column; a table of image paths has to "
-            "lie on this machine, with the files beside it."
+            "be on this machine, with the files beside it."
         )
     if len(found) > 1 and "image" not in found:
         raise InputError(f"{name} has several image columns: {listed(found)}. Choose one with --image_column.")

@@ -68,7 +68,7 @@ def open_local(
         tables = _arrow_tables(dataset, [File(os.path.abspath(folder), (folder.name,))])
         return TablesOpened(tables, dataset, "arrow file")
     if os.path.isfile(folder):
-        advice = "Unpack it and give its folder" if suffix in _ARCHIVES else "Give the folder it lies in"
+        advice = "Unpack it and give its folder" if suffix in _ARCHIVES else "Give the folder it is in"
         raise InputError(
             f"{dataset!r} is a file, and not one of {', '.join(_FILE_SUFFIXES)}, which are opened as datasets. "
             f"{advice}."

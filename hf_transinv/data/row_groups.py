@@ -60,7 +60,7 @@ class TableRowGroups:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a row group lies: the file, its footer, and which of the file's row groups it is."""
+    """The place of a row group: the file, its footer, and which of the file's row groups it is."""
 
     file: str
     footer: "FileMetaData"

@@ -164,7 +164,7 @@ def open_dataset(
         asked: splits that the user named, as far as any.
         image_column: the column that the user named, if any.
         label_column: the same.
-        with_labels: False: images that lie in no class folders will do.
+        with_labels: False accepts images outside class folders.
 
     Raises:
         InputError: no such dataset or configuration, or it cannot be read.

@@ -165,7 +165,7 @@ class Classifier(nn.Module):
                 f"The preprocessing of {self.source!r} ({self.published.description}) {self.published.obstacle}. "
                 "Use --protocol uniform."
             )
-        assert self.published.size is not None  # where nothing stands in the way
+        assert self.published.size is not None  # where there is no obstacle
         self.input_size = self.published.size
         return self.published
 

@@ -1,4 +1,4 @@
-"""Where a checkpoint lies: a name as users write it -> an architecture of timm's registry, or a folder.
+"""Locates a checkpoint: a name as users write it -> an architecture of timm's registry, or a folder.
 
 A Hub id is brought into the local cache first, so that afterwards there are only folders.
 """
@@ -77,7 +77,7 @@ class _Request:
 
 
 def locate(name: str, *, revision: str | None, architecture: str | None, with_weights: bool) -> Location:
-    """Finds what a name means, and brings it here if it lies on the Hub.
+    """Finds what a name means, and downloads it if it is on the Hub.
 
     Args:
         name: see `classifier.open_classifier`, as the others.
@@ -173,9 +173,7 @@ _RESOLVERS = (
 def _unknown(request: _Request) -> InputError:
     name = request.name
     if os.path.isfile(request.folder):
-        return InputError(
-            f"{name!r} is a file; give the folder it lies in, or ARCH:FOLDER if there is no config.json."
-        )
+        return InputError(f"{name!r} is a file; give the folder it is in, or ARCH:FOLDER if there is no config.json.")
     if "/" in name or "\\" in name:
         return InputError(f"No folder {name!r}, and it is not a Hub id (user/repo) either. Check the path.")
     return InputError(f"Unknown model {name!r}. {_suggestions(name)}")

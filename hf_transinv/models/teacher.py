@@ -62,7 +62,7 @@ class EMATeacher(Teacher):
         decay: limit of d, in [0, 1).
 
     Raises:
-        InputError: the decay lies outside [0, 1).
+        InputError: the decay is outside [0, 1).
     """
 
     num_updates: Tensor

@@ -246,12 +246,12 @@ def _published(name: str, data: dict[str, Any]) -> Published:
 
 @dataclass(frozen=True)
 class _TimmTransform:
-    """timm's transform on one picture: uint8 [3, h, w] -> uint8 [3, H, W]; grey is given three times."""
+    """timm's transform of one image: uint8 [3, h, w] -> uint8 [3, H, W]; a grey channel is repeated three times."""
 
     transform: Any
     channels: int
 
     def __call__(self, image: Tensor) -> Tensor:
-        picture = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
-        pixels = self.transform(picture if self.channels == 3 else picture.convert("L"))
+        pil_image = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
+        pixels = self.transform(pil_image if self.channels == 3 else pil_image.convert("L"))
         return pixels.expand(3, -1, -1)

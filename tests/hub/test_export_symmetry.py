@@ -87,7 +87,7 @@ def test_pictures_that_the_network_enlarges(tmp_path, caplog):
     student = student_of(tmp_path, {"interpolation": "bicubic"})
     with caplog.at_level(logging.INFO):
         folder = export_classifier(student, tmp_path / "student", image_size=16)
-    assert "pictures of 16 px, which the network resizes to 32x32 (bicubic)" in caplog.text
+    assert "images of 16 px, which the network resizes to 32x32 (bicubic)" in caplog.text
     network = timm.create_model(f"local-dir:{folder}", pretrained=True)
     transform = create_transform(**resolve_model_data_config(network), is_training=False)
     given = transform(as_pil(picture(16, 16)))[None]

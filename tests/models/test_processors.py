@@ -54,7 +54,7 @@ REFUSED = {
 ELSEWHERE = {"TimmWrapperImageProcessor": "timm's networks are opened by timm: tests/models/test_published.py"}
 
 NO_BATCH = {"TextNetImageProcessor": "different sizes"}
-"""Class: why its preprocessing cannot be had whole; its colours are followed."""
+"""Classes whose colours are supported but not their whole preprocessing, and why."""
 
 
 def classes():
