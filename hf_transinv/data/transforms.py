@@ -5,7 +5,8 @@ call with these draws is deterministic. So a batch can be replayed, or processed
 """
 
 import math
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
