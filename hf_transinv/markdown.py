@@ -4,6 +4,9 @@ import re
 from collections.abc import Sequence
 from urllib.parse import quote
 
+MARK = "\\*"
+"""Behind a figure to which a note below the table belongs."""
+
 
 def plain(text: object) -> str:
     """Any value on one line, as it stands."""
@@ -33,7 +36,13 @@ def hub_link(repo_id: str, kind: str = "") -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], numeric_from: int = 1) -> str:
-    """A Markdown table; columns from `numeric_from` on are aligned to the right."""
+    """A Markdown table.
+
+    Args:
+        header: titles of the columns, as Markdown.
+        rows: cells, as Markdown; bars in them are escaped here, all else (`escape`, `code`) by the caller.
+        numeric_from: index of the first column that is aligned to the right, as are all after it.
+    """
     rule = ["---"] * numeric_from + ["---:"] * (len(header) - numeric_from)
     lines = [[_in_cell(cell) for cell in row] for row in (header, rule, *rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -45,7 +54,7 @@ def _in_cell(text: str) -> str:
 
 
 def number(value: float, like: float | None = None) -> str:
-    """Two to three digits that matter, without an exponent: 12, 1.50, 0.043; with as many decimals as `like` has."""
+    """Two to three significant digits without an exponent: 12, 1.50, 0.043; or as many decimals as `like` gets."""
     size = abs(value if like is None else like)
     if value == 0 and like is None:
         return "0"
@@ -54,13 +63,13 @@ def number(value: float, like: float | None = None) -> str:
 
 
 def span(low: float, high: float) -> str:
-    """ "−4.8 to 1.0": both with the decimals of the larger."""
+    """Two numbers as "−4.8 to 1.0", both with the decimals of the larger."""
     like = max(low, high, key=abs)
     return f"{number(low, like)} to {number(high, like)}"
 
 
 def steps(values: Sequence[int]) -> str:
-    """ "1 to 5", or "1, 3, 5" where some are missing."""
+    """Whole numbers as "1 to 5", or as "1, 3, 5" where some are missing."""
     whole = len(values) > 2 and list(values) == list(range(values[0], values[-1] + 1))
     return f"{values[0]} to {values[-1]}" if whole else ", ".join(map(str, values))
 
@@ -78,5 +87,5 @@ def duration(seconds: float) -> str:
 
 
 def words(names: Sequence[str]) -> str:
-    """ "a", "a and b", "a, b and c"."""
+    """A list in words: "a", "a and b", "a, b and c"."""
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

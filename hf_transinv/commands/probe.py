@@ -1,7 +1,7 @@
-"""What do teachers pass on? The corruptions of the benchmark as primitives at set strength; only p and q are learned.
+"""Probe what teachers pass on: the primitives are corruptions of fixed strength, and only p and q are learned.
 
-Section 4.1 of the TransInv paper: a student is trained with one teacher at a time, and the corruption that comes out
-with the largest p should be the one that teacher is robust to (figure 3).
+Section 4.1 of the TransInv paper: a student is trained with one teacher at a time, and the corruption that ends up
+with the largest p should be the one that the teacher is robust to (figure 3).
 
 transinv probe
     the embedded default: two small teachers for digits
@@ -9,6 +9,7 @@ transinv probe --mixed_precision bf16 --config cifar100_probe \
     --teachers outputs/noise_teacher/student outputs/snow_teacher/student --own gaussian_noise snow --seeds 0 1 2
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ from hf_transinv.experiment.arguments import parse
 from hf_transinv.experiment.session import Session, new_student
 from hf_transinv.figures import plot_probe
 from hf_transinv.files import atomic_write_text, write_json
+from hf_transinv.markdown import escape, table
 from hf_transinv.models.teacher import build_teachers
 from hf_transinv.objectives.supervised import Supervised
 from hf_transinv.objectives.transinv import TransInv, TransInvConfig
@@ -32,7 +34,7 @@ class ProbeConfig:
 
     Attributes:
         own: the corruption that each teacher is robust to, in the order of teachers; marked in figure and table.
-        seeds: a probe a teacher and seed.
+        seeds: each teacher is probed once with each.
     """
 
     own: tuple[str, ...] = ()
@@ -45,8 +47,10 @@ class ProbeConfig:
             raise InputError(f"seeds {list(self.seeds)}: expected at least one, each once, none negative")
 
 
-def probe_results(rows: dict[str, dict], teachers: tuple[str, ...], own: tuple[str, ...], config: dict[str, Any]):
-    """One entry a probe: teacher, seed, p of each primitive, q, and whether the teacher's own corruption leads."""
+def probe_results(
+    rows: Mapping[str, Mapping[str, Any]], teachers: Sequence[str], own: Sequence[str], config: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """One entry per probe: teacher, seed, p of each primitive, q, and whether the teacher's own corruption leads."""
     results = []
     for place, teacher in enumerate(teachers):
         for seed in config["seeds"]:
@@ -60,21 +64,21 @@ def probe_results(rows: dict[str, dict], teachers: tuple[str, ...], own: tuple[s
     return results
 
 
-def probe_markdown(results: list[dict]) -> str:
-    """A row a probe: the teacher, its own corruption with its p, and the three largest p."""
-    lines = ["| teacher | seed | own corruption | p | largest p | q |", "|---|---:|---|---:|---|---:|"]
+def probe_markdown(results: Sequence[Mapping[str, Any]]) -> str:
+    """One row per probe: the teacher, its own corruption with its p, and the three largest p."""
+    rows = []
     for result in results:
         p = {name.partition(":")[0]: value for name, value in result["p"].items()}
-        best = sorted(p, key=p.__getitem__, reverse=True)[:3]
-        shown = ", ".join(f"{name} {p[name]:.2f}" for name in best)
+        largest = sorted(p, key=p.__getitem__, reverse=True)[:3]
         own = result.get("own")
-        own_cells = f"{own} | {p.get(own, 0.0):.2f}" if own else "– | –"
-        teacher = result["teacher"].replace("|", "\\|")
-        lines.append(f"| {teacher} | {result['seed']} | {own_cells} | {shown} | {result['q']:.2f} |")
+        own_cells = [escape(own), f"{p.get(own, 0.0):.2f}"] if own else ["–", "–"]
+        shown = ", ".join(f"{escape(name)} {p[name]:.2f}" for name in largest)
+        rows.append([escape(result["teacher"]), str(result["seed"]), *own_cells, shown, f"{result['q']:.2f}"])
+    text = table(["teacher", "seed", "own corruption", "p", "largest p", "q"], rows, numeric_from=5)
     hits = [result["own_is_largest"] for result in results if "own" in result]
     if hits:
-        lines += ["", f"The teacher's own corruption has the largest p in {sum(hits)} of {len(hits)} probes."]
-    return "\n".join(lines) + "\n"
+        text += f"\n\nThe teacher's own corruption has the largest p in {sum(hits)} of {len(hits)} probes."
+    return f"{text}\n"
 
 
 def main(description: str = __doc__ or "") -> None:
@@ -104,9 +108,9 @@ def main(description: str = __doc__ or "") -> None:
         config = session.record.content["config"]
         results = probe_results(session.rows, names.teachers, probe.own, config)
         write_json(session.folder / "probe.json", {"estimator": augment.estimator, "probes": results})
-        table = probe_markdown(results)
-        atomic_write_text(session.folder / "probe.md", table)
+        shown = probe_markdown(results)
+        atomic_write_text(session.folder / "probe.md", shown)
         plot_probe(results, session.folder / "figures" / "probe.png")
         session.record.update(status="finished")
-        print(f"\n{table}\nFigure, numbers and run.json are in {session.folder}")
+        print(f"\n{shown}\nFigure, numbers and run.json are in {session.folder}")
     session.leave()

@@ -1,6 +1,5 @@
-"""The measurements of several models, their rankings, and summaries as Markdown, text and numbers."""
+"""What was measured of several models, the rankings, and the short forms of it: Markdown, text, numbers."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -8,22 +7,23 @@ from typing import Any
 from torch import Tensor
 
 from hf_transinv.invariance.sweeps import LEVEL, Curve, Sweep, beyond, ranking
-from hf_transinv.invariance.tolerated_range import ToleratedRange
+from hf_transinv.invariance.tolerated_range import WidestRange
+from hf_transinv.markdown import escape, table
 
 _SHOWN_IN_HEADLINE = 2
 
 
 @dataclass(frozen=True)
 class Measured:
-    """The measurements of one model.
+    """One model and what was measured of it.
 
     Attributes:
         name: as it was given.
-        num_classes: of its output.
+        num_classes: of its answer.
         num_parameters: of its network.
-        input_size: (height, width) of the network's input, in pixels.
-        curves: by the names of the sweeps.
-        widest: the tolerated ranges of the learned primitives.
+        input_size: (h, w) that the network sees.
+        curves: by the sweeps' names.
+        widest: the widest range of the learned primitives.
     """
 
     name: str
@@ -31,7 +31,7 @@ class Measured:
     num_parameters: int
     input_size: tuple[int, int]
     curves: dict[str, Curve]
-    widest: ToleratedRange
+    widest: WidestRange
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,13 @@ class Report:
     Attributes:
         models: at least one.
         sweeps: in the order of the page.
-        reference: name of the model that the others are compared with; None for no comparison.
+        reference: name of the model that the others are compared with, or None.
         data: name and split of the images, in words.
         examples: a few of the images, float [n, 3, H, W] in [0, 1], on the CPU.
-        num_images: number of images that were measured.
-        tolerance: of the tolerated ranges, in nats.
-        seed: of all random numbers.
-        record: config, versions and seconds, as written to the JSON.
+        num_images: how many were measured.
+        tolerance: of the widest ranges, in nats.
+        seed: of everything drawn.
+        record: config, versions, seconds; as they go into the JSON.
     """
 
     models: Sequence[Measured]
@@ -61,7 +61,7 @@ class Report:
     record: dict[str, Any]
 
     def scores(self, model: Measured) -> dict[str, float]:
-        """What a model is ranked by: its scores, less those of the reference unless it is the reference."""
+        """What a model is ranked by: its scores, less the reference's unless it is the reference."""
         return beyond(model.curves, self._reference_of(model))
 
     def is_relative(self, model: Measured) -> bool:
@@ -79,26 +79,26 @@ class Report:
 
 
 def short_names(names: Sequence[str]) -> list[str]:
-    """The last two parts of each path or Hub id; the whole name where two models would share them."""
+    """The last two parts of each path or Hub id; whole names where those are the same for two."""
     tails = ["/".join(name.rstrip("/").split("/")[-2:]) for name in names]
     return [tail if tails.count(tail) == 1 else name for tail, name in zip(tails, names, strict=True)]
 
 
 def number(value: float, unit: str) -> str:
-    """A strength with its unit, to three significant digits."""
+    """A strength with its unit, in three digits."""
     gap = " " if unit in ("%", "px²") else ""
     return f"{value:.3g}".replace("-", "−") + gap + unit
 
 
 def tolerated_text(sweep: Sweep, value: float | None) -> str:
-    """The strength up to which a sweep is tolerated, as text."""
+    """How far a sweep is tolerated, in words."""
     if value is None:
         return "never"
     return f"{value:.1f}" if sweep.is_corruption else number(value, sweep.unit)
 
 
 def headline(report: Report, model: Measured) -> dict[str, str]:
-    """The columns of the headline table: the first and the last of each ranking, with their values."""
+    """For each column of the headline table: the first and the last of the rankings, with their figures."""
     scores, relative = report.scores(model), report.is_relative(model)
     titles = {sweep.name: sweep.title for sweep in report.sweeps}
 
@@ -117,38 +117,27 @@ def headline(report: Report, model: Measured) -> dict[str, str]:
 
 def summary_markdown(report: Report) -> str:
     """A short summary for a model card."""
-
-    def cell(text: str) -> str:
-        return re.sub(r"[\\`*_\[\]<>#~&|$!]", lambda found: f"&#{ord(found.group())};", " ".join(text.split()))
-
-    short = dict(
-        zip([m.name for m in report.models], short_names([model.name for model in report.models]), strict=True)
+    names = [model.name for model in report.models]
+    short = dict(zip(names, map(escape, short_names(names)), strict=True))
+    beyond_reference = f"; in points beyond {short[report.reference]} where it says so" if report.reference else ""
+    ranked = [
+        [short[model.name], *(escape(text) for text in headline(report, model).values())] for model in report.models
+    ]
+    primitives = [escape(found.primitive.replace("_", " ")) for found in report.models[0].widest.ranges]
+    widest = [
+        [short[model.name], *(f"{found.width:.2f} ({found.kl:.2f})" for found in model.widest.ranges)]
+        for model in report.models
+    ]
+    return "\n\n".join(
+        (
+            f"Measured on {report.num_images} unlabelled images of {escape(report.data)}: mean share of images whose "
+            f"top-1 stays, over the severities of a corruption or the range of a primitive{beyond_reference}.",
+            table(["model", "corruptions: most", "least", "primitives: most", "least"], ranked, numeric_from=5),
+            "Widest range of each learned primitive with a mean KL of at most "
+            f"{report.tolerance:g} nats, as a share of its full range (in brackets: the KL reached):",
+            f"{table(['model', *primitives], widest)}\n",
+        )
     )
-    lines = [
-        f"Measured on {report.num_images} unlabelled images of {cell(report.data)}: mean share of images whose top-1 "
-        "stays, over the severities of a corruption or the range of a primitive"
-        + (f"; in points beyond {cell(short[report.reference])} where it says so" if report.reference else "")
-        + ".",
-        "",
-        "| model | corruptions: most | least | primitives: most | least |",
-        "|---|---|---|---|---|",
-    ]
-    for model in report.models:
-        row = headline(report, model)
-        lines.append(f"| {' | '.join(cell(text) for text in (short[model.name], *row.values()))} |")
-    primitives = [found.primitive for found in report.models[0].widest.ranges]
-    lines += [
-        "",
-        f"Widest range of each learned primitive with a mean KL of at most {report.tolerance:g} nats, as a share of "
-        "its full range (in brackets: the KL reached):",
-        "",
-        f"| model | {' | '.join(name.replace('_', ' ') for name in primitives)} |",
-        f"|---{'|---:' * len(primitives)}|",
-    ]
-    for model in report.models:
-        values = [f"{found.width:.2f} ({found.kl:.2f})" for found in model.widest.ranges]
-        lines.append(f"| {' | '.join((cell(short[model.name]), *values))} |")
-    return "\n".join(lines) + "\n"
 
 
 def summary_text(report: Report) -> str:
@@ -165,7 +154,7 @@ def summary_text(report: Report) -> str:
 
 
 def as_numbers(report: Report) -> dict[str, Any]:
-    """All numbers of a report, ready for JSON."""
+    """All numbers, ready for JSON."""
     described = ("name", "title", "unit", "is_corruption", "rest", "strengths", "description")
     models = [
         asdict(model)

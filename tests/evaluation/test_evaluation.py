@@ -380,7 +380,7 @@ def test_corruptions_trained_on_are_marked_and_left_out_of_the_last_mean():
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n"
         "| teacher | 90.0 | 40.0\\* | 60.0 | 20.0 | 40.0\\* | 40.0 | 60.0\\* |\n"
         "| other | 90.0 | 40.0 | 60.0 | 20.0 | 40.0 | 40.0 | 60.0 |\n"
-        "\n\\* The model was trained on this corruption, or the mean has one it was trained on.\n"
+        "\n\\* The model was trained on this corruption, or on one of those in the mean.\n"
         "\nmCE: as agreed.\n"
     )
 

@@ -114,9 +114,10 @@ def test_ranking_is_relative_to_the_reference(report):
 
 def test_markdown_is_escaped(report):
     text = summary_markdown(report)
-    assert "<script>" not in text and "`" not in text
-    rows = [line for line in text.splitlines() if line.startswith("|")]
-    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows[:4]} == {6}
+    bare = re.sub(r"\\.", "", text)
+    assert "<script>" not in bare and "`" not in bare
+    rows = [line for line in bare.splitlines() if line.startswith("|")]
+    assert {row.count("|") for row in rows[:4]} == {6}
     assert "0.12 (0.10)" in text
 
 
