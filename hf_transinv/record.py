@@ -1,4 +1,4 @@
-"""What happened: metrics.jsonl while a run goes on, run.json with its config, versions, timings and results."""
+"""The files that record a run: metrics.jsonl, written as it goes on, and run.json: config, versions, times, results."""
 
 import json
 import os
@@ -22,14 +22,23 @@ PACKAGES = ("torch", "timm", "transformers", "datasets", "accelerate", "huggingf
 
 
 def environment() -> dict[str, Any]:
-    """Versions, hardware and the commit of the code that runs."""
+    """The versions of packages, the hardware, and the commit of this library.
+
+    Returns:
+        "versions": package -> version; "hardware": cpu_threads, cpu_cores, machine, and with GPUs accelerator (its
+        name) and accelerators (how many); "commit": see `_commit`.
+    """
     versions = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
             versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    hardware = {"cpu_threads": torch.get_num_threads(), "cpu_cores": os.cpu_count(), "machine": platform.machine()}
+    hardware: dict[str, Any] = {
+        "cpu_threads": torch.get_num_threads(),
+        "cpu_cores": os.cpu_count(),
+        "machine": platform.machine(),
+    }
     if torch.cuda.is_available():
         hardware["accelerator"] = torch.cuda.get_device_name()
         hardware["accelerators"] = torch.cuda.device_count()
@@ -37,9 +46,9 @@ def environment() -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """The commit of this checkout, "+" behind it when files differ; None outside a checkout."""
+    """The commit of this checkout, followed by "+" when files differ from it; None outside a checkout."""
     folder = Path(__file__).parent
-    if not (folder.parent / ".git").exists():  # an installed package may lie in the checkout of something else
+    if not (folder.parent / ".git").exists():  # an installed package may lie in another project's checkout
         return None
     command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
     try:
@@ -49,12 +58,16 @@ def _commit() -> str | None:
 
 
 class RunRecord:
-    """run.json of one output folder.
+    """Writes run.json of one output folder; `run.read_run` gives its content types.
 
     Args:
         folder: the output folder.
-        recipe: which recipe runs.
-        config: flat and plain, see `config.as_dict`.
+        recipe: name of the recipe.
+        config: all fields, flat, as `config.as_dict` returns them.
+
+    Attributes:
+        path: of run.json.
+        content: what the file holds after the next `update`.
     """
 
     def __init__(self, folder: Path, recipe: str, config: dict[str, Any]) -> None:
@@ -71,7 +84,7 @@ class RunRecord:
 
     @staticmethod
     def read(folder: Path) -> dict[str, Any]:
-        """The run.json of a folder.
+        """Read the run.json of a folder, as it stands there.
 
         Raises:
             InputError: there is none, or it is damaged.
@@ -85,7 +98,7 @@ class RunRecord:
         return run
 
     def add(self, **entries: Any) -> None:
-        """Add entries, which the file gets with the next `update`."""
+        """Add entries to the content; the next `update` writes them."""
         self.content |= entries | {"seconds": round(time.time() - self._started, 1)}
 
     def update(self, **entries: Any) -> None:
@@ -95,7 +108,7 @@ class RunRecord:
 
 
 def command_line() -> str:
-    """How this process was started: a command of `transinv`, or a recipe as the README has it, wherever it lies."""
+    """The command line of this process: `transinv NAME ...`, or a recipe as recipes/NAME.py, wherever it is."""
     program, *flags = sys.argv
     if program.startswith("transinv "):
         return " ".join([program, *map(shlex.quote, flags)])
@@ -110,10 +123,10 @@ _PREFIX = re.compile(r"(?:--?[\w-]+=|[\w.-]{2,}:)?")
 
 
 def published(content: Any) -> Any:
-    """The form in which run.json leaves this machine: absolute paths shrink to their last part.
+    """A copy without absolute paths, for publication: of each, the last part remains.
 
     Args:
-        content: of run.json, or any part of it; left as it is.
+        content: of run.json, or any part of it.
     """
     if isinstance(content, Mapping):
         return {published(key): published(value) for key, value in content.items()}
@@ -123,25 +136,26 @@ def published(content: Any) -> Any:
 
 
 def _without_path(text: str) -> str:
-    prefix = _PREFIX.match(text).group()
+    found = _PREFIX.match(text)
+    prefix = found.group() if found else ""
     path = text[len(prefix) :]
     for kind in (PurePosixPath, PureWindowsPath):
         if "\n" not in path and " " not in path and kind(path).is_absolute() and not path.startswith("//"):
             return prefix + _last_part(kind(path))
-    return _EMBEDDED_PATH.sub(lambda found: _last_part(PurePosixPath(found.group())), text)
+    return _EMBEDDED_PATH.sub(lambda path: _last_part(PurePosixPath(path.group())), text)
 
 
 def _last_part(path: PurePosixPath | PureWindowsPath) -> str:
-    """OUT of ROOT/OUT/student, else the last part."""
+    """The last part of a path; of ROOT/OUT/student: OUT/student."""
     return "/".join(path.parts[-2:]) if path.name == "student" and len(path.parts) > 2 else path.name
 
 
 class Metrics:
-    """metrics.jsonl: one JSON object a line, appended while training goes on.
+    """Writes metrics.jsonl, one JSON object per line.
 
     Args:
         path: the file.
-        step: when a run resumes: lines after this step are of a future that is trained again, and go.
+        step: where a resumed run goes on; lines of later steps are removed, since those steps are trained again.
     """
 
     def __init__(self, path: Path, step: int = 0) -> None:
@@ -150,13 +164,13 @@ class Metrics:
         atomic_write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
 
     def append(self, **values: Any) -> None:
-        """Write one line."""
+        """Append one line."""
         with self.path.open("a") as file:
             file.write(json.dumps(values) + "\n")
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """All lines of a metrics.jsonl up to the first that is no line of metrics, such as a last one that was cut off."""
+    """Read metrics.jsonl up to the first line that is damaged, such as a last one that was cut off."""
     if not path.exists():
         return []
     lines = []
@@ -172,8 +186,8 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def flat_numbers(learned: Mapping[str, Any]) -> dict[str, float]:
-    """{"p": [[a, b]]} -> {"p/1/1": a, "p/1/2": b}: what trackers take."""
-    flat = {}
+    """Flatten nested lists for trackers: {"p": [[a, b]]} -> {"p/1/1": a, "p/1/2": b}."""
+    flat: dict[str, float] = {}
     for name, value in learned.items():
         if isinstance(value, list):
             flat |= flat_numbers({f"{name}/{index}": item for index, item in enumerate(value, 1)})

@@ -1,10 +1,10 @@
-"""A student as others load it: timm's Hub layout, or transformers' own for its networks.
+"""Export a student in timm's Hub layout, or, for networks of transformers, in that library's.
 
-    config.json        architecture, label names, mean / std / input size; `hf_transinv` marks it as an export of ours
+    config.json        architecture, label names, mean, std and input size; the block `hf_transinv` marks our exports
     model.safetensors  the weights, contiguous, on the CPU
-    README.md          the card, when one is given
+    README.md          the card, if one is given
 
-A folder appears whole or not at all: it is written beside its place and then renamed.
+The folder is written under another name and then renamed, so it is there whole or not at all.
 """
 
 import copy
@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch import nn
 
 from hf_transinv.errors import InputError
 from hf_transinv.files import put_in_place
@@ -34,21 +33,25 @@ def export_classifier(
     extra: dict[str, Any] | None = None,
     image_size: int | None = None,
 ) -> Path:
-    """Write `classifier` so that timm (or transformers) loads it with the same logits to the bit, and prepares
-    pictures as this library's evaluation does.
+    """Write a classifier so that timm or transformers loads it.
+
+    Loaded there, it has bitwise the same logits, and images are prepared as in this library's evaluation.
 
     Args:
-        classifier: left as it is, whatever device or memory format it has.
-        folder: where; an older export of ours there is replaced.
+        classifier: on any device and in any memory format; not changed.
+        folder: an older export of ours there is replaced.
         card: content of README.md.
-        tag: the weights' name, as in timm's "resnet18.TAG".
+        tag: name of the weights, as in timm's "resnet18.TAG".
         extra: JSON values for the `hf_transinv` block of config.json.
-        image_size: side of the pictures that it was evaluated with, in pixels, before the network resizes them; None:
-            the size that the network takes.
+        image_size: side of the evaluation images in pixels, before the network resizes them; None: the network's
+            input size.
+
+    Returns:
+        The folder.
 
     Raises:
-        InputError: the folder holds something else than an export of ours, or neither library has words for what
-            `classifier` does to pictures.
+        InputError: the folder holds something other than an export of ours, or neither library's configuration can
+            express the preprocessing of `classifier`.
     """
     folder = Path(folder)
     _refuse_foreign(folder)
@@ -89,7 +92,7 @@ def _refuse_foreign(folder: Path) -> None:
 
 
 def _save_timm(
-    network: nn.Module, classifier: Classifier, folder: Path, tag: str, mark: dict[str, Any], image_size: int | None
+    network: Any, classifier: Classifier, folder: Path, tag: str, mark: dict[str, Any], image_size: int | None
 ) -> None:
     from timm.models import save_for_hf
 
@@ -99,10 +102,10 @@ def _save_timm(
         "num_classes": classifier.num_classes,
         **timm_preprocessing(classifier, image_size),
     }
-    # What belonged to the weights the network started from, not to these.
+    # These belonged to the weights that the network started from.
     for key in ("label_names", "label_descriptions", "label_offset", "test_input_size", "test_crop_pct", "state_dict"):
         network.pretrained_cfg.pop(key, None)
-    model_config = {_MARK: mark}
+    model_config: dict[str, Any] = {_MARK: mark}
     if classifier.label_names is not None:
         # A list: transformers shows a dict with integer keys as labels '0', '1', ...
         model_config["label_names"] = list(classifier.label_names)
@@ -115,7 +118,7 @@ def _save_timm(
 
 
 def _save_transformers(
-    network: nn.Module, classifier: Classifier, folder: Path, mark: dict[str, Any], image_size: int | None
+    network: Any, classifier: Classifier, folder: Path, mark: dict[str, Any], image_size: int | None
 ) -> None:
     if classifier.label_names is not None:
         network.config.id2label = dict(enumerate(classifier.label_names))

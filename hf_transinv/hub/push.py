@@ -1,7 +1,7 @@
-"""To the Hub: a finished output folder, and the student while it is being trained.
+"""Push to the Hub: a finished output folder, and the student while it is being trained.
 
-The student lies at the root of the repository, as timm and transformers expect it, how it came about beside it. The
-token is the one of the environment or of `hf auth login`; nothing here takes, keeps or shows one.
+The student is at the root of the repository, as timm and transformers expect it, the rest of the run beside it. The
+token is that of the environment or of `hf auth login`; this module takes, stores and shows none.
 """
 
 import contextlib
@@ -42,12 +42,12 @@ tags: [hf_transinv]
 
 # {name}
 
-A student in training, after {step} steps. The finished one and its card will replace it.
+A student in training, after {step} steps. The finished student and its card will replace it.
 """
 
 
 def check_token() -> None:
-    """Raises InputError before hours of training when the Hub could not be written to afterwards."""
+    """Raises InputError where there is no token: before the training, not after hours of it."""
     if not get_token():
         raise InputError(f"push_to_hub needs a token: {LOG_IN}")
 
@@ -65,25 +65,29 @@ def check_finished(folder: Path) -> None:
 
 
 def push_run(folder: Path, repo_id: str, *, private: bool = False, revision: str | None = None) -> str:
-    """Publish an output folder in one commit; returns the address.
+    """Publish an output folder in one commit.
 
-    What the Hub already has is not sent again, so a second push completes a first one that failed, and does nothing
-    when nothing changed. The card is rendered for the place where it will be read; run.json and the names of the
-    augmentation's teachers go without local paths.
+    What the Hub already has is not sent again: a second push completes a first one that failed, and does nothing when
+    nothing changed. The card is rendered for the repository; run.json and the names of the augmentation's teachers
+    are stripped of local paths.
 
     Args:
         folder: the output folder of a finished run.
         repo_id: USER/NAME; created when it does not exist.
-        private: create it for its owner alone; so it is, too, when the run was configured with `private`.
+        private: create it for its owner alone; a run that was configured with `private` is private in any case.
         revision: branch; created from main when it does not exist; None for the run's `hub_revision`, else main.
 
+    Returns:
+        The address.
+
     Raises:
-        InputError: the Hub refused or could not be reached; the local folder is as it was.
+        InputError: the Hub refused or could not be reached, or the folder's record cannot be read. The folder is not
+            changed.
     """
     run = RunRecord.read(folder)
     private = private or run["config"].get("private", False)
     revision = revision or run["config"].get("hub_revision")
-    files: dict[Path, Path | bytes] = _below(folder / "student", folder / "student")
+    files: dict[Path, Path | bytes] = {**_below(folder / "student", folder / "student")}
     for name in _BESIDE:
         files |= _below(folder / name, folder)
     files[Path("README.md")] = render_card(run, repo_id=repo_id, revision=revision).encode()
@@ -114,7 +118,14 @@ def _below(folder: Path, start: Path) -> dict[Path, Path]:
 def _commit(
     files: Mapping[Path, Path | bytes], repo_id: str, private: bool, revision: str | None, message: str
 ) -> str:
-    """One commit of files, path in the repository -> content or where it lies, all of it or nothing.
+    """Push files in one commit, all of them or none.
+
+    Args:
+        files: path in the repository -> content, or the path of a local file.
+        repo_id: USER/NAME.
+        private: whether the repository has to be private.
+        revision: branch; None: main.
+        message: of the commit.
 
     Returns:
         The repository's address.
@@ -139,29 +150,30 @@ def _commit(
 class BackgroundPush:
     """Pushes the student while training goes on, as `hub_strategy="every_save"` of transformers does.
 
-    Each push is a commit of the student, with a draft of its card, at the place where the finished one will be. One
-    thread writes and uploads, so there are never two pushes at once; a student that still waits for its turn gives way
-    to a newer one. Training only waits for the copy of the weights to the host. A push that fails is a warning.
+    Each push is a commit of the student and a draft of its card, where the finished one will be. A single thread
+    writes and uploads; a newer student replaces one that still waits. Training waits only for the copy of the weights
+    to the host. A push that fails is a warning.
 
-    Use it as a context manager around the training: it leaves when the push in progress has ended, and what waits then
-    is dropped, so that nothing older can follow the finished student.
+    Use it as a context manager around the training. On leaving, it waits for the push in progress and drops what
+    waits, so that no older student can follow the finished one.
 
     Args:
-        student: followed; copied now.
-        output: repository, privacy, branch, and student steps between two pushes.
-        tag: the weights' name, see `export_classifier`.
-        image_size: the same.
+        student: the network in training.
+        output: repository, privacy, branch, and student steps between two pushes; has push_to_hub and push_every.
+        tag: see `export_classifier`.
+        image_size: see `export_classifier`.
     """
 
     def __init__(self, student: Classifier, output: OutputConfig, tag: str, image_size: int | None = None) -> None:
         self.student, self.output, self.tag, self.image_size = student, output, tag, image_size
+        self._repo_id, self._push_every = output.push_to_hub or "", output.push_every or 0
         self._copy = copy.deepcopy(student).cpu()  # the thread's own
         self._offered = 0
         self._waiting: queue.Queue[tuple[int, dict[str, Tensor]] | None] = queue.Queue(maxsize=1)
         self._has_warned = False
 
     def __enter__(self) -> Self:
-        # A bar a file would run through the one of the training.
+        # The client's bars, one per file, would interrupt that of the training.
         self._shows_bars = not are_progress_bars_disabled()
         if self._shows_bars:
             disable_progress_bars()
@@ -178,8 +190,8 @@ class BackgroundPush:
             enable_progress_bars()
 
     def after_checkpoint(self, step: int) -> None:
-        """Take the student as it is now, if the last one taken is `push_every` steps old."""
-        if step - self._offered >= self.output.push_every:
+        """Queue the student as it is now, if the last one was queued `push_every` steps ago."""
+        if step - self._offered >= self._push_every:
             self._offered = step
             self._replace((step, plain_state(self.student)))
 
@@ -201,11 +213,11 @@ class BackgroundPush:
     def _push(self, step: int, state: dict[str, Tensor]) -> None:
         self._copy.load_state_dict(state)
         library = "timm" if self._copy.image_processor is None else "transformers"
-        output, name = self.output, self.output.push_to_hub
-        card = _DRAFT.format(library=library, name=escape(name.rpartition("/")[2]), step=step)
+        output = self.output
+        card = _DRAFT.format(library=library, name=escape(self._repo_id.rpartition("/")[2]), step=step)
         with tempfile.TemporaryDirectory() as folder:
             student = Path(folder) / "student"
-            facts = {"tag": self.tag, "extra": {"step": step}, "image_size": self.image_size}
-            export_classifier(self._copy, student, card=card, **facts)
+            extra = {"step": step}
+            export_classifier(self._copy, student, card=card, tag=self.tag, extra=extra, image_size=self.image_size)
             message = f"Student after {step} steps"
-            _commit(_below(student, student), name, output.private, output.hub_revision, message)
+            _commit(_below(student, student), self._repo_id, output.private, output.hub_revision, message)

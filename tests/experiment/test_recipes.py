@@ -248,7 +248,7 @@ def test_a_teacher_is_trained_measured_and_exported(teacher):
     assert run["recipe"] == "train_teacher" and run["config"]["corruption"] == ["gaussian_noise", "contrast"]
     assert run["rows"]["teacher"]["results"]["corruptions"]["gaussian_noise"].keys() == {"1", "mean"}
     card = (out / "student" / "README.md").read_text()
-    assert "robust to gaussian noise and contrast" in card and "what they let through" not in card
+    assert "robust to gaussian noise and contrast" in card and "augmentations learned" not in card
     assert all("\\* The model was trained on this corruption" in text for text in (card, done.stdout))
     network = timm.create_model(f"local-dir:{out / 'student'}", pretrained=True)
     assert network.num_classes == 5

@@ -25,6 +25,8 @@ from hf_transinv.hub.card import render_card
 from hf_transinv.hub.export import export_classifier
 from hf_transinv.models.classifier import Classifier, open_classifier
 from hf_transinv.record import published
+from hf_transinv.run import Student
+from hf_transinv.typed_json import as_json, read_as
 from tests.launching import REPOSITORY, environment
 
 NAMES = ["ant", "bee", "cat", "dog", "elk"]
@@ -157,7 +159,7 @@ def test_the_tables_show_the_recorded_figures():
     assert "| mean | 42.4 | 32.4 |" in text and "mCE is the mean error, as defined here." in text
     assert "| [lab/noisy](https://huggingface.co/lab/noisy) | `vit` | 9 | 0.58 | 0.64 | 0.75 | 0.25 |" in text
     assert "| `blur` | `wrn` | 7 | 0.42 | 0.32 | 0.12 | 0.88 |" in text
-    assert "see as many training images (1,232)" in text and "mean of the severities 1, 5" in text
+    assert "see the same number of training images (1,232)" in text and "mean of the severities 1, 5" in text
 
 
 def test_what_was_learned_is_said_in_words():
@@ -175,7 +177,7 @@ def test_how_it_was_trained_stands_in_it():
     assert "seed 11. It took 72 min on 6 CPU cores, x86, bf16." in text
     assert "learning_rate: 0.0625" in text and "commit `0123456789ab`" in text and "torch 2.15.0" in text
     assert "was trained on defocus blur" in text and "3 training images could not be decoded" in text
-    assert "Noticed while it trained: r collapsed" in text
+    assert "Warning during training: r collapsed" in text
     assert "```bibtex\n@article{someone2024,\n  title = {A Method}\n}\n```" in text
     assert "11.18 M parameters, 48 × 48 pixels, 5 classes (ant, bee, cat, dog, elk)" in text
 
@@ -270,6 +272,39 @@ def test_a_run_without_results_is_refused():
         render_card(record() | {"rows": {}})
 
 
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("rows.TransInv.results.clean.top1", "high", "expected a number, found 'high'"),
+        ("rows.TransInv.results.corruptions.contrast", {"1": 5.0}, "corruptions.contrast.mean is missing"),
+        ("rows.TransInv.learned.p", [[0.75, None], [0.5, 0.5]], r"p\[0\]\[1\]: expected a number, found None"),
+        ("rows.TransInv.learned.q", [0.5], "q has 1 entries for 2 teachers"),
+        ("rows.TransInv.steps", True, "expected a whole number, found True"),
+        ("config.dataset", None, "expected text, found None"),
+        ("config.student_init", "teacher:3", "expected teacher:1 to teacher:2, found teacher:3"),
+        ("main_row", "AIT", "expected one of rows, found 'AIT'"),
+        ("student.mean", 0.5, "expected a list, found 0.5"),
+        ("magnitudes", [{"gaussian_noise": [{"name": "x"}]}], r"gaussian_noise\[0\].unit is missing"),
+        ("commit", "\ud800", "expected text in Unicode"),
+    ],
+)
+def test_a_field_that_no_run_writes_is_named(path, value, said):
+    run = record()
+    *parents, name = path.split(".")
+    place = run
+    for parent in parents:
+        place = place[parent]
+    place[name] = value
+    with pytest.raises(InputError, match=f"run.json.*{said}"):
+        render_card(run)
+
+
+def test_a_fault_of_ours_keeps_its_traceback(monkeypatch):
+    monkeypatch.delattr("hf_transinv.hub.card_about.training")
+    with pytest.raises(AttributeError):
+        render_card(record())
+
+
 # Strings of users
 
 
@@ -340,11 +375,11 @@ def test_links_of_pictures_resolve_where_the_card_stands(tmp_path, place):
 def test_a_student_is_described():
     student = open_classifier("wrn10_1_cifar", num_classes=5, label_names=NAMES, pretrained=False)
     described = describe_student(student)
-    assert described["architecture"] == "wrn10_1_cifar" and described["is_own_architecture"] is True
-    assert described["num_parameters"] == sum(math.prod(p.shape) for p in student.parameters())
-    assert described["mean"] == [0.4914, 0.4822, 0.4465] and described["input_size"] == [32, 32]
-    assert json.loads(json.dumps(described)) == described
-    assert not describe_student(open_classifier("test_vit", pretrained=False))["is_own_architecture"]
+    assert described.architecture == "wrn10_1_cifar" and described.is_own_architecture is True
+    assert described.num_parameters == sum(math.prod(p.shape) for p in student.parameters())
+    assert described.mean == (0.4914, 0.4822, 0.4465) and described.input_size == (32, 32)
+    assert read_as(Student, json.loads(json.dumps(as_json(described))), "student") == described
+    assert not describe_student(open_classifier("test_vit", pretrained=False)).is_own_architecture
 
 
 def test_magnitudes_are_those_of_the_primitive():
@@ -380,7 +415,7 @@ def exported(folder: Path, name: str) -> tuple[dict, Classifier]:
         student = open_classifier(str(tiny_transformer(folder / "vit")), num_classes=5, label_names=NAMES)
     else:
         student = open_classifier(name, num_classes=5, label_names=NAMES, pretrained=False)
-    run = record() | {"student": describe_student(student)}
+    run = record() | {"student": as_json(describe_student(student))}
     export_classifier(student, folder / "student", card=render_card(run, to_run=".."))
     panel = AugmentationPanel(2, AugmentationConfig(primitives=("gaussian_noise", "gaussian_blur")))
     save_augmentation(panel, ["lab/noisy", "blur"], folder / "augmentation")
@@ -445,13 +480,13 @@ def test_a_repository_is_named_in_the_code():
     card = render_card(record(), repo_id="me/student", revision="v2")
     assert 'timm.create_model("hf-hub:me/student@v2", pretrained=True)' in card
     assert 'pipeline("image-classification", model="me/student", revision="v2")' in card
-    assert "below the folder it runs in" not in card
+    assert "in the directory it runs in" not in card
     assert 'LearnedAugmentation.from_pretrained("me/student", revision="v2", seed=0)' in card
 
 
 def test_what_was_learned_is_offered_where_p_was_learned():
     run = record()
-    assert "## Use what it learned to stand" in render_card(run)
+    assert "## Use the learned augmentation" in render_card(run)
     assert "a draw of its own from r, q and p above" in render_card(run)
     del run["rows"]["TransInv"]["learned"]["r"]
     assert "a draw of its own from q and p above" in render_card(run)

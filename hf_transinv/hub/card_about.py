@@ -1,0 +1,155 @@
+"""The sentences of a card: what the student is, how it was trained, on which machine, with which limits.
+
+Text that comes from outside (names of models, data sets, labels) passes through `escape` or `code`. Where nothing was
+recorded, a function returns an empty text, and the card says nothing.
+"""
+
+from hf_transinv.markdown import code, duration, escape, hub_link, plain, steps, words
+from hf_transinv.run import Hardware, Run, Student, Teacher
+
+_SHOWN_LABELS = 12
+_METHODS = {
+    "augmix": "It was trained to give the same answer for an image and for augmented copies of it (AugMix's "
+    "consistency loss).",
+    "ait": "It was trained to give the same answer for two variants of an image (Augmentation Invariant Training).",
+    "multi_ait": "It was trained together with other networks, to agree with them on variants of an image "
+    "(multi-AIT).",
+    "mutual": "It was trained together with other networks, each learning from the others (deep mutual learning).",
+    "distillation": "It was trained on labels and on its teachers' predictions (distillation).",
+    "hard": "It was trained on its teacher's predictions, also for images made where the two disagree (our reading of "
+    "HARD).",
+    "transinv": "It was trained under learned augmentations that are hard for it and that its teachers tolerate "
+    "(TransInv), to take over what its teachers are invariant to.",
+    "teachaugment": "It was trained under a learned augmentation that is hard for it and that its own moving average "
+    "still recognises (TeachAugment).",
+}
+_POLICIES = {
+    "randaugment": "RandAugment",
+    "autoaugment": "AutoAugment",
+    "trivialaugment": "TrivialAugment",
+    "augmix": "AugMix",
+    "cutout": "Cutout",
+    "strong": "shears, translations and Cutout",
+    "fixed_aug": "TransInv's deformations at random (FixedAug)",
+    "pad_crop": "random crop",
+    "grayscale": "random grayscale",
+    "color_jitter": "colour jitter",
+}
+
+
+def dataset_link(run: Run) -> str:
+    """The data set, with a link where it is on the Hub."""
+    if run.dataset.kind == "hub":
+        return hub_link(run.dataset.name, "datasets/")
+    return code(run.dataset.name) + (", the embedded UCI digits" if run.dataset.kind == "embedded" else "")
+
+
+def teacher_link(teacher: Teacher) -> str:
+    """A teacher, with a link where it is on the Hub."""
+    if teacher.hub_id:
+        return hub_link(teacher.hub_id)
+    return "the student's own average (EMA)" if teacher.name == "ema" else code(teacher.name)
+
+
+def start(run: Run) -> str:
+    """What the student's weights started from, where that was a teacher or a repository."""
+    if run.student.base_model:
+        return hub_link(run.student.base_model)
+    return f"the teacher {teacher_link(run.start_teacher)}" if run.start_teacher else ""
+
+
+def label_list(student: Student) -> str:
+    """The classes' names, the first few when there are many."""
+    names, num_classes = student.label_names, student.num_classes
+    if not names or not num_classes:
+        return ""
+    shown = names if len(names) <= _SHOWN_LABELS else names[: _SHOWN_LABELS // 2]
+    rest = num_classes - len(shown)
+    return ", ".join(map(escape, shown)) + (f" and {rest} more" if rest else "")
+
+
+def method(run: Run) -> str:
+    """What the student was trained to do, and on which images."""
+    sentences = [_METHODS[name] for name in run.methods if name in _METHODS]
+    if named := [_POLICIES[name] for name in run.policies if name in _POLICIES]:
+        sentences.append(f"Its training images were augmented by {words(named)}.")
+    if run.trained_on:
+        sentences.append(f"It was trained to be robust to {words(_corruptions(run.trained_on))}.")
+    return " ".join(sentences)
+
+
+def training(run: Run) -> str:
+    """How long it was trained, on how many images, with which settings, on which machine."""
+    row, config = run.main, run.config
+    images = f" of {config.batch_size} images" if config.batch_size is not None else ""
+    whole = [f"{row.steps:,} steps{images}"] if row.steps is not None else []
+    if row.images_seen is not None:
+        of = f", from {run.dataset.train_rows:,} training images" if run.dataset.train_rows else ""
+        whole = [f"{' '.join(whole)} ({row.images_seen:,} in all{of})"]
+    if config.optimizer is not None and config.learning_rate is not None:
+        whole.append(f"{escape(config.optimizer)} with a learning rate of {config.learning_rate}")
+    if config.seed is not None:
+        whole.append(f"seed {config.seed}")
+    sentences = [f"{', '.join(whole)}."] if whole else []
+    if config.corruption and config.clean_share is not None:
+        names, severities = words(_corruptions(config.corruption)), steps(config.severities)
+        share = f"{100 * (1 - config.clean_share):.0f} %"
+        sentences.append(f"{share} of the images were corrupted: {names}, severity {severities}.")
+    if config.label_noise:
+        share = f"{100 * config.label_noise:.4g} %"
+        sentences.append(f"{share} of the training labels were replaced by labels drawn uniformly from all classes.")
+    if row.train_seconds:
+        machine = hardware(run.hardware)
+        sentences.append(f"It took {duration(row.train_seconds)}{f' on {machine}' if machine else ''}.")
+    return " ".join(sentences)
+
+
+def hardware(found: Hardware) -> str:
+    """The machine in words."""
+    if found.accelerator and found.device != "cpu":
+        count = found.processes if found.processes is not None else found.accelerators or 1
+        parts = [f"{count} × {found.accelerator}"]
+    else:
+        cores = [f"{found.cpu_cores} CPU cores"] if found.cpu_cores is not None else []
+        parts = [*cores, *([found.machine] if found.machine is not None else [])]
+        if found.processes is not None and found.processes > 1:
+            parts.append(f"{found.processes} processes")
+    if found.mixed_precision != "no":
+        parts.append(found.mixed_precision)
+    return escape(", ".join(parts))
+
+
+def command(run: Run) -> str:
+    """The command line with what its launcher was given: the precision, and for `transinv` the processes."""
+    line, processes, precision = plain(run.command), run.hardware.processes, run.hardware.mixed_precision
+    flag = f" --mixed_precision {precision}" if precision != "no" else ""
+    if line.startswith("transinv "):
+        program, name, *flags = line.split(" ", 2)
+        several = f" --num_processes {processes}" if processes is not None and processes > 1 else ""
+        return " ".join([program, name + several + flag, *flags])
+    return f"accelerate launch{flag} {line}" if processes == 1 and line.startswith("recipes/") else line
+
+
+def limits(run: Run) -> list[str]:
+    """What the figures do not say, and what went wrong: one sentence each."""
+    row, results = run.main, run.main.results
+    found = ["One run with one seed: nothing here says how much another would differ."]
+    if not results.corruptions and not results.augmented:
+        found.append("Measured on clean images only.")
+    if run.trained_on:
+        them = "it" if len(run.trained_on) == 1 else "them"
+        found.append(
+            f"Trained on {words(_corruptions(run.trained_on))}: its robustness to {them} says nothing about "
+            "corruptions that it has not seen."
+        )
+    for teacher in run.teachers:
+        if teacher.trained_on:
+            found.append(f"{teacher_link(teacher)} was trained on {words(_corruptions(teacher.trained_on))}.")
+    if row.images_skipped:
+        found.append(f"{row.images_skipped} training images could not be decoded and were left out.")
+    found += [f"Warning during training: {escape(warning)}" for warning in row.warnings]
+    return found
+
+
+def _corruptions(names: tuple[str, ...]) -> list[str]:
+    return [escape(name.replace("_", " ")) for name in names]
