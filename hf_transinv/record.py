@@ -1,4 +1,4 @@
-"""The files that record a run: metrics.jsonl, written as it goes on, and run.json: config, versions, times, results."""
+"""The files that record a run: metrics.jsonl as it goes on, and run.json with config, versions, times and results."""
 
 import json
 import os

@@ -1,9 +1,9 @@
-"""A comparison: one student, one data set, one schedule; a row a method, and several seeds of each.
+"""A comparison: one student, one data set, one schedule; one row per method, trained with several seeds.
 
     rows x groups x seeds = runs
 
-A group is what all its rows have in common and the next group has otherwise (its teacher, say); each row stands in
-each group. `comparison_config` reads a comparison from its YAML, `comparison_table` says what it came to.
+The rows of a group share what differs between groups (a teacher, say); every row is in every group. `plan_reader`
+reads a comparison from its YAML, `measures` and `table` say what it came to.
 """
 
 from collections.abc import Mapping
@@ -22,11 +22,11 @@ CROP_FLIP = "crop + flip"
 
 @dataclass
 class CompareConfig:
-    """What is compared, and which part of it runs.
+    """Which part of a comparison runs.
 
     Attributes:
         seeds: every row is trained once with each.
-        scale: which block of the YAML's scale counts; default: the first.
+        scale: which block of the YAML's scale is used; default: the first.
         rows: titles of the rows that run; default: all.
         groups: titles of the groups that run; default: all.
         plain: title of the row to which the others' cost is relative; default: "crop + flip", where there is one.
@@ -50,10 +50,10 @@ class Row:
     Attributes:
         title: of the row.
         group: of its group; "" where there are none.
-        overrides: what it does otherwise, of its group and its own.
-        data: whose crop and flip count.
+        overrides: the fields in which it differs, of its group and its own.
+        data: the data, with its crop and flip.
         names: the student and its teachers.
-        train: the loop, but for its seed.
+        train: the loop; the seed is the run's.
         options: of the method, an instance of each of `methods.GROUPS`.
     """
 
@@ -72,19 +72,44 @@ class Row:
 
     @property
     def network(self) -> str:
-        """Whose architecture the student has."""
+        """Name of the network whose architecture the student has."""
         start, _, index = self.names.student_init.partition(":")
         return self.names.teachers[int(index) - 1] if start == "teacher" else str(self.names.student)
 
     @property
     def trained_on(self) -> tuple[str, ...]:
-        """Corruptions of the benchmark that the student meets in training."""
-        option = {type(one): one for one in self.options}
+        """Corruptions of the benchmark that the student sees in training."""
+        option: dict[type, Any] = {type(one): one for one in self.options}
         method = option[MethodConfig]
         is_corrupted = "corruption" in (*method.augment, *method.second_augment)
         named = option[CorruptionConfig].corruption if is_corrupted else ()
         primitives = option[AugmentationConfig].primitives if method.learned == "transinv" else ()
         return tuple(dict.fromkeys((*named, *(name.partition(":")[0] for name in primitives if ":" in name))))
+
+
+@dataclass(frozen=True)
+class RowName:
+    """What the name of a row in run.json says, "LABEL, seed N" or "LABEL, seed N, PLAYER".
+
+    Attributes:
+        label: of the comparison's row.
+        seed: that it was trained with.
+        player: "" for the student, else the name of a network that trained beside it.
+    """
+
+    label: str
+    seed: int
+    player: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.label}, seed {self.seed}{f', {self.player}' if self.player else ''}"
+
+    @classmethod
+    def parse(cls, name: str) -> "RowName | None":
+        """The parts of a name; None for a row that is not of a comparison."""
+        label, separator, rest = name.rpartition(", seed ")
+        seed, _, player = rest.partition(", ")
+        return cls(label, int(seed), player) if separator and seed.isdecimal() else None
 
 
 @dataclass(frozen=True)
@@ -96,8 +121,8 @@ class Run:
 
     @property
     def name(self) -> str:
-        """As in run.json."""
-        return f"{self.row.label}, seed {self.seed}"
+        """Of the student's row in run.json."""
+        return str(RowName(self.row.label, self.seed))
 
 
 @dataclass(frozen=True)
@@ -107,7 +132,7 @@ class Comparison:
     Attributes:
         rows: all of them, group by group, whether they are to run or not.
         chosen: what is to run.
-        output: where to.
+        output: where to write, and what is measured.
         config: the fields that all rows share, flat, for run.json.
     """
 
@@ -131,17 +156,17 @@ class Comparison:
 
     @property
     def overrides(self) -> dict[str, dict[str, Any]]:
-        """What each row does otherwise, for run.json."""
+        """The fields in which each row differs, for run.json."""
         return {row.label: dict(row.overrides) for row in self.rows}
 
     def runs(self, before: Mapping[str, Any]) -> list[Run]:
-        """What is to run, all rows with one seed before the next; the run that the folder began with comes first.
+        """The runs, all rows with one seed before the next seed; first the run that the folder began with.
 
         Args:
             before: run.json of the comparison that is resumed, or nothing.
 
         Raises:
-            InputError: a row is another than before, or the first run is not among those chosen.
+            InputError: a row has changed since, or the first run is not among those chosen.
         """
         known = before.get("comparison", {})
         changed = [label for label, own in self.overrides.items() if known.get(label, own) != own]

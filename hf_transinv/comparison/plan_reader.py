@@ -1,16 +1,17 @@
-"""A comparison from its YAML: merged, row by row, and checked before anything is opened.
+"""Read a comparison from its YAML: merge it, row by row, and check it before anything is opened.
 
-The YAML has the fields that all rows share, flat as in any other, and
+The YAML has the fields that all rows share, flat as in every configuration, and
 
     seeds    [0, 1, 2]
-    rows     title -> what this row does otherwise: its method, augmentation, teachers, crop and flip
-    groups   title -> what every row does otherwise in this group
+    rows     title -> the fields of this row: its method, augmentation, teachers, crop and flip
+    groups   title -> the fields of all rows in this group
     scale    name -> fields, rows or groups that replace those above; --scale NAME chooses one, default: the first
 
-    defaults < YAML < scale < command line < group < row
+    defaults < YAML < scale < command line < group < row (each overrides those before it)
 
-What would make rows unequal is refused: they differ in how the student is trained, never in what it is, how long it
-trains, on how many images, and how it is measured. From group to group, network, optimizer and label noise may differ.
+Fields that would make a comparison unfair are refused: rows may differ in how the student is trained, not in what it
+is, how long and on how many images it trains, or how it is measured. Network, optimizer and label noise may differ
+between groups.
 """
 
 import re
@@ -70,7 +71,7 @@ def read_comparison(
     scales = _titled(content.pop("scale", None), f"{where}, scale")
     scale = wanted or next(iter(scales), None)
     _check_titles("scale", [scale] if scale else [], scales)
-    content |= scales.get(scale, {})
+    content |= scales[scale] if scale is not None else {}
     groups, rows = (_titled(content.pop(section, None), f"{where}, {section}") for section in ("groups", "rows"))
     if not rows:
         raise InputError(f"config {where} has no rows: expected rows: title -> what each does otherwise")

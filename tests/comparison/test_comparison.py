@@ -14,9 +14,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from hf_transinv.comparison.figure import plot_comparison
-from hf_transinv.comparison.plan import Comparison
+from hf_transinv.comparison.measures import Spread, summarise
+from hf_transinv.comparison.plan import Comparison, RowName
 from hf_transinv.comparison.plan_reader import read_comparison
-from hf_transinv.comparison.table import comparison_markdown, summarise
+from hf_transinv.comparison.table import comparison_markdown
 from hf_transinv.errors import InputError
 from hf_transinv.experiment.methods import MethodConfig
 from hf_transinv.training.checkpointing import checkpoints
@@ -211,28 +212,49 @@ def by_hand(read):
     return read(BASE | {"rows": rows}), found
 
 
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("g: a, seed 12", RowName("g: a", 12)),
+        ("a, seed 3, seed 0, peer_2", RowName("a, seed 3", 0, "peer_2")),
+        ("crop + flip", None),
+        ("a, seed x", None),
+    ],
+)
+def test_names_of_rows_are_read_as_they_are_written(name, parts):
+    assert RowName.parse(name) == parts
+    assert parts is None or str(parts) == name
+
+
+def test_a_row_that_no_run_writes_is_named(by_hand):
+    comparison, found = by_hand
+    found["fog, seed 0"]["results"]["clean"]["top1"] = None
+    with pytest.raises(InputError, match=r"rows.fog, seed 0.results.clean.top1: expected a number, found None"):
+        summarise(comparison.rows, found)
+
+
 def test_the_table_is_mean_and_deviation_over_the_seeds(by_hand):
     comparison, found = by_hand
     plain, fog, multi, peer = summarise(comparison.rows, found, comparison.plain)
-    assert [entry["row"] for entry in (plain, fog, multi, peer)] == [
+    assert [entry.row for entry in (plain, fog, multi, peer)] == [
         "crop + flip",
         "fog",
         "multi-AIT",
         "multi-AIT, peer",
     ]
-    assert plain["measures"]["clean"] == {"mean": 61.5, "deviation": pytest.approx(4.5**0.5), "values": [60, 63]}
-    assert plain["measures"]["corrupted"]["values"] == [30, 32]
-    assert plain["measures"]["unseen"]["values"] == [40, 40], "fog is seen by another row of the group"
-    assert plain["measures"]["mean_error"]["values"] == [70, 68]
-    assert plain["measures"]["ece"]["values"] == [0.1, 0.3]
-    assert plain["measures"]["ece_corrupted"]["mean"] == pytest.approx(0.4)
-    assert plain["measures"]["cost"]["values"] == [1, 1]
-    assert fog["measures"]["cost"]["values"] == pytest.approx([1.1, 1.2])
-    assert (plain["trained_on"], fog["trained_on"]) == ([], ["fog"])
-    assert multi["seeds"] == peer["seeds"] == [0]
-    assert multi["measures"]["clean"] == {"mean": 65, "deviation": None, "values": [65]}
-    assert multi["measures"]["cost"]["values"] == [2]
-    assert peer["measures"].keys() == multi["measures"].keys() - {"train_seconds", "cost"}
+    assert plain.measures["clean"] == Spread(61.5, pytest.approx(4.5**0.5), [60, 63])
+    assert plain.measures["corrupted"].values == [30, 32]
+    assert plain.measures["unseen"].values == [40, 40], "fog is seen by another row of the group"
+    assert plain.measures["mean_error"].values == [70, 68]
+    assert plain.measures["ece"].values == [0.1, 0.3]
+    assert plain.measures["ece_corrupted"].mean == pytest.approx(0.4)
+    assert plain.measures["cost"].values == [1, 1]
+    assert fog.measures["cost"].values == pytest.approx([1.1, 1.2])
+    assert (plain.trained_on, fog.trained_on) == ([], ["fog"])
+    assert multi.seeds == peer.seeds == [0]
+    assert multi.measures["clean"] == Spread(65, None, [65])
+    assert multi.measures["cost"].values == [2]
+    assert peer.measures.keys() == multi.measures.keys() - {"train_seconds", "cost"}
 
 
 def test_the_table_reads_well(by_hand):
@@ -271,9 +293,9 @@ def test_augmented_images_have_columns_where_they_were_measured(read):
             run["results"]["augmented"] = augmented
             found[f"{title}, seed {seed}"] = run
     entries = summarise(read(BASE | {"rows": TWO}).rows, found)
-    plain, other = (entry["measures"] for entry in entries)
-    assert plain["top1_grayscale"] == {"mean": 41, "deviation": pytest.approx(2**0.5), "values": [40, 42]}
-    assert plain["kl_pad_crop"]["values"] == [0.5, 0.7] and plain["feature_distance_pad_crop"]["values"] == [1.0, 1.4]
+    plain, other = (entry.measures for entry in entries)
+    assert plain["top1_grayscale"] == Spread(41, pytest.approx(2**0.5), [40, 42])
+    assert plain["kl_pad_crop"].values == [0.5, 0.7] and plain["feature_distance_pad_crop"].values == [1.0, 1.4]
     assert plain.keys() - other.keys() == {"feature_distance_pad_crop", "feature_distance_grayscale"}
     lines = comparison_markdown(entries).splitlines()
     assert lines[0] == "| row | clean | pad crop | grayscale | ECE | time |"
@@ -298,12 +320,12 @@ def test_each_row_has_its_mean_over_the_groups(read):
     }
     entries = summarise(read(content).rows, found, "crop + flip")
     mean = entries[-1]
-    assert [(entry["group"], entry["row"]) for entry in entries] == [
+    assert [(entry.group, entry.row) for entry in entries] == [
         *(("x", "crop + flip"), ("x", "RandAugment"), ("y", "crop + flip")),
         ("mean of groups", "crop + flip"),
     ]
-    assert mean["measures"]["clean"] == {"mean": 56.5, "deviation": pytest.approx(4.5**0.5), "values": [55, 58]}
-    assert "corrupted" not in mean["measures"]
+    assert mean.measures["clean"] == Spread(56.5, pytest.approx(4.5**0.5), [55, 58])
+    assert "corrupted" not in mean.measures
     lines = comparison_markdown(entries, "crop + flip").splitlines()
     assert lines[0] == "| group | row | seeds | clean | ECE | time | cost |"
     assert lines[3] == "| x | RandAugment | 0 | 70.0 | 0.100 | 30 s | 3.00 |"
@@ -345,7 +367,7 @@ def test_the_picture_has_a_point_a_row_with_its_deviation(by_hand, tmp_path, sav
     np.testing.assert_allclose(along_x, [[61.5 - 4.5**0.5, 31], [61.5 + 4.5**0.5, 31]])
     np.testing.assert_allclose(along_y, [[61.5, 31 - 2**0.5], [61.5, 31 + 2**0.5]])
     (legend,) = saved_figure[0].legends
-    assert [text.get_text() for text in legend.get_texts()] == [entry["row"] for entry in entries]
+    assert [text.get_text() for text in legend.get_texts()] == [entry.row for entry in entries]
 
 
 def test_without_corruptions_the_picture_has_a_line_a_row(read, tmp_path, saved_figure):

@@ -1,0 +1,221 @@
+"""What a comparison came to, as numbers: the measures of each run, and of each row over its seeds.
+
+    clean        top-1 on the evaluation images, percent
+    top1_NAME    top-1 on images changed by the augmentation NAME (see `evaluation`), percent
+    corrupted    mean top-1 over the corruptions (see `evaluation`), percent
+    unseen       mean top-1 over the corruptions that no row of the group was trained on, if some were
+    mCE, ...     the errors under corruption that the evaluation defines, percent
+    ece, ece_corrupted    expected calibration error, clean and mean over the corruptions, in [0, 1]
+    kl_NAME, feature_distance_NAME    how far that augmentation moves predictions (nats) and features
+    train_seconds    of training alone
+    images       training images that each network was shown: the same in all rows
+    cost         train_seconds relative to the plain row of the same group and seed
+
+A peer, which trained beside a row's student, has a row of its own, without seconds: they are those of the student.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Any
+
+from hf_transinv.comparison.plan import Row, RowName
+from hf_transinv.errors import InputError
+from hf_transinv.run import Row as RecordedRow
+from hf_transinv.typed_json import read_as
+
+MEAN_GROUP = "mean of groups"
+"""Title of the group that has each row's mean over the others."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network that a comparison has trained.
+
+    Attributes:
+        row: of the comparison.
+        seed: that it was trained with.
+        player: "" for the student, else the name of a peer.
+        record: its row of run.json.
+    """
+
+    row: Row
+    seed: int
+    player: str
+    record: RecordedRow
+
+    @property
+    def title(self) -> str:
+        """Of its row in the table."""
+        return f"{self.row.title}, {self.player}" if self.player else self.row.title
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A network and its measures, by name.
+
+    Attributes:
+        group: of its row; or `MEAN_GROUP`.
+        title: of its row in the table.
+        seed: that it was trained with.
+        measures: see the top of this module.
+    """
+
+    group: str
+    title: str
+    seed: int
+    measures: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """One measure over the seeds.
+
+    Attributes:
+        mean: over the seeds.
+        deviation: standard deviation (n - 1); None with one seed.
+        values: one per seed that has the measure.
+    """
+
+    mean: float
+    deviation: float | None
+    values: list[float]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of the table, over its seeds.
+
+    Attributes:
+        group: "" where there are none; `MEAN_GROUP` for the mean over them.
+        row: title.
+        seeds: of its runs.
+        trained_on: corruptions that it saw in training.
+        measures: by name.
+    """
+
+    group: str
+    row: str
+    seeds: list[int]
+    trained_on: list[str]
+    measures: dict[str, Spread]
+
+
+def read_trained(rows: Sequence[Row], found: Mapping[str, Any]) -> list[Trained]:
+    """The networks that are trained, row by row, the students by seed and then the peers.
+
+    Args:
+        rows: of the comparison. Networks of other rows are left out.
+        found: the rows of run.json, "LABEL, seed N" and "LABEL, seed N, PEER".
+
+    Raises:
+        InputError: a row of run.json is not as a run writes it.
+    """
+    trained: dict[str, list[Trained]] = {row.label: [] for row in rows}
+    by_label = {row.label: row for row in rows}
+    for text, content in found.items():
+        name = RowName.parse(text)
+        if name is not None and name.label in by_label:
+            record = read_as(RecordedRow, content, f"run.json.rows.{text}")
+            trained[name.label].append(Trained(by_label[name.label], name.seed, name.player, record))
+    return [one for of_row in trained.values() for one in sorted(of_row, key=lambda each: (each.player, each.seed))]
+
+
+def summarise(rows: Sequence[Row], found: Mapping[str, Any], plain: str | None = None) -> list[Entry]:
+    """What each row came to.
+
+    Args:
+        rows: of the comparison, in the order of the table; those without a result are left out.
+        found: the rows of run.json.
+        plain: title of the row to which cost is relative.
+
+    Returns:
+        One entry per row and group. Where there are several groups, each row's mean over them follows, for the seeds
+        that all of them have.
+
+    Raises:
+        InputError: a row of run.json is not as a run writes it.
+    """
+    trained = read_trained(rows, found)
+    seen: dict[str, set[str]] = {}
+    for row in rows:
+        seen.setdefault(row.group, set()).update(row.trained_on)
+    plain_seconds = {
+        (one.row.group, one.seed): one.record.train_seconds
+        for one in trained
+        if one.row.title == plain and not one.player
+    }
+    measured = [
+        Measured(
+            one.row.group,
+            one.title,
+            one.seed,
+            _measures(one, seen[one.row.group], plain_seconds.get((one.row.group, one.seed))),
+        )
+        for one in trained
+    ]
+    groups = list(dict.fromkeys(row.group for row in rows))
+    trained_on = {(row.group, row.title): list(row.trained_on) for row in rows}
+    if len(groups) > 1:
+        measured += _over_groups(measured, groups)
+        for row in rows:
+            of_row = (names for (_, title), names in trained_on.items() if title == row.title)
+            trained_on[MEAN_GROUP, row.title] = sorted({name for names in of_row for name in names})
+    runs: dict[tuple[str, str], list[Measured]] = {}
+    for one in measured:
+        runs.setdefault((one.group, one.title), []).append(one)
+    return [_entry(own, trained_on.get(key, [])) for key, own in runs.items()]
+
+
+def _measures(trained: Trained, seen: set[str], plain_seconds: float | None) -> dict[str, float]:
+    """The measures of one run.
+
+    Args:
+        trained: the run.
+        seen: corruptions that some row of its group was trained on.
+        plain_seconds: of the group's plain row with the same seed; None: unknown.
+    """
+    record, result = trained.record, trained.record.results
+    if record.train_seconds is None or record.images_seen is None:
+        raise InputError(f"run.json: row {trained.title!r} has no train_seconds or no images_seen")
+    measures = {"clean": result.clean.top1}
+    measures |= {f"top1_{name}": scores.top1 for name, scores in result.augmented.items()}
+    unseen = [by_severity["mean"] for name, by_severity in result.corruptions.items() if name not in seen]
+    optional = {
+        "corrupted": result.corruption_mean,
+        "unseen": fmean(unseen) if 0 < len(unseen) < len(result.corruptions) else None,
+        **{name: error.percent for name, error in result.corruption_errors.items()},
+        "ece": result.clean.ece,
+        "ece_corrupted": result.corruption_ece,
+    }
+    for name, scores in result.augmented.items():
+        optional |= {f"kl_{name}": scores.kl, f"feature_distance_{name}": scores.feature_distance}
+    measures |= {name: value for name, value in optional.items() if value is not None}
+    if not trained.player:
+        measures["train_seconds"] = record.train_seconds
+    measures["images"] = record.images_seen
+    if plain_seconds and not trained.player:
+        measures["cost"] = record.train_seconds / plain_seconds
+    return measures
+
+
+def _over_groups(measured: Sequence[Measured], groups: Sequence[str]) -> list[Measured]:
+    """The mean over the groups of each row and seed that all of them have, of the measures that all of them have."""
+    by_run = {(one.group, one.title, one.seed): one.measures for one in measured}
+    means = []
+    for title, seed in dict.fromkeys((one.title, one.seed) for one in measured):
+        each = [by_run[group, title, seed] for group in groups if (group, title, seed) in by_run]
+        if len(each) == len(groups):
+            shared = [name for name in each[0] if all(name in measures for measures in each)]
+            averaged = {name: fmean(measures[name] for measures in each) for name in shared}
+            means.append(Measured(MEAN_GROUP, title, seed, averaged))
+    return means
+
+
+def _entry(runs: Sequence[Measured], trained_on: list[str]) -> Entry:
+    """One row over its seeds."""
+    spreads = {}
+    for name in dict.fromkeys(name for run in runs for name in run.measures):
+        values = [run.measures[name] for run in runs if name in run.measures]
+        spreads[name] = Spread(fmean(values), stdev(values) if len(values) > 1 else None, values)
+    return Entry(runs[0].group, runs[0].title, [run.seed for run in runs], trained_on, spreads)
