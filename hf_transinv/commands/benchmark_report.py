@@ -1,12 +1,12 @@
-"""How fast is a turn, and how fast could it be? Ratios within one run, for a student, a batch and a device.
+"""Measure how fast a turn is and how fast it could be: ratios within one run, for a student, a batch and a device.
 
 transinv benchmark
     everything, for WRN-16-2 at 32 px: about ten minutes on two cores
 transinv benchmark --mixed_precision bf16 --sections turns --methods transinv augmix \
     --student resnet50.a1_in1k --image_size 224 --num_classes 1000 --output turns.json
-    turns of plain training, of TransInv with 1, 3 and 5 teachers and of AugMix, beside the least they can cost
+    turns of plain training, of TransInv with 1, 3 and 5 teachers and of AugMix, beside their lower bounds
 transinv benchmark --sections corruptions
-    images a second of each corruption, one thread and two
+    images per second of each corruption, with one thread and with two
 """
 
 from pathlib import Path

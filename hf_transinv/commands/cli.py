@@ -1,9 +1,9 @@
 """One command for everything: `transinv NAME [launcher flags] [flags of the command]`.
 
 Without launcher flags a command runs in this process. With any of them it is started by accelerate's launcher, or,
-where several processes are wanted on a CPU, by torchrun: accelerate would start one there.
+for several processes on a CPU, by torchrun, since accelerate would start only one.
 
-Nothing but the standard library is imported before a command is known, so that --help answers at once; the console
+Only the standard library is imported until a command is known, so that `transinv --help` answers at once; the console
 script loads this file without its package (hf_transinv_start.py).
 """
 
@@ -36,7 +36,7 @@ COMMANDS = {
 """Name -> module of `hf_transinv.commands`."""
 
 UNLAUNCHED = ("push", "card", "env")
-"""They train and measure nothing: no device, no processes."""
+"""Commands that train and measure nothing: they need no device and no processes."""
 
 LAUNCHER_FLAGS = {
     "num_processes": "processes, over all machines",
@@ -50,7 +50,7 @@ LAUNCHER_FLAGS = {
     "main_process_ip": "address of the first",
     "main_process_port": "its port",
 }
-SWITCHES = {"cpu": "use the CPU though there is a GPU", "multi_gpu": "a process a GPU (DDP)"}
+SWITCHES = {"cpu": "use the CPU even if there is a GPU", "multi_gpu": "one process per GPU (DDP)"}
 
 _USAGE = 2
 
@@ -163,7 +163,7 @@ def launch(name: str, launcher: Mapping[str, Any], flags: Sequence[str]) -> int:
 
 
 def accelerate_arguments(name: str, launcher: Mapping[str, Any], flags: Sequence[str]) -> list[str]:
-    """What follows `accelerate launch`."""
+    """The arguments of `accelerate launch`."""
     own = [f"--{key}" if value is True else f"--{key}={value}" for key, value in launcher.items()]
     return [*own, "--module", "hf_transinv.commands.cli", name, *flags]
 
@@ -171,7 +171,7 @@ def accelerate_arguments(name: str, launcher: Mapping[str, Any], flags: Sequence
 def torchrun_arguments(
     name: str, launcher: Mapping[str, Any], flags: Sequence[str]
 ) -> tuple[list[str], dict[str, str]]:
-    """What follows `torchrun`, and the variables by which accelerate learns the rest: several processes on a CPU."""
+    """For several processes on a CPU: the arguments of `torchrun`, and the variables that tell accelerate the rest."""
     settings = _file_settings(launcher) | dict(launcher)
     machines = int(settings.get("num_machines", 1))
     processes, uneven = divmod(int(settings["num_processes"]), machines)
@@ -193,7 +193,7 @@ def torchrun_arguments(
 
 
 def wants_torchrun(launcher: Mapping[str, Any]) -> bool:
-    """Whether several processes are asked for, and there is nothing but a CPU for them."""
+    """Whether several processes are asked for, and only a CPU is there for them."""
     settings = _file_settings(launcher) | dict(launcher)
     if not str(settings.get("num_processes", 1)).isdigit() or int(settings.get("num_processes", 1)) < 2:
         return False
@@ -207,7 +207,7 @@ def wants_torchrun(launcher: Mapping[str, Any]) -> bool:
 
 
 def _file_settings(launcher: Mapping[str, Any]) -> dict[str, Any]:
-    """What the launcher's YAML says; accelerate itself complains of one that cannot be read."""
+    """The content of the launcher's YAML; accelerate itself reports one that cannot be read."""
     if "config_file" not in launcher:
         return {}
     import yaml
@@ -220,7 +220,7 @@ def _file_settings(launcher: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _pass_signals_on() -> None:
-    """The command writes its checkpoint and ends itself; the launcher waits for that instead of leaving it alone."""
+    """Pass signals on to the command and wait: it writes its checkpoint and ends by itself."""
 
     def to_children(number: int, _: Any) -> None:
         import psutil  # of accelerate

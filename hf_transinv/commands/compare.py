@@ -1,13 +1,13 @@
-"""Compare methods: one student, one data set, one schedule; a table of rows x seeds from one YAML.
+"""Compare methods: one student, one data set and one schedule; a table of rows and seeds from one YAML.
 
 transinv compare
     the embedded default: digits, from the teacher that does not mind contrast and brightness
 transinv compare --mixed_precision bf16 --config compare_transinv_table1 \
     --scale small --output_dir outputs/table1
-    stopped, it goes on with the same command and --resume_from latest; more --rows, --groups and --seeds may join then
+    if stopped, resume with the same command and --resume_from latest; --rows, --groups and --seeds may then be added
 
-comparison.md, comparison.json and figures/comparison.png are written anew after every run; run.json holds every
-result whole. `hf_transinv/comparison/plan_reader.py` says what a YAML may hold.
+comparison.md, comparison.json and figures/comparison.png are rewritten after every run; run.json holds all results
+in full. `hf_transinv/comparison/plan_reader.py` says what a YAML may hold.
 """
 
 from dataclasses import replace
@@ -25,8 +25,9 @@ from hf_transinv.resolve.shipped import config_folder
 
 
 def build(session: Session, run: Run) -> Objective:
-    """The objective of a run, its student as every row with this seed has it; the session then has the row's loop and
-    label noise.
+    """The objective of a run; sets the session to the row's loop and label noise.
+
+    The student is the same in every row with this seed.
     """
     session.train = run.row.train
     session.data = replace(session.data, config=run.row.data)
@@ -34,7 +35,7 @@ def build(session: Session, run: Run) -> Objective:
 
 
 def check(session: Session, runs: list[Run]) -> None:
-    """Build every row once before the first is trained, so that what is refused is refused now.
+    """Build every row once before the first is trained, so that input at fault is refused at once.
 
     Raises:
         InputError: a teacher that is missing or does not fit, a method that cannot be built, a batch that cannot be
@@ -46,7 +47,7 @@ def check(session: Session, runs: list[Run]) -> None:
         except InputError as error:
             raise InputError(f"row {row!r}: {error}") from error
         if session.train.batch_size % variants:
-            raise InputError(f"row {row!r} has {variants} variants an image: batch_size must be a multiple of that")
+            raise InputError(f"row {row!r} has {variants} variants per image: batch_size must be a multiple of that")
 
 
 def main(description: str = __doc__ or "") -> None:
@@ -64,11 +65,11 @@ def main(description: str = __doc__ or "") -> None:
     if session.record:
         session.record.content["comparison"] = comparison.overrides
     for index, run in enumerate(runs):
-        # A finished run needs its networks no more; the first one tells the session whose folder is the main one.
+        # The first run is fitted even if it is finished: the session takes its folder as the main one.
         if index and run.name in session.rows:
             continue
         session.fit(run.name, build(session, run), run.row.data.crop, run.row.data.flip, run.seed)
-        session.accelerator.free_memory()  # it would keep the networks of all runs
+        session.accelerator.free_memory()  # otherwise it would keep the networks of all runs
         if session.record:
             write_comparison(comparison, session.rows, session.folder)
     if session.record:

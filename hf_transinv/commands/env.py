@@ -1,4 +1,4 @@
-"""Print what a bug report needs: versions, hardware, and the environment variables that matter; no secret's value.
+"""Print what a bug report needs: versions, hardware and relevant environment variables, without secrets.
 
 transinv env
 """
@@ -51,7 +51,7 @@ def facts(variables: Mapping[str, str]) -> dict[str, str]:
 
 
 def shown(name: str, value: str) -> str:
-    """The value of an environment variable, or that it is not shown; no names and passwords in addresses."""
+    """The value of an environment variable for a report: secrets are hidden, and user names in addresses."""
     if _SECRET.search(name) and name not in _PLAIN:
         return "set (not shown)" if value else "empty"
     return _USER_IN_URL.sub("(not shown)@", value)

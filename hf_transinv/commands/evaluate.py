@@ -9,11 +9,11 @@ transinv evaluate --mixed_precision bf16 --model google/vit-base-patch16-224 \
 
 transinv evaluate --model OUT/student --dataset uoft-cs/cifar100 --label_column fine_label \
     --eval_corruptions none --augment pad_crop grayscale color_jitter
-    the test sets of Augmentation Invariant Training (table 5), and how far they move the answers (figure 5)
+    the test sets of Augmentation Invariant Training (table 5), and how far they move the predictions (figure 5)
 
 transinv evaluate --model timm/resnet50.a1_in1k --dataset ILSVRC/imagenet-1k \
     --eval_split validation --streaming --protocol published --eval_corruptions none
-    resized and cropped as the checkpoint says: the figure that its authors give
+    resized and cropped as the checkpoint says, to reproduce the accuracy that its authors report
 """
 
 import logging
@@ -53,8 +53,8 @@ class ModelConfig:
 
     Attributes:
         model: timm name, Hub id or local folder.
-        match_labels: map each class of the dataset to the model's class of that name, and evaluate among those alone.
-        trust_label_order: class k of the dataset is column k of the model, whatever the two are called.
+        match_labels: map each class of the dataset to the model's class of that name, and evaluate among those only.
+        trust_label_order: take class k of the dataset as column k of the model, whatever their names.
         trained_on: corruptions that the model was trained on; the table marks them.
     """
 
@@ -123,13 +123,17 @@ class ImagesConfig:
             )
 
     def open(self, model: Classifier, in_order: bool) -> SourceSplit:
-        """The split, as `model` shall see it; `preprocessing` says how that is, where it need be said.
+        """Open the split, prepared for a model.
+
+        Sets `told`, lines that describe the data, and `preprocessing`, how images are prepared, or None where there
+        is nothing to say.
 
         Args:
             model: to be evaluated.
-            in_order: classes are not looked up by name.
+            in_order: whether classes go by their order instead of by their names.
         """
-        columns = {"image_column": self.image_column, "label_column": self.label_column}
+        assert self.dataset is not None
+        columns: dict[str, Any] = {"image_column": self.image_column, "label_column": self.label_column}
         asked = [self.eval_split, self.train_split]
         opened = open_dataset(
             self.dataset, config=self.dataset_config, revision=self.dataset_revision, asked=asked, **columns
@@ -149,7 +153,7 @@ class ImagesConfig:
         ]
         if self.protocol == "published":
             published = model.take_published()
-            self.preprocessing = f"Preprocessing as published: {published.description}."
+            self.preprocessing: str | None = f"Preprocessing as published: {published.description}."
             return SourceSplit(source, preprocess=published, **options)
         recorded, self.image_size = model.image_size, self.image_size or model.image_size
         keeps_size = first_image_size(source) == (self.image_size, self.image_size)
@@ -157,31 +161,31 @@ class ImagesConfig:
         if self.image_size != recorded:
             other = f"Measured at {self.image_size} px, and not at the {recorded} px that the checkpoint records."
             self.preprocessing = f"{other} {self.preprocessing or ''}".strip()
-            logger.warning("%s A corruption is another one at another size", other)
+            logger.warning("%s Corruptions differ between sizes", other)
         return SourceSplit(source, self.image_size, **options)
 
     @staticmethod
     def _numbering(source: Source, model: Classifier, in_order: bool) -> dict[str, Any]:
-        """A split that lacks some of the model's classes is evaluated among all of them."""
-        names = model.label_names
-        is_part = names is not None and len(source.label_names) < len(names) and len(set(names)) == len(names)
-        if in_order or not is_part or not set(source.label_names) <= set(names):
+        """Options for a split that lacks some of the model's classes: it is evaluated among all of them."""
+        names, own = model.label_names or [], source.label_names
+        is_part = len(own) < len(names) and len(set(names)) == len(names)
+        if in_order or not is_part or not set(own) <= set(names):
             return {}
-        missing = [name for name in names if name not in set(source.label_names)]
+        missing = [name for name in names if name not in set(own)]
         logger.warning("split %r has no class %s: nothing is said about it", source.split, listed(missing))
-        return {"renumber": [names.index(name) for name in source.label_names], "label_names": names}
+        return {"renumber": [names.index(name) for name in own], "label_names": names}
 
 
 @dataclass
 class EvaluationConfig:
-    """What is measured, and where it goes.
+    """What is measured, and where the results go.
 
     Attributes:
         output_dir: folder of the results; default: a new one under outputs/, named by the time.
-        eval_corruptions: default: all there are; none: clean images alone.
+        eval_corruptions: names of corruptions; default: all; none: only clean images.
         eval_severities: severities, 1 to 5.
-        augment: augmentations to evaluate under besides, each image augmented once: pad_crop, grayscale,
-            color_jitter; with each, how far predictions and features move.
+        augment: also evaluate under these augmentations, each image augmented once: pad_crop, grayscale,
+            color_jitter; for each, how far predictions and features move.
         eval_batch_size: images in a batch.
         seed: of the corruptions and augmentations.
         corrupted_folder: corrupted images as the authors of CIFAR-C (NAME.npy, labels.npy) or ImageNet-C
@@ -209,7 +213,9 @@ class EvaluationConfig:
         self.corruptions = chosen_corruptions(self.output.eval_corruptions)
         check_augmentations(self.augment)
         if self.corrupted_folder and self.frost_folder:
-            raise InputError("give corrupted_folder or frost_folder, not both: what is read is not made")
+            raise InputError(
+                "give corrupted_folder or frost_folder, not both: corruptions that are read need no frost"
+            )
 
     @property
     def images_from(self) -> str:
@@ -221,7 +227,7 @@ class EvaluationConfig:
 
 
 def save(folder: Path, record: dict, table: str) -> None:
-    """evaluation.json, evaluation.md and, with corruptions, the heat map."""
+    """Write evaluation.json, evaluation.md and, with corruptions, the heat map."""
     write_json(folder / "evaluation.json", record)
     atomic_write_text(folder / "evaluation.md", table)
     if record["results"]["corruptions"]:
@@ -240,7 +246,7 @@ def main(description: str = __doc__ or "") -> None:
     accelerator: Accelerator = start_accelerator(what.output)
     if images.protocol == "published" and what.corrupted_folder:
         raise InputError(
-            "corrupted_folder with protocol published: those images are cut already; leave out one of them"
+            "corrupted_folder with protocol published: those images are cropped already; leave out one of the two"
         )
     model = open_classifier(names.model).to(accelerator.device)
     split = images.open(model, names.match_labels or names.trust_label_order)

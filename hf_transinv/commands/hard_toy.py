@@ -1,8 +1,8 @@
-"""The toy of HARD, in our reading: does distillation hand on that a shift changes nothing?
+"""Run the toy experiment of HARD, in our reading: does distillation pass on shift invariance?
 
-The teacher cannot but be shift-invariant: circular convolutions under a global maximum, on digits that stand in the
-middle of a wider canvas. The student is a perceptron with no idea of neighbouring pixels. Both see centred digits
-alone; they are tested on shifted ones, which are out of distribution.
+The teacher is shift-invariant by construction: circular convolutions and a global maximum, on digits centred on a
+larger canvas. The student is a perceptron, which knows nothing of neighbouring pixels. Both are trained on centred
+digits only and tested on shifted ones, which are out of distribution.
 
 transinv hard-toy
     the embedded digits, three seeds, six minutes on one core: a table, hard_toy.json and a figure
@@ -55,7 +55,7 @@ class ToyConfig:
     """The toy.
 
     Attributes:
-        seeds: a teacher and its students a seed.
+        seeds: one teacher and its students are trained with each.
         teacher_steps: steps in which a teacher is trained.
         output_dir: where table, numbers and figure go; default: a new folder under outputs/.
     """
@@ -72,9 +72,9 @@ class ToyConfig:
 
 
 class StudentAlone(Hard):
-    """HARD whose augmenter never plays: distillation on what it does untrained."""
+    """HARD without the augmenter's turns: distillation under an untrained augmenter."""
 
-    turns = (("student",),)
+    turns: Any = (("student",),)
 
     def next_turn(self, turn: int) -> tuple[str, ...]:
         return ("student",)
@@ -87,8 +87,8 @@ def digits(split: str) -> ResidentSplit:
 
 
 def invariant_network(classes: int) -> nn.Module:
-    """Circular convolutions and a global maximum: a circular shift of the image changes nothing."""
-    options = {"kernel_size": 3, "padding": 1, "padding_mode": "circular"}
+    """Circular convolutions and a global maximum: a circular shift of the image does not change the logits."""
+    options: dict[str, Any] = {"kernel_size": 3, "padding": 1, "padding_mode": "circular"}
     return nn.Sequential(
         *(nn.Conv2d(1, 12, **options), nn.ReLU(), nn.Conv2d(12, 16, **options), nn.ReLU()),
         *(nn.Conv2d(16, 32, **options), nn.ReLU(), nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(32, classes)),
@@ -96,7 +96,7 @@ def invariant_network(classes: int) -> nn.Module:
 
 
 def perceptron(classes: int) -> nn.Module:
-    """Every pixel is an input of its own."""
+    """A network in which every pixel is an input of its own."""
     return nn.Sequential(
         *(nn.Flatten(), nn.Linear(SIDE**2, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU()),
         nn.Linear(256, classes),
@@ -104,35 +104,33 @@ def perceptron(classes: int) -> nn.Module:
 
 
 def classifier(build: Callable[[int], nn.Module], classes: int, seed: int) -> Classifier:
-    """The network as it is before training."""
+    """An untrained network, with the weights that the seed gives; of one channel, as the digits are grey."""
     set_seed(seed)
-    statistics = {"mean": (0.1,), "std": (0.25,)}  # one channel: the digits are grey
-    return Classifier(build(classes), num_classes=classes, input_size=(SIDE, SIDE), **statistics)
+    return Classifier(build(classes), num_classes=classes, input_size=(SIDE, SIDE), mean=(0.1,), std=(0.25,))
 
 
 def train(
     objective: Objective, split: ResidentSplit, config: TrainConfig, folder: Path, accelerator: Accelerator
 ) -> None:
-    """All steps of one network, without crop or flip."""
-    feeds = {
+    """Train one network for `max_steps`, without crop or flip."""
+    assert config.max_steps is not None
+    feeds: dict[str, Any] = {
         player: ResidentFeed(split, config.batch_size, config.seed + 1_000_003 * (player != "student"))
         for (player,) in objective.turns
     }
     folder.mkdir(parents=True)
-    steps = config.max_steps
     ordinary = CropFlip("none", flip=False)
-    per_epoch = len(split) / config.batch_size
-    trainer = Trainer(
-        accelerator, objective, TrainerSetup(feeds, ordinary, config, steps, per_epoch, folder, folder.name)
-    )
+    steps = config.max_steps, len(split) / config.batch_size
+    setup = TrainerSetup(feeds, ordinary, config, *steps, folder, folder.name)
+    trainer = Trainer(accelerator, objective, setup)
     trainer.train()
     if trainer.stopped:
         raise Stopped(f"stopped in {folder.name}; start again with another --output_dir")
 
 
 @torch.no_grad()
-def accuracy_by_shift(model: Classifier, split: ResidentSplit) -> list[float]:
-    """Percent right at each shift of 0 to MARGIN pixels, the mean over the eight directions."""
+def accuracy_by_shift(model: nn.Module, split: ResidentSplit) -> list[float]:
+    """Accuracy in percent at each shift of 0 to MARGIN pixels, mean over the eight directions."""
     model.eval()
     images, labels = to_float(split.images), split.labels
     found = []
@@ -146,7 +144,18 @@ def accuracy_by_shift(model: Classifier, split: ResidentSplit) -> list[float]:
 def run_seed(
     seed: int, splits: tuple[ResidentSplit, ResidentSplit], groups: list[Any], folder: Path, accelerator: Accelerator
 ) -> tuple[dict[str, Any], Augmenter]:
-    """Teacher and students of one seed: row -> accuracy by shift; and HARD's augmenter."""
+    """Train the teacher and the students of one seed.
+
+    Args:
+        seed: of everything random.
+        splits: training and test.
+        groups: TrainConfig, HardConfig, AugmenterConfig and ToyConfig.
+        folder: where the runs are written.
+        accelerator: of one process.
+
+    Returns:
+        Row -> its accuracy by shift; and the augmenter that HARD has trained.
+    """
     config, method, augment, toy = groups
     config = replace(config, seed=seed, save_steps=config.max_steps)
     training, test = splits
@@ -155,7 +164,7 @@ def run_seed(
     fit = replace(config, max_steps=toy.teacher_steps, save_steps=toy.teacher_steps)
     train(Supervised(network), training, fit, folder / f"{seed}_teacher", accelerator)
     teacher = Teacher(network, "shift-invariant")
-    found = {"teacher": {"accuracy": accuracy_by_shift(teacher, test)}}
+    found: dict[str, Any] = {"teacher": {"accuracy": accuracy_by_shift(teacher, test)}}
     rows = {
         "plain distillation": (StudentAlone, replace(augment, **STILL)),
         "augmenter, untrained": (StudentAlone, augment),
@@ -164,14 +173,15 @@ def run_seed(
     }
     for name, (method_class, options) in rows.items():
         student = classifier(perceptron, classes, seed)
-        objective = method_class(student, build_augmenter(options, (SIDE, SIDE)), teacher, method)
+        augmenter = build_augmenter(options, (SIDE, SIDE))
+        objective = method_class(student, augmenter, teacher, method)
         train(objective, training, config, folder / f"{seed}_{name.replace(', ', '_').replace(' ', '_')}", accelerator)
         found[name] = {"accuracy": accuracy_by_shift(student, test), "learned": objective.observe()}
-    return found, objective.players["augmentation"]
+    return found, augmenter
 
 
 def summary(results: dict[int, dict[str, Any]]) -> dict[str, dict[str, list[float]]]:
-    """Row -> mean and standard deviation over the seeds, by shift and for all shifts but 0 together."""
+    """Row -> "mean" and "deviation" over the seeds, in percent: of each shift, then of all shifts but 0 together."""
     rows = {}
     for name in next(iter(results.values())):
         curves = [result[name]["accuracy"] for result in results.values()]
@@ -196,7 +206,7 @@ def markdown(rows: dict[str, dict[str, list[float]]], seeds: int) -> str:
 
 @torch.no_grad()
 def plot(rows: dict[str, Any], images: Tensor, augmented: Tensor, path: Path) -> None:
-    """Accuracy against the shift, and what HARD's augmenter came to do to some images."""
+    """Draw accuracy over the shift, and some images under the augmenter that HARD has trained."""
     figure = Figure(figsize=(8, 3), layout="constrained")
     axes, pictures = figure.subplots(1, 2, width_ratios=(3, 2))
     for color, (name, row) in zip(COLORS, rows.items(), strict=False):
@@ -230,22 +240,22 @@ def main(description: str = __doc__ or "") -> None:
     output = OutputConfig(output_dir=toy.output_dir)
     accelerator = start_accelerator(output)
     if accelerator.num_processes > 1:
-        raise InputError("the toy takes one process: transinv hard-toy")
+        raise InputError("the toy runs in one process: transinv hard-toy")
     folder = output_folder(output, "hard_toy")
     device = accelerator.device
-    splits = tuple(
+    training, test = (
         replace(split, images=split.images.to(device), labels=split.labels.to(device))
         for split in (digits("train"), digits("test"))
     )
-    results, augmenter = {}, None
+    results: dict[int, dict[str, Any]] = {}
     for seed in toy.seeds:
-        results[seed], augmenter = run_seed(seed, splits, groups, folder / "runs", accelerator)
+        results[seed], augmenter = run_seed(seed, (training, test), groups, folder / "runs", accelerator)
 
     rows = summary(results)
     shown = markdown(rows, len(toy.seeds))
     write_json(folder / "hard_toy.json", {"config": as_dict(*groups), **environment(), "rows": rows, "seeds": results})
     atomic_write_text(folder / "hard_toy.md", shown)
-    images = to_float(splits[1].images[:6])
+    images = to_float(test.images[:6])
     generator = torch.Generator().manual_seed(toy.seeds[-1])
     with torch.no_grad():
         augmented = [augmenter(images, augmenter.draw(images.shape, generator)).cpu() for _ in range(5)]

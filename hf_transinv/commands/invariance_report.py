@@ -1,4 +1,4 @@
-"""What is a checkpoint invariant to? A report on any classifier, from unlabelled images: invariance.html, .md, .json.
+"""Report what a classifier is invariant to, from unlabelled images: invariance.html, .md and .json.
 
 transinv invariance --model USER/NAME --dataset USER/DATA
     one model; without --dataset on the embedded digits
@@ -11,6 +11,7 @@ import logging
 import sys
 import time
 from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
@@ -49,13 +50,13 @@ _EXAMPLES = 4
 
 @dataclass
 class ModelsConfig:
-    """The models.
+    """The models, and how they are measured.
 
     Attributes:
         model: Hub id, local folder or timm name of a classifier.
         models: several, side by side.
         reference: a plainly trained one; the others are ranked by what they tolerate beyond it.
-        corruptions: corruptions to measure; default: all there are; none: the primitives alone.
+        corruptions: corruptions to measure; default: all; none: only the primitives.
         batch_size: images at a time.
         seed: of everything random.
         output_dir: folder of the report; default: a new one under outputs/, named by recipe and time.
@@ -111,7 +112,7 @@ class ImagesConfig:
         image_size: side to which pictures are resized and cropped; default: for each model the side that its
             checkpoint records.
         on_bad_image: what to do with a broken picture: raise, or skip it and list it in skipped_images.txt.
-        num_images: how many to draw; all when the split has fewer.
+        num_images: how many to draw; all if the split has fewer.
     """
 
     dataset: str | None = None
@@ -129,11 +130,11 @@ class ImagesConfig:
         DataConfig(image_size=self.image_size, on_bad_image=self.on_bad_image)
 
     def open(self) -> Source:
-        """The split, not yet decoded; of the embedded digits the smallest that has enough images, or the largest."""
+        """The split, not yet decoded; by default the smallest embedded one with enough images, or the largest."""
         if self.dataset is None:
             sources = [open_unlabelled(name, split=split) for name in EMBEDDED_NAMES for split in split_names(name)]
-            enough = [source for source in sources if source.num_rows >= self.num_images]
-            return min(enough, key=lambda s: s.num_rows) if enough else max(sources, key=lambda s: s.num_rows)
+            enough = [source for source in sources if _rows(source) >= self.num_images]
+            return min(enough, key=_rows) if enough else max(sources, key=_rows)
         return open_unlabelled(
             self.dataset,
             config=self.dataset_config,
@@ -143,26 +144,33 @@ class ImagesConfig:
         )
 
     def drawn(self, seed: int) -> Source:
-        """Some rows of the split."""
+        """Random rows of the split, in its order."""
         source = self.open()
-        drawn = torch.randperm(source.num_rows, generator=torch.Generator().manual_seed(seed))[: self.num_images]
-        rows = source.rows.select(drawn.sort().values.tolist())
+        drawn = torch.randperm(_rows(source), generator=torch.Generator().manual_seed(seed))[: self.num_images]
+        table: Any = source.rows
+        rows = table.select(drawn.sort().values.tolist())
         return replace(source, rows=rows, num_rows=len(rows))
 
     def size_for(self, model: Teacher) -> int:
-        """The side of the pictures that a model is measured with; another than it records is said."""
+        """The side of the pictures that a model is measured with; warns if it is not the recorded one."""
         recorded = model.classifier.image_size
         if self.image_size not in (None, recorded):
             logger.warning(
-                "%s is measured at %d px, and not at the %d px that its checkpoint records: a corruption is another "
-                "one at another size",
+                "%s is measured at %d px, and not at the %d px that its checkpoint records: corruptions differ "
+                "between sizes",
                 *(model.name, self.image_size, recorded),
             )
         return self.image_size or recorded
 
     def load(self, source: Source, size: int, accelerator: Accelerator) -> ResidentSplit:
         """The images of a source, all of one size."""
-        return ResidentSplit.load(source, image_size=size, on_bad_image=self.on_bad_image, device=accelerator.device)
+        return ResidentSplit.load(
+            source, image_size=size, on_bad_image=cast(Any, self.on_bad_image), device=accelerator.device
+        )
+
+
+def _rows(source: Source) -> int:
+    return source.num_rows or 0
 
 
 def measure_curves(
@@ -189,7 +197,7 @@ def main(description: str = __doc__ or "") -> None:
     output = OutputConfig(output_dir=chosen.output_dir)
     accelerator = start_accelerator(output)
     if accelerator.num_processes > 1:
-        raise InputError("the report is measured by one process: launch it with python, or --num_processes 1")
+        raise InputError("the report runs in one process: launch it without --num_processes")
     started, folder = time.time(), output_folder(output, "invariance")
     models = [Teacher(open_classifier(name)).to(accelerator.device) for name in chosen.measured()]
     source, sizes = pictures.drawn(chosen.seed), {model.name: pictures.size_for(model) for model in models}
@@ -204,15 +212,16 @@ def main(description: str = __doc__ or "") -> None:
     with tqdm(total=total, desc="sweeps", leave=False) as bar:
         for size, split in splits.items():
             group = [model for model in models if sizes[model.name] == size]
-            found = measure_curves(group, split.images, sweeps, chosen, bar)
-            measured |= zip([model.name for model in group], found, strict=True)
+            curves = measure_curves(group, split.images, sweeps, chosen, bar)
+            measured |= zip([model.name for model in group], curves, strict=True)
     results = []
     for model in models:
         images, (answers, own) = splits[sizes[model.name]].images, measured[model.name]
         with tqdm(total=widest.range_turns, desc=f"widest range of {model.name}", leave=False) as bar:
             found = find_tolerated_range(model, images, answers, widest, primitive, chosen.seed, bar.update)
         size = sum(parameter.numel() for parameter in model.parameters())
-        results.append(Measured(model.name, model.num_classes, size, model.classifier.input_size, own, found))
+        height, width = model.classifier.input_size
+        results.append(Measured(model.name, model.num_classes, size, (height, width), own, found))
 
     images = next(iter(splits.values())).images
     by_size = {size: " and ".join(name for name, own in sizes.items() if own == size) for size in splits}
@@ -224,7 +233,7 @@ def main(description: str = __doc__ or "") -> None:
         atomic_write_text(folder / "skipped_images.txt", "".join(f"{line}\n" for line in skipped))
     record = {"config": as_dict(*groups), "command": " ".join(sys.argv), **environment()}
     record["seconds"] = round(time.time() - started, 1)
-    # From all over the split, which may be sorted by class.
+    # Evenly spaced, since the split may be sorted by class.
     examples = to_float(images[:: max(1, len(images) // _EXAMPLES)][:_EXAMPLES]).cpu()
     report = Report(
         results, sweeps, chosen.reference, data, examples, len(images), widest.tolerance, chosen.seed, record

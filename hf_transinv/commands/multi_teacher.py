@@ -4,7 +4,7 @@ transinv multi-teacher
     the embedded default: digits, two small teachers and the student's own average; two minutes on two cores
 
 transinv multi-teacher --mixed_precision bf16 --config cifar100_three_teachers
-    real data and real teachers; every field can be given on the command line, too (--help)
+    real data and real teachers; every field can also be given on the command line (--help)
 """
 
 from hf_transinv.experiment.entry import train

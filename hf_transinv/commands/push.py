@@ -3,7 +3,7 @@
 transinv push OUT USER/NAME
     as the run was configured; what the Hub already has is not sent again
 transinv push OUT USER/NAME --private --hub_revision BRANCH
-    to a repository for yourself alone, to a branch
+    to a branch of a private repository
 """
 
 import sys

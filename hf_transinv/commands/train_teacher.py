@@ -1,4 +1,4 @@
-"""Train a teacher: supervised, robust to the corruptions that are named.
+"""Train a teacher by supervised learning, robust to the corruptions that are given.
 
 transinv train-teacher --dataset digits/source --student wrn10_1_cifar \
     --corruption gaussian_noise --num_train_epochs 30 --output_dir outputs/noise_teacher

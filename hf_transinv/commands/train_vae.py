@@ -1,4 +1,4 @@
-"""Train a small VAE on any images, for the augmenter of HARD that moves latents (--hard_augmenter vae).
+"""Train a small VAE on any images, for HARD's augmenter that moves latents (--hard_augmenter vae).
 
 transinv train-vae --config cifar_vae --output_dir outputs/vae
 transinv train-vae --dataset digits/source --image_size 16 --max_steps 300 --vae_width 16
@@ -9,6 +9,7 @@ The VAE is in OUTPUT_DIR/vae: config.json and model.safetensors.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from accelerate.utils import set_seed
@@ -27,7 +28,7 @@ from hf_transinv.training.trainer_setup import TrainerSetup
 
 @dataclass
 class VAEOutputConfig:
-    """Where everything goes.
+    """Where the output goes.
 
     Attributes:
         output_dir: folder of the run; default: a new one under outputs/, named by recipe and time.
@@ -42,7 +43,7 @@ class VAEOutputConfig:
     eval_batch_size: int = 500
 
     def output(self) -> OutputConfig:
-        """The same for a `Session`; no corruptions: nothing is classified."""
+        """The same for a `Session`, without corruptions, since nothing is classified."""
         return OutputConfig(
             output_dir=self.output_dir,
             resume_from=self.resume_from,
@@ -54,7 +55,7 @@ class VAEOutputConfig:
 
 @torch.no_grad()
 def measure(vae: ConvVAE, images: torch.Tensor, batch_size: int) -> dict[str, float]:
-    """How well images come back from their mean latents.
+    """How well images are reconstructed from their mean latents.
 
     Args:
         vae: in eval mode.
@@ -62,22 +63,20 @@ def measure(vae: ConvVAE, images: torch.Tensor, batch_size: int) -> dict[str, fl
         batch_size: images at a time.
 
     Returns:
-        "mean_squared_error" of pixels in [0, 1]; the same of a constant picture, the mean over images
-        ("of_mean_image"); "psnr" in dB; "latent_sd", the standard deviation of the mean latents as encoded.
+        "mean_squared_error" of pixels in [0, 1]; "of_mean_image": that of the mean over all images, in place of a
+        reconstruction; "psnr" in dB; "latent_sd": standard deviation of the mean latents as encoded.
     """
-    size = tuple(images.shape[-2:])
-    squared = latent_sum = latent_squared = count = 0.0
+    height, width = images.shape[-2:]
+    zero = torch.zeros((), dtype=torch.float64, device=images.device)
+    squared, of_mean_image, latent_sum, latent_squared, count = zero, zero, zero, zero, 0
     mean_image = images.double().mean(0) / 255
-    of_mean_image = 0.0
     for part in images.split(batch_size):
         pixels = to_float(part)
         latents = vae.encode(pixels)
-        squared += (vae.decode(latents, size).clamp(0, 1) - pixels).double().square().sum()
-        of_mean_image += (pixels.double() - mean_image).square().sum()
-        latent_sum, latent_squared = (
-            latent_sum + latents.double().sum(),
-            latent_squared + latents.double().square().sum(),
-        )
+        squared = squared + (vae.decode(latents, (height, width)).clamp(0, 1) - pixels).double().square().sum()
+        of_mean_image = of_mean_image + (pixels.double() - mean_image).square().sum()
+        latent_sum = latent_sum + latents.double().sum()
+        latent_squared = latent_squared + latents.double().square().sum()
         count += latents.numel()
     error = squared / images.numel()
     variance = latent_squared / count - (latent_sum / count) ** 2
@@ -90,16 +89,16 @@ def measure(vae: ConvVAE, images: torch.Tensor, batch_size: int) -> dict[str, fl
 
 
 def build_trainer(session: Session, vae: ConvVAE, data: DataConfig) -> Trainer:
-    """The loop; `Session.fit` is for classifiers, which it evaluates."""
+    """The training loop; `Session.fit` is for classifiers, which it evaluates."""
     train, accelerator = session.train, session.accelerator
     feeds = {"student": session.data.feed(train.batch_size, train.seed, accelerator)}
-    ordinary = CropFlip(data.crop, data.flip)
+    ordinary = CropFlip(cast(Any, data.crop), data.flip)
     steps = session.steps()
     return Trainer(accelerator, VAEObjective(vae), TrainerSetup(feeds, ordinary, train, *steps, session.folder, "vae"))
 
 
 def resume(trainer: Trainer, resume_from: str | None, session: Session) -> None:
-    """From the checkpoint that was named, or the newest one where there is one."""
+    """Go on from the checkpoint that was named, or from the newest one if there is one."""
     saved = checkpoints(session.folder / "checkpoints")
     if resume_from == "latest" and saved:
         trainer.resume(saved[-1])
@@ -119,7 +118,7 @@ def main(description: str = __doc__ or "") -> None:
     images = session.data.evaluation.images
     set_seed(train.seed)
     vae = ConvVAE(size)
-    vae.latent_shape(*images.shape[-2:])  # sides that cannot be halved are refused before anything is written
+    vae.latent_shape(*images.shape[-2:])  # refuses sides that cannot be halved before anything is written
     trainer = build_trainer(session, vae, data)
     resume(trainer, where.resume_from, session)
     if session.record:
@@ -139,7 +138,7 @@ def main(description: str = __doc__ or "") -> None:
     if session.record:
         vae.eval()
         found = measure(vae, images, where.eval_batch_size)
-        vae.latent_scale.fill_(1 / found["latent_sd"])
+        vae.get_buffer("latent_scale").fill_(1 / found["latent_sd"])
         results = {**found, "dataset": data.dataset, "eval_images": len(images), "image_size": images.shape[-1]}
         save_vae(vae, session.folder / "vae", {"results": results})
         session.record.update(

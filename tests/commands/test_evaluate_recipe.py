@@ -223,7 +223,7 @@ def test_an_export_of_ours_is_measured_as_published(finished, folder):
         (["--model", "model", *DATA, "--protocol", "published"], "leave out --image_size"),
         (
             ["--model", "model", *DATA[:2], "--protocol", "published", "--corrupted_folder", "C"],
-            "those images are cut already",
+            "those images are cropped already",
         ),
     ],
 )
