@@ -1,20 +1,20 @@
-"""Markdown from plain values: text that shows exactly its characters, code, tables, numbers as people read them."""
+"""Markdown from plain values: escaped text, code, tables, and numbers in a readable form."""
 
 import re
 from collections.abc import Sequence
 from urllib.parse import quote
 
 MARK = "\\*"
-"""Behind a figure to which a note below the table belongs."""
+"""An asterisk after a figure, for a note below the table."""
 
 
 def plain(text: object) -> str:
-    """Any value on one line, as it stands."""
+    """Any value as text on one line."""
     return " ".join(str(text).split())
 
 
 def escape(text: object) -> str:
-    """Any value as one line of Markdown that shows exactly its characters."""
+    """Any value as one line of Markdown in which no character is markup; bars are left to `table`."""
     return re.sub(r"([\\`*_{}\[\]<>#~&$!])", r"\\\1", plain(text))
 
 
@@ -49,7 +49,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], numeric_from: in
 
 
 def _in_cell(text: str) -> str:
-    """Text whose bars end no cell: one behind an odd number of backslashes (of a code span) gets one more of those."""
+    """Escape bars; one after an odd number of backslashes (in a code span) gets another backslash first."""
     return re.sub(r"(\\*)\|", lambda found: found[1] + "\\" * (len(found[1]) % 2) + "\\|", text)
 
 

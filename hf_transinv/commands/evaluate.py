@@ -39,6 +39,7 @@ from hf_transinv.experiment.arguments import parse
 from hf_transinv.experiment.launch import agree, output_folder, start_accelerator
 from hf_transinv.figures import plot_corruption_heatmap
 from hf_transinv.files import atomic_write_text, write_json
+from hf_transinv.markdown import code, escape
 from hf_transinv.models import Classifier, open_classifier
 from hf_transinv.models.description import describe
 from hf_transinv.models.published import what_differs
@@ -284,10 +285,9 @@ def main(description: str = __doc__ or "") -> None:
             "seconds": round(time.time() - started, 1),
             "results": results,
         }
-        size = (
-            f"{images.image_size} px" if images.image_size else f"{'x'.join(map(str, model.input_size))} px, published"
-        )
-        title = f"`{names.model}` on `{images.dataset}`, split {images.eval_split}, {size}"
+        sides = "x".join(map(str, model.input_size))
+        size = f"{images.image_size} px" if images.image_size else f"{sides} px, published"
+        title = f"{code(names.model)} on {code(images.dataset)}, split {escape(images.eval_split)}, {size}"
         table = evaluation_markdown(title, results, names.trained_on)
         table += f"\n{images.preprocessing}\n" if images.preprocessing else ""
         table += f"\n{what.images_from}\n" if results["corruptions"] else ""

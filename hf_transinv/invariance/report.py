@@ -119,7 +119,7 @@ def summary_markdown(report: Report) -> str:
     """A short summary for a model card."""
     names = [model.name for model in report.models]
     short = dict(zip(names, map(escape, short_names(names)), strict=True))
-    beyond_reference = f"; in points beyond {short[report.reference]} where it says so" if report.reference else ""
+    beyond_reference = f"; points are the difference from {short[report.reference]}" if report.reference else ""
     ranked = [
         [short[model.name], *(escape(text) for text in headline(report, model).values())] for model in report.models
     ]
@@ -131,7 +131,7 @@ def summary_markdown(report: Report) -> str:
     return "\n\n".join(
         (
             f"Measured on {report.num_images} unlabelled images of {escape(report.data)}: mean share of images whose "
-            f"top-1 stays, over the severities of a corruption or the range of a primitive{beyond_reference}.",
+            f"top-1 class stays, over the severities of a corruption or the range of a primitive{beyond_reference}.",
             table(["model", "corruptions: most", "least", "primitives: most", "least"], ranked, numeric_from=5),
             "Widest range of each learned primitive with a mean KL of at most "
             f"{report.tolerance:g} nats, as a share of its full range (in brackets: the KL reached):",
