@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from hf_transinv.models.classifier import Classifier, open_classifier
     from hf_transinv.models.teacher import EMATeacher, Teacher, build_teachers
     from hf_transinv.objectives.augmix_consistency import AugMixConsistency, AugMixConsistencyConfig
-    from hf_transinv.objectives.base import Objective
     from hf_transinv.objectives.distillation import Distillation, DistillationConfig
     from hf_transinv.objectives.hard import Hard, HardConfig
     from hf_transinv.objectives.invariant import InvariantConfig as AITConfig
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
     from hf_transinv.objectives.multi_invariant import MultiInvariantConfig as MultiAITConfig
     from hf_transinv.objectives.multi_invariant import MultiInvariantTraining as MultiAIT
     from hf_transinv.objectives.mutual import MutualLearning
+    from hf_transinv.objectives.objective import Objective
     from hf_transinv.objectives.supervised import Supervised
     from hf_transinv.objectives.teachaugment import TeachAugment, TeachAugmentConfig
     from hf_transinv.objectives.transinv import TransInv, TransInvConfig
@@ -65,7 +65,7 @@ _PLACES = {
     "MultiAIT": ("objectives.multi_invariant", "MultiInvariantTraining"),
     "MultiAITConfig": ("objectives.multi_invariant", "MultiInvariantConfig"),
     "MutualLearning": ("objectives.mutual", "MutualLearning"),
-    "Objective": ("objectives.base", "Objective"),
+    "Objective": ("objectives.objective", "Objective"),
     "PrimitiveConfig": ("augment.primitives", "PrimitiveConfig"),
     "Supervised": ("objectives.supervised", "Supervised"),
     "TeachAugment": ("objectives.teachaugment", "TeachAugment"),

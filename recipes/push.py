@@ -6,7 +6,7 @@ python recipes/push.py OUT USER/NAME --private --hub_revision BRANCH
     to a repository for yourself alone, to a branch
 """
 
-from hf_transinv.commands.push import main
+from hf_transinv.commands.push_run import main
 from hf_transinv.experiment.launch import clear_errors
 
 if __name__ == "__main__":

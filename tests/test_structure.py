@@ -10,7 +10,7 @@ import hf_transinv
 PACKAGE = Path(hf_transinv.__file__).parent
 # From the ground up: a room imports from those before it.
 ROOMS = (
-    *("errors", "files", "config", "divergences", "markdown", "record", "figures"),
+    *("errors", "files", "config", "divergences", "record", "figures", "formats"),
     *("resolve", "data", "models", "augment", "evaluation", "objectives", "training", "invariance"),
     *("hub", "experiment", "benchmark", "comparison", "commands"),
 )

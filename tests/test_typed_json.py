@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from hf_transinv.errors import InputError
-from hf_transinv.typed_json import as_json, read_as
+from hf_transinv.formats.typed_json import as_json, read_as
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,13 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
 from hf_transinv.augment.policies import POLICIES, CorruptionConfig, Policy, PolicyConfig, build_policies
-from hf_transinv.augment.policies.base import apply_all, draw_all
+from hf_transinv.augment.policies.policy import apply_all, draw_all
 from hf_transinv.augment.primitives import PRIMITIVES, Primitive, PrimitiveConfig, build_primitive
 from hf_transinv.benchmark.options import BenchmarkConfig
 from hf_transinv.benchmark.synthetic import picture_levels
 from hf_transinv.benchmark.timing import Spread, Work, measure_in_rounds
 from hf_transinv.data.transforms import to_float
-from hf_transinv.markdown import number, span, table
+from hf_transinv.formats.markdown import number, span, table
 
 CPU = torch.device("cpu")
 NOTE = """\

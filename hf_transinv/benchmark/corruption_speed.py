@@ -10,7 +10,7 @@ from hf_transinv.augment.corruptions import corrupt
 from hf_transinv.augment.corruptions.severities import SEVERITIES
 from hf_transinv.benchmark.options import BenchmarkConfig
 from hf_transinv.benchmark.synthetic import picture_like
-from hf_transinv.markdown import table
+from hf_transinv.formats.markdown import table
 
 # Images a second of make_cifar_c.py (hendrycks/robustness) on one core at 32 px, mean of the severities; measured in
 # another run: the ratio to them is an order of magnitude.

@@ -35,7 +35,7 @@ from hf_transinv.data.batches import Feed
 from hf_transinv.data.resident import ResidentFeed, ResidentSplit
 from hf_transinv.data.sources import Source, open_source
 from hf_transinv.data.streaming import StreamingFeed
-from hf_transinv.markdown import table
+from hf_transinv.formats.markdown import table
 from hf_transinv.training.trainer import Trainer
 
 _CHUNK = 256  # images made at a time

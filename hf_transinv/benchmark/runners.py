@@ -27,9 +27,9 @@ from hf_transinv.data.resident import ResidentFeed, ResidentSplit
 from hf_transinv.data.transforms import CropFlip
 from hf_transinv.models.classifier import Classifier, open_classifier
 from hf_transinv.models.teacher import Teacher
-from hf_transinv.objectives.base import Objective
 from hf_transinv.objectives.distillation import DistillationConfig
 from hf_transinv.objectives.hard import HardConfig
+from hf_transinv.objectives.objective import Objective
 from hf_transinv.objectives.parts import Options
 from hf_transinv.objectives.registry import LEARNED, METHODS, title_of
 from hf_transinv.objectives.supervised import Supervised

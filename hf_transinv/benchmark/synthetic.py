@@ -22,7 +22,7 @@ def picture_levels(batch_size: int, size: int, seed: int) -> Tensor:
 
 
 def class_names(num_classes: int) -> list[str]:
-    """ "0", "1", ..."""
+    """Names of classes: "0", "1", ..."""
     return [str(label) for label in range(num_classes)]
 
 

@@ -11,7 +11,7 @@ from hf_transinv.benchmark.options import BenchmarkConfig
 from hf_transinv.benchmark.runners import Entry, Runner, entries
 from hf_transinv.benchmark.synthetic import synthetic_split
 from hf_transinv.benchmark.timing import Spread
-from hf_transinv.markdown import table
+from hf_transinv.formats.markdown import table
 from hf_transinv.objectives.passes import Passes
 from hf_transinv.objectives.turns import Turn
 

@@ -29,7 +29,7 @@ COMMANDS = {
     "probe": "probe",
     "hard-toy": "hard_toy",
     "benchmark": "benchmark_report",
-    "push": "push",
+    "push": "push_run",
     "card": "render_card",
     "env": "env",
 }

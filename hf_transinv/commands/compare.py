@@ -19,7 +19,7 @@ from hf_transinv.errors import InputError
 from hf_transinv.experiment.launch import agree
 from hf_transinv.experiment.methods import MethodBuilder
 from hf_transinv.experiment.session import Session
-from hf_transinv.objectives.base import Objective
+from hf_transinv.objectives.objective import Objective
 from hf_transinv.record import RunRecord
 from hf_transinv.resolve.shipped import config_folder
 

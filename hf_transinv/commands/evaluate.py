@@ -39,10 +39,9 @@ from hf_transinv.experiment.arguments import parse
 from hf_transinv.experiment.launch import agree, output_folder, start_accelerator
 from hf_transinv.figures import plot_corruption_heatmap
 from hf_transinv.files import atomic_write_text, write_json
-from hf_transinv.markdown import code, escape
+from hf_transinv.formats.markdown import code, escape
 from hf_transinv.models import Classifier, open_classifier
-from hf_transinv.models.description import describe
-from hf_transinv.models.published import what_differs
+from hf_transinv.models.description import describe, what_differs
 from hf_transinv.record import environment
 
 logger = logging.getLogger(__name__)

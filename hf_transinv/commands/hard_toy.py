@@ -33,10 +33,10 @@ from hf_transinv.experiment.arguments import parse
 from hf_transinv.experiment.launch import Stopped, output_folder, start_accelerator
 from hf_transinv.figures import COLORS, save_figure
 from hf_transinv.files import atomic_write_text, write_json
-from hf_transinv.markdown import table
+from hf_transinv.formats.markdown import table
 from hf_transinv.models import Classifier, Teacher
-from hf_transinv.objectives.base import Objective
 from hf_transinv.objectives.hard import Hard, HardConfig
+from hf_transinv.objectives.objective import Objective
 from hf_transinv.objectives.supervised import Supervised
 from hf_transinv.record import environment
 from hf_transinv.resolve.shipped import config_folder

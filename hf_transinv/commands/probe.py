@@ -21,7 +21,7 @@ from hf_transinv.experiment.arguments import parse
 from hf_transinv.experiment.session import Session, new_student
 from hf_transinv.figures import plot_probe
 from hf_transinv.files import atomic_write_text, write_json
-from hf_transinv.markdown import escape, table
+from hf_transinv.formats.markdown import escape, table
 from hf_transinv.models.teacher import build_teachers
 from hf_transinv.objectives.supervised import Supervised
 from hf_transinv.objectives.transinv import TransInv, TransInvConfig

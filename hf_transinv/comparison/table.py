@@ -11,7 +11,7 @@ from hf_transinv.comparison.plan import Comparison
 from hf_transinv.evaluation.conditions import AUGMENTATIONS
 from hf_transinv.evaluation.result import ERROR_TITLES
 from hf_transinv.files import atomic_write_text, write_json
-from hf_transinv.markdown import MARK, duration, escape, steps, table
+from hf_transinv.formats.markdown import MARK, duration, escape, steps, table
 
 _COLUMNS = {
     "clean": "clean",

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from hf_transinv.augment.corruptions import CORRUPTIONS, corrupt
-from hf_transinv.augment.policies.base import Policy
 from hf_transinv.augment.policies.jitter import ColorJitter, RandomGrayscale
 from hf_transinv.augment.policies.pad_crop import PadCrop
+from hf_transinv.augment.policies.policy import Policy
 from hf_transinv.errors import InputError
 
 AUGMENTATIONS: dict[str, Policy] = {

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hf_transinv.evaluation.result import ERROR_TITLES, AugmentedScores, Result
-from hf_transinv.markdown import MARK, escape, table
-from hf_transinv.typed_json import read_as
+from hf_transinv.formats.markdown import MARK, escape, table
+from hf_transinv.formats.typed_json import read_as
 
 
 def corruption_markdown(

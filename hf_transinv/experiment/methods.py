@@ -19,7 +19,7 @@ from hf_transinv.errors import InputError
 from hf_transinv.experiment.session import Session, new_student
 from hf_transinv.models.classifier import Classifier, open_classifier
 from hf_transinv.models.teacher import Teacher, build_teachers, place_teachers
-from hf_transinv.objectives.base import Objective
+from hf_transinv.objectives.objective import Objective
 from hf_transinv.objectives.parts import Options
 from hf_transinv.objectives.registry import LEARNED, METHODS
 
@@ -166,7 +166,7 @@ class MethodBuilder:
     def peers(self, student: Classifier) -> list[Classifier]:
         """The networks beside the student, untrained."""
         names = self.session.data.label_names
-        architectures = self.method.peers or (self.names.student or student.network.pretrained_cfg["architecture"],)
+        architectures = self.method.peers or (self.names.student or student.architecture,)
         return [
             open_classifier(name, num_classes=len(names), label_names=names, pretrained=False)
             for name in architectures

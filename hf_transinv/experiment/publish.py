@@ -6,6 +6,7 @@ the learned deformations became, and which data, figures and citations belong to
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,17 +23,17 @@ from hf_transinv.errors import InputError
 from hf_transinv.evaluation import corruption_markdown
 from hf_transinv.experiment.launch import doing
 from hf_transinv.experiment.session import Session
+from hf_transinv.formats.typed_json import as_json
 from hf_transinv.hub.card import render_card
 from hf_transinv.hub.export import export_classifier
 from hf_transinv.hub.push import push_run
+from hf_transinv.hub.recorded_run import Dataset, Run, Student, is_own_architecture, last_part, read_run, short_name
+from hf_transinv.hub.recorded_run import Teacher as RecordedTeacher
 from hf_transinv.models.classifier import Classifier
 from hf_transinv.models.teacher import EMATeacher, Teacher
-from hf_transinv.objectives.base import Objective, Sample
+from hf_transinv.objectives.objective import Objective, Sample
 from hf_transinv.record import RunRecord
 from hf_transinv.resolve.shipped import model_folder
-from hf_transinv.run import Dataset, Run, Student, is_own_architecture, last_part, read_run, short_name
-from hf_transinv.run import Teacher as RecordedTeacher
-from hf_transinv.typed_json import as_json
 
 _MOST_LABELS = 20
 _SHOWN = 4
@@ -180,10 +181,7 @@ def base_model(config: Mapping[str, Any]) -> str | None:
 
 def _network(classifier: Classifier) -> tuple[str, str]:
     """Library and architecture."""
-    if classifier.image_processor is not None:
-        return "transformers", type(classifier.network).__name__
-    config: dict[str, Any] = vars(classifier.network)["pretrained_cfg"]
-    return "timm", config["architecture"]
+    return "timm" if classifier.image_processor is None else "transformers", classifier.architecture
 
 
 def _decimals(values: torch.Tensor) -> tuple[float, ...]:

@@ -23,7 +23,7 @@ from hf_transinv.hub.push import BackgroundPush, check_token
 from hf_transinv.models.classifier import Classifier, open_classifier
 from hf_transinv.models.description import describe
 from hf_transinv.models.teacher import EMATeacher, check_answers
-from hf_transinv.objectives.base import Objective
+from hf_transinv.objectives.objective import Objective
 from hf_transinv.record import RunRecord
 from hf_transinv.training.checkpointing import checkpoints
 from hf_transinv.training.trainer import Trainer

@@ -16,12 +16,12 @@ from typing import Any
 import yaml
 from huggingface_hub import ModelCard, ModelCardData
 
-from hf_transinv import markdown
+from hf_transinv.formats import markdown
 from hf_transinv.hub import card_about as about
 from hf_transinv.hub import card_invariances as invariances
 from hf_transinv.hub import card_results as results
+from hf_transinv.hub.recorded_run import Run, last_part, read_run
 from hf_transinv.record import published
-from hf_transinv.run import Run, last_part, read_run
 
 # Fields that say where a run wrote to and what it reported to: of no use to a reader of its card.
 _PRIVATE_FIELDS = (

@@ -4,37 +4,13 @@ Text that comes from outside (names of models, data sets, labels) passes through
 recorded, a function returns an empty text, and the card says nothing.
 """
 
-from hf_transinv.markdown import code, duration, escape, hub_link, plain, steps, words
-from hf_transinv.run import Hardware, Run, Student, Teacher
+from hf_transinv.augment.policies import POLICIES
+from hf_transinv.formats.markdown import code, duration, escape, hub_link, plain, steps, words
+from hf_transinv.hub.recorded_run import Hardware, Run, Student, Teacher
+from hf_transinv.objectives.objective import Objective
+from hf_transinv.objectives.registry import LEARNED, METHODS
 
 _SHOWN_LABELS = 12
-_METHODS = {
-    "augmix": "It was trained to give the same answer for an image and for augmented copies of it (AugMix's "
-    "consistency loss).",
-    "ait": "It was trained to give the same answer for two variants of an image (Augmentation Invariant Training).",
-    "multi_ait": "It was trained together with other networks, to agree with them on variants of an image "
-    "(multi-AIT).",
-    "mutual": "It was trained together with other networks, each learning from the others (deep mutual learning).",
-    "distillation": "It was trained on labels and on its teachers' predictions (distillation).",
-    "hard": "It was trained on its teacher's predictions, also for images made where the two disagree (our reading of "
-    "HARD).",
-    "transinv": "It was trained under learned augmentations that are hard for it and that its teachers tolerate "
-    "(TransInv), to take over what its teachers are invariant to.",
-    "teachaugment": "It was trained under a learned augmentation that is hard for it and that its own moving average "
-    "still recognises (TeachAugment).",
-}
-_POLICIES = {
-    "randaugment": "RandAugment",
-    "autoaugment": "AutoAugment",
-    "trivialaugment": "TrivialAugment",
-    "augmix": "AugMix",
-    "cutout": "Cutout",
-    "strong": "shears, translations and Cutout",
-    "fixed_aug": "TransInv's deformations at random (FixedAug)",
-    "pad_crop": "random crop",
-    "grayscale": "random grayscale",
-    "color_jitter": "colour jitter",
-}
 
 
 def dataset_link(run: Run) -> str:
@@ -70,8 +46,9 @@ def label_list(student: Student) -> str:
 
 def method(run: Run) -> str:
     """What the student was trained to do, and on which images."""
-    sentences = [_METHODS[name] for name in run.methods if name in _METHODS]
-    if named := [_POLICIES[name] for name in run.policies if name in _POLICIES]:
+    known: dict[str, type[Objective]] = {**METHODS, **LEARNED}
+    sentences = [known[name].summary for name in run.methods if name in known]
+    if named := [phrase for name in run.policies if name in POLICIES and (phrase := POLICIES[name].phrase)]:
         sentences.append(f"Its training images were augmented by {words(named)}.")
     if run.trained_on:
         sentences.append(f"It was trained to be robust to {words(_corruptions(run.trained_on))}.")

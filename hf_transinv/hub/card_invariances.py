@@ -8,9 +8,9 @@ from pathlib import PurePosixPath
 from urllib.parse import quote
 
 from hf_transinv.augment.magnitudes import ParameterRange
+from hf_transinv.formats.markdown import code, escape, number, span, table
 from hf_transinv.hub.card_about import teacher_link
-from hf_transinv.markdown import code, escape, number, span, table
-from hf_transinv.run import Run
+from hf_transinv.hub.recorded_run import Run
 
 _PRIMITIVES = {
     "contrast_brightness": "contrast and brightness",

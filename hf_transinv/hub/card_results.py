@@ -8,8 +8,8 @@ from collections.abc import Callable
 from huggingface_hub import EvalResult
 
 from hf_transinv.evaluation.result import ERROR_TITLES, Result
-from hf_transinv.markdown import MARK, escape, plain, steps, table, words
-from hf_transinv.run import Run
+from hf_transinv.formats.markdown import MARK, escape, plain, steps, table, words
+from hf_transinv.hub.recorded_run import Run
 
 Arguments = dict[str, str | int] | None
 """Of a metric in the model-index."""

@@ -24,9 +24,9 @@ from torch import Tensor
 from hf_transinv.config import OutputConfig
 from hf_transinv.errors import InputError
 from hf_transinv.files import plain_state, read_json
+from hf_transinv.formats.markdown import escape
 from hf_transinv.hub.card import render_card
 from hf_transinv.hub.export import export_classifier
-from hf_transinv.markdown import escape
 from hf_transinv.models.classifier import Classifier
 from hf_transinv.record import RunRecord, published
 from hf_transinv.resolve.hub_errors import LOG_IN, client_says

@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
+from hf_transinv.formats.markdown import escape, table
 from hf_transinv.invariance.sweeps import LEVEL, Curve, Sweep, beyond, ranking
-from hf_transinv.invariance.tolerated_range import WidestRange
-from hf_transinv.markdown import escape, table
+from hf_transinv.invariance.tolerated_range import ToleratedRange
 
 _SHOWN_IN_HEADLINE = 2
 
@@ -31,7 +31,7 @@ class Measured:
     num_parameters: int
     input_size: tuple[int, int]
     curves: dict[str, Curve]
-    widest: WidestRange
+    widest: ToleratedRange
 
 
 @dataclass(frozen=True)

@@ -169,6 +169,12 @@ class Classifier(nn.Module):
         self.input_size = self.published.size
         return self.published
 
+    @property
+    def architecture(self) -> str:
+        """The network by timm's name of it, or by its class among those of transformers."""
+        network: Any = self.network
+        return network.pretrained_cfg["architecture"] if self.image_processor is None else type(network).__name__
+
     def relabel(self, label_names: Sequence[str]) -> "Classifier":
         """Give the network these classes, in place.
 

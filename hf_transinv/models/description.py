@@ -1,6 +1,12 @@
-"""A network in one line: what it is, and what happens to images on their way into it."""
+"""A network in words: what it is, how images reach it, and how that differs from its checkpoint's own way."""
 
+import torch
+
+from hf_transinv.data.decoding import fit
 from hf_transinv.models.classifier import Classifier
+
+_LEVELS = 1.5
+"""By how many of 255 levels two ways of resizing may differ and still count as the same: their rounding differs."""
 
 
 def describe(classifier: Classifier, image_size: int | None) -> str:
@@ -22,3 +28,31 @@ def describe(classifier: Classifier, image_size: int | None) -> str:
         f"{classifier.source or 'a network'}, {count / 1e6:.2f} M parameters, {classifier.num_classes} classes; "
         f"images {reach}{order}, mean {mean}, std {std}"
     )
+
+
+def what_differs(classifier: Classifier, side: int, keeps_size: bool) -> str | None:
+    """How the default preprocessing differs from the checkpoint's own; None: not by more than rounding.
+
+    Args:
+        classifier: as it was opened.
+        side: of the squares that the data's images become, in pixels.
+        keeps_size: they are squares of that side already.
+    """
+    published = classifier.published
+    if published is None:
+        return None
+    done = f"images of {side} px as they are" if keeps_size else f"the shorter side to {side} px, centre crop {side}"
+    if (side, side) != classifier.input_size:
+        height, width = classifier.input_size
+        done += f", then {height}x{width} ({classifier.interpolation})"
+    told = f"Measured with {done}; the checkpoint's own protocol is {published.description}"
+    if published.obstacle is not None:
+        return f"{told}, which cannot be used here: it {published.obstacle}."
+    shape = (side, side) if keeps_size else (2 * side, 4 * side)
+    noise = torch.randint(0, 256, (3, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    if published.size == classifier.input_size:
+        made = (image[None].to(classifier.mean.device) / 255 for image in (fit(noise, side), published(noise)))
+        own, theirs = map(classifier.prepare, made)
+        if ((own - theirs).abs() * classifier.std * 255).max() <= _LEVELS:
+            return None
+    return f"{told}: --protocol published."

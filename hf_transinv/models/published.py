@@ -8,19 +8,11 @@ into an 8-bit image. So a corruption can be applied to what the network sees, as
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
-from hf_transinv.data.decoding import fit
 from hf_transinv.errors import InputError
 
-if TYPE_CHECKING:
-    from hf_transinv.models.classifier import Classifier
-
-_LEVELS = 1.5
-"""By how many of 255 levels two ways of resizing may differ and still count as the same: their rounding differs."""
 FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 """By Pillow's numbers, which image processors give as `resample`; timm gives the names."""
 
@@ -56,31 +48,3 @@ class Published:
                 f"{tuple(image.shape)}; expected {(3, *self.size)}. Evaluate with --protocol uniform."
             )
         return pixels
-
-
-def what_differs(classifier: "Classifier", side: int, keeps_size: bool) -> str | None:
-    """How the default preprocessing differs from the checkpoint's own; None: not by more than rounding.
-
-    Args:
-        classifier: as it was opened.
-        side: of the squares that the data's images become, in pixels.
-        keeps_size: they are squares of that side already.
-    """
-    published = classifier.published
-    if published is None:
-        return None
-    done = f"images of {side} px as they are" if keeps_size else f"the shorter side to {side} px, centre crop {side}"
-    if (side, side) != classifier.input_size:
-        height, width = classifier.input_size
-        done += f", then {height}x{width} ({classifier.interpolation})"
-    told = f"Measured with {done}; the checkpoint's own protocol is {published.description}"
-    if published.obstacle is not None:
-        return f"{told}, which cannot be used here: it {published.obstacle}."
-    shape = (side, side) if keeps_size else (2 * side, 4 * side)
-    noise = torch.randint(0, 256, (3, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    if published.size == classifier.input_size:
-        made = (image[None].to(classifier.mean.device) / 255 for image in (fit(noise, side), published(noise)))
-        own, theirs = map(classifier.prepare, made)
-        if ((own - theirs).abs() * classifier.std * 255).max() <= _LEVELS:
-            return None
-    return f"{told}: --protocol published."

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from hf_transinv.augment.sampled import Sampled
 from hf_transinv.models.classifier import Classifier
-from hf_transinv.objectives.base import Objective
+from hf_transinv.objectives.objective import Objective
 from hf_transinv.objectives.parts import Parts
 from hf_transinv.objectives.turns import AUGMENTATION, Batch
 

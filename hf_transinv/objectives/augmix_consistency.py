@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from hf_transinv.augment.policies.augmix import AugMix
-from hf_transinv.augment.policies.base import Policy, VariantDraws, apply_all, draw_all
+from hf_transinv.augment.policies.policy import Policy, VariantDraws, apply_all, draw_all
 from hf_transinv.divergences import cross_entropy, jensen_shannon
 from hf_transinv.errors import InputError
 from hf_transinv.models.classifier import Classifier
-from hf_transinv.objectives.base import Objective
+from hf_transinv.objectives.objective import Objective
 from hf_transinv.objectives.parts import Parts
 from hf_transinv.objectives.passes import Passes
 from hf_transinv.objectives.turns import Batch
@@ -58,7 +58,10 @@ class AugMixConsistency(Objective):
 
     name = "augmix"
     title = "AugMix"
-    summary = "It learned to give one answer to an image and to augmented copies of it (AugMix's consistency loss)."
+    summary = (
+        "It was trained to give the same answer for an image and for augmented copies of it (AugMix's "
+        "consistency loss)."
+    )
     citation = AugMix.citation
     turns = (("student",),)
     passes: ClassVar = {("student",): Passes(9)}  # it trains on the image and on two augmented copies

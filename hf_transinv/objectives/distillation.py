@@ -26,14 +26,14 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from hf_transinv.augment.policies.base import Policy, PolicyDraws, apply_all, draw_all
+from hf_transinv.augment.policies.policy import Policy, PolicyDraws, apply_all, draw_all
 from hf_transinv.augment.policies.strong import StrongAugment
 from hf_transinv.divergences import cross_entropy, top_k_kl
 from hf_transinv.errors import InputError
 from hf_transinv.models.classifier import Classifier
 from hf_transinv.models.labels import class_columns
 from hf_transinv.models.teacher import EMATeacher, Teacher
-from hf_transinv.objectives.base import Objective
+from hf_transinv.objectives.objective import Objective
 from hf_transinv.objectives.parts import Parts
 from hf_transinv.objectives.passes import Passes
 from hf_transinv.objectives.turns import Batch
@@ -86,7 +86,7 @@ class Distillation(Objective):
 
     name = "distillation"
     title = "distillation"
-    summary = "It learned from labels and from its teachers' answers (distillation)."
+    summary = "It was trained on labels and on its teachers' predictions (distillation)."
     citation = StrongAugment.citation
     turns = (("student",),)
     passes: ClassVar = {("student",): Passes(3, 1)}

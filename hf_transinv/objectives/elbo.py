@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from hf_transinv.models.classifier import Classifier
 from hf_transinv.models.conv_vae import ConvVAE
-from hf_transinv.objectives.base import Objective
+from hf_transinv.objectives.objective import Objective
 from hf_transinv.objectives.turns import Batch
 
 CITATION = """@inproceedings{kingma2014vae,

@@ -30,8 +30,8 @@ from hf_transinv.divergences import cross_entropy, kl_divergence
 from hf_transinv.errors import InputError
 from hf_transinv.models.classifier import Classifier
 from hf_transinv.models.teacher import Teacher
-from hf_transinv.objectives.base import Objective
 from hf_transinv.objectives.distillation import shared_columns
+from hf_transinv.objectives.objective import Objective
 from hf_transinv.objectives.parts import Parts
 from hf_transinv.objectives.passes import Passes
 from hf_transinv.objectives.switching import TurnSwitch
@@ -105,7 +105,8 @@ class Hard(Objective):
     name = "hard"
     title = "HARD (our reading)"
     summary = (
-        "It learned from its teacher's answers, also on images made where the two disagree (our reading of HARD)."
+        "It was trained on its teacher's predictions, also for images made where the two disagree (our "
+        "reading of HARD)."
     )
     citation = CITATION
     turns = (("student",), (AUGMENTATION,))

@@ -28,12 +28,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from hf_transinv.augment.policies.base import Policy, VariantDraws, apply_all, draw_all
+from hf_transinv.augment.policies.policy import Policy, VariantDraws, apply_all, draw_all
 from hf_transinv.divergences import cross_entropy, euclidean_distance, symmetric_kl
 from hf_transinv.errors import InputError
 from hf_transinv.models.classifier import Classifier
 from hf_transinv.models.features import inputs_of, last_layer
-from hf_transinv.objectives.base import Objective
+from hf_transinv.objectives.objective import Objective
 from hf_transinv.objectives.parts import Parts
 from hf_transinv.objectives.passes import Passes
 from hf_transinv.objectives.turns import Batch
@@ -89,7 +89,7 @@ class InvariantTraining(Objective):
 
     name = "ait"
     title = "AIT"
-    summary = "It learned to give one answer to two variants of an image (Augmentation Invariant Training)."
+    summary = "It was trained to give the same answer for two variants of an image (Augmentation Invariant Training)."
     citation = CITATION
     turns = (("student",),)
     passes: ClassVar = {("student",): Passes(3)}  # half of the images of a batch are second variants

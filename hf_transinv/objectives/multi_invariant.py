@@ -19,13 +19,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from hf_transinv.augment.policies.base import Policy, VariantDraws, apply_all, draw_all
+from hf_transinv.augment.policies.policy import Policy, VariantDraws, apply_all, draw_all
 from hf_transinv.divergences import cross_entropy, symmetric_kl
 from hf_transinv.errors import InputError
 from hf_transinv.models.classifier import Classifier
-from hf_transinv.objectives.base import Objective
 from hf_transinv.objectives.invariant import CITATION
 from hf_transinv.objectives.mutual import name_networks
+from hf_transinv.objectives.objective import Objective
 from hf_transinv.objectives.parts import Parts
 from hf_transinv.objectives.passes import Passes
 from hf_transinv.objectives.turns import Batch
@@ -79,7 +79,7 @@ class MultiInvariantTraining(Objective):
 
     name = "multi_ait"
     title = "multi-AIT"
-    summary = "It was trained with other networks, to agree with them on variants of an image (multi-AIT)."
+    summary = "It was trained together with other networks, to agree with them on variants of an image (multi- AIT)."
     citation = CITATION
     turns = (("student",),)
     passes: ClassVar = {("student",): Passes(6)}  # two networks train, on a variant each

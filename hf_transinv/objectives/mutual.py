@@ -17,11 +17,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from hf_transinv.augment.policies.base import Policy, PolicyDraws, apply_all, draw_all
+from hf_transinv.augment.policies.policy import Policy, PolicyDraws, apply_all, draw_all
 from hf_transinv.divergences import cross_entropy, kl_divergence
 from hf_transinv.errors import InputError
 from hf_transinv.models.classifier import Classifier
-from hf_transinv.objectives.base import Objective
+from hf_transinv.objectives.objective import Objective
 from hf_transinv.objectives.parts import Parts
 from hf_transinv.objectives.passes import Passes
 from hf_transinv.objectives.turns import Batch
@@ -49,7 +49,7 @@ class MutualLearning(Objective):
 
     name = "mutual"
     title = "mutual learning"
-    summary = "It was trained with other networks, each learning from the others (deep mutual learning)."
+    summary = "It was trained together with other networks, each learning from the others (deep mutual learning)."
     citation = CITATION
     passes: ClassVar = {("student", "peer"): Passes(8)}  # each trains beside the other's answer, made without gradient
     own_options = ("peers",)

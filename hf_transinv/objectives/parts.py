@@ -5,7 +5,7 @@ from typing import Protocol, TypeVar
 
 import torch
 
-from hf_transinv.augment.policies.base import Policy
+from hf_transinv.augment.policies.policy import Policy
 from hf_transinv.models.classifier import Classifier
 from hf_transinv.models.teacher import Teacher
 

@@ -9,12 +9,12 @@ from typing import TypeVar
 
 from hf_transinv.objectives.adversarial import AdversarialAugmentation
 from hf_transinv.objectives.augmix_consistency import AugMixConsistency
-from hf_transinv.objectives.base import Objective
 from hf_transinv.objectives.distillation import Distillation
 from hf_transinv.objectives.hard import Hard
 from hf_transinv.objectives.invariant import InvariantTraining
 from hf_transinv.objectives.multi_invariant import MultiInvariantTraining
 from hf_transinv.objectives.mutual import MutualLearning
+from hf_transinv.objectives.objective import Objective
 from hf_transinv.objectives.supervised import Supervised
 from hf_transinv.objectives.teachaugment import TeachAugment
 from hf_transinv.objectives.transinv import TransInv

@@ -11,10 +11,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from hf_transinv.augment.policies.base import Policy, PolicyDraws, apply_all, draw_all
+from hf_transinv.augment.policies.policy import Policy, PolicyDraws, apply_all, draw_all
 from hf_transinv.divergences import cross_entropy
 from hf_transinv.models.classifier import Classifier
-from hf_transinv.objectives.base import Objective
+from hf_transinv.objectives.objective import Objective
 from hf_transinv.objectives.parts import Parts
 from hf_transinv.objectives.passes import Passes
 from hf_transinv.objectives.turns import Batch

@@ -39,7 +39,7 @@ from hf_transinv.errors import InputError
 from hf_transinv.models.classifier import Classifier
 from hf_transinv.models.teacher import EMATeacher
 from hf_transinv.objectives.adversarial import AdversarialAugmentation
-from hf_transinv.objectives.base import Objective
+from hf_transinv.objectives.objective import Objective
 from hf_transinv.objectives.parts import Parts
 from hf_transinv.objectives.passes import Passes
 from hf_transinv.objectives.teachaugment_terms import non_saturating_loss, sliced_wasserstein
@@ -150,8 +150,8 @@ class TeachAugment(AdversarialAugmentation):
     name = "teachaugment"
     title = "TeachAugment"
     summary = (
-        "While it learned, an augmentation was learned that is hard for it and readable for its own average "
-        "(TeachAugment)."
+        "It was trained under a learned augmentation that is hard for it and that its own moving average "
+        "still recognises (TeachAugment)."
     )
     citation = CITATION
     # The augmentation's turn: student and average answer to the deformed image, with a gradient to it.

@@ -43,7 +43,7 @@ from hf_transinv.figures import plot_augmentations, plot_history
 from hf_transinv.models.classifier import Classifier
 from hf_transinv.models.teacher import EMATeacher, Teacher
 from hf_transinv.objectives.adversarial import AdversarialAugmentation
-from hf_transinv.objectives.base import Objective, Sample
+from hf_transinv.objectives.objective import Objective, Sample
 from hf_transinv.objectives.parts import Parts
 from hf_transinv.objectives.passes import Passes
 from hf_transinv.objectives.transinv_config import TransInvConfig
@@ -84,8 +84,8 @@ class TransInv(AdversarialAugmentation):
     name = "transinv"
     title = "TransInv"
     summary = (
-        "While it learned, an augmentation was learned that is hard for it and harmless to its teachers (TransInv), "
-        "so that it stops minding what they do not mind."
+        "It was trained under learned augmentations that are hard for it and that its teachers tolerate "
+        "(TransInv), to take over what its teachers are invariant to."
     )
     citation = CITATION
     # The augmentation's turn: the student answers to the deformed image, with a gradient to it; one of the teachers

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hf_transinv.data.transforms import to_float
 from hf_transinv.models.teacher import EMATeacher, fault_of
-from hf_transinv.objectives.base import Objective
+from hf_transinv.objectives.objective import Objective
 from hf_transinv.training.checkpointing import last_good
 
 

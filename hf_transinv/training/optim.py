@@ -8,7 +8,7 @@ from torch import nn
 
 from hf_transinv.config import TrainConfig
 from hf_transinv.errors import InputError
-from hf_transinv.objectives.base import Objective
+from hf_transinv.objectives.objective import Objective
 
 
 def build_optimizer(objective: Objective, player: str, config: TrainConfig) -> torch.optim.Optimizer:

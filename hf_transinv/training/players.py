@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from hf_transinv.config import TrainConfig
 from hf_transinv.data.transforms import CropDraws, CropFlip, to_float
-from hf_transinv.objectives.base import Objective
+from hf_transinv.objectives.objective import Objective
 from hf_transinv.objectives.turns import Batch, only_training
 from hf_transinv.training.distributed import Placement, to_device, without_sync
 from hf_transinv.training.optim import build_optimizer, network_schedule

@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 
 from hf_transinv.data.batches import Feed
 from hf_transinv.errors import InputError
-from hf_transinv.objectives.base import Objective
+from hf_transinv.objectives.objective import Objective
 from hf_transinv.record import Metrics, flat_numbers
 from hf_transinv.training.checkpointing import checkpoints, discard, load_state, save_state, tidy
 from hf_transinv.training.distributed import gather_objects, optimizer_shards, whole

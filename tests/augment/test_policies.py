@@ -8,8 +8,8 @@ from scipy.stats import chi2
 
 from hf_transinv.augment.corruptions import CORRUPTIONS, corrupt
 from hf_transinv.augment.policies import POLICIES, PolicyConfig, build_policies
-from hf_transinv.augment.policies.base import apply_all, draw_all
 from hf_transinv.augment.policies.corruption import CorruptionConfig, RandomCorruption
+from hf_transinv.augment.policies.policy import apply_all, draw_all
 from hf_transinv.errors import InputError
 
 

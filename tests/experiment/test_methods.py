@@ -14,7 +14,7 @@ from hf_transinv.augment.policies import POLICIES, PolicyConfig, build_policies
 from hf_transinv.errors import InputError
 from hf_transinv.experiment.arguments import parse
 from hf_transinv.experiment.methods import GROUPS, MethodConfig
-from hf_transinv.objectives.base import Objective
+from hf_transinv.objectives.objective import Objective
 from hf_transinv.objectives.registry import LEARNED, METHODS, by_name
 from hf_transinv.objectives.supervised import Supervised
 from tests.launching import ACCELERATE, PYTHON, REPOSITORY, launch, succeed

@@ -21,12 +21,12 @@ from hf_transinv.augment.magnitudes import describe_magnitudes
 from hf_transinv.augment.saving import save_augmentation
 from hf_transinv.errors import InputError
 from hf_transinv.experiment.publish import describe_student, hub_id
+from hf_transinv.formats.typed_json import as_json, read_as
 from hf_transinv.hub.card import render_card
 from hf_transinv.hub.export import export_classifier
+from hf_transinv.hub.recorded_run import Student
 from hf_transinv.models.classifier import Classifier, open_classifier
 from hf_transinv.record import published
-from hf_transinv.run import Student
-from hf_transinv.typed_json import as_json, read_as
 from tests.launching import REPOSITORY, environment
 
 NAMES = ["ant", "bee", "cat", "dog", "elk"]

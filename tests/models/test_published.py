@@ -14,7 +14,7 @@ from timm.data import create_transform, resolve_model_data_config
 from hf_transinv.data.decoding import decode_image, fit
 from hf_transinv.errors import InputError
 from hf_transinv.models import Classifier, open_classifier
-from hf_transinv.models.published import what_differs
+from hf_transinv.models.description import what_differs
 from tests.models.families import tiny_folder, tiny_processor
 
 

@@ -12,11 +12,11 @@ from hf_transinv.config import TrainConfig
 from hf_transinv.data.transforms import CropFlip
 from hf_transinv.models import EMATeacher, Teacher
 from hf_transinv.objectives.augmix_consistency import AugMixConsistency, AugMixConsistencyConfig
-from hf_transinv.objectives.base import Objective
 from hf_transinv.objectives.distillation import Distillation, DistillationConfig
 from hf_transinv.objectives.invariant import InvariantConfig, InvariantTraining
 from hf_transinv.objectives.multi_invariant import MultiInvariantConfig, MultiInvariantTraining
 from hf_transinv.objectives.mutual import MutualLearning
+from hf_transinv.objectives.objective import Objective
 from hf_transinv.training.trainer import Trainer
 from hf_transinv.training.trainer_setup import TrainerSetup
 from tests.tiny_run import resident_feed, tiny_vit

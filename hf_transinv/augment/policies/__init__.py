@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 
 from hf_transinv.augment.policies.augmix import AugMix
 from hf_transinv.augment.policies.autoaugment import AutoAugment
-from hf_transinv.augment.policies.base import Policy
 from hf_transinv.augment.policies.corruption import CorruptionConfig, RandomCorruption
 from hf_transinv.augment.policies.cutout import Cutout
 from hf_transinv.augment.policies.fixed import FixedAug
 from hf_transinv.augment.policies.jitter import ColorJitter, RandomGrayscale
 from hf_transinv.augment.policies.pad_crop import PadCrop
+from hf_transinv.augment.policies.policy import Policy
 from hf_transinv.augment.policies.randaugment import RandAugment
 from hf_transinv.augment.policies.strong import StrongAugment
 from hf_transinv.augment.policies.trivialaugment import TrivialAugment

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from hf_transinv.augment.corruptions import CORRUPTIONS, apply_corruption
-from hf_transinv.augment.policies.base import Policy
+from hf_transinv.augment.policies.policy import Policy
 from hf_transinv.errors import InputError
 
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from hf_transinv.augment.pil_geometric import cut_out
-from hf_transinv.augment.policies.base import Policy
+from hf_transinv.augment.policies.policy import Policy
 from hf_transinv.augment.policies.spaces import MEAN_COLOR
 from hf_transinv.errors import InputError
 

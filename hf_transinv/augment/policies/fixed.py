@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from hf_transinv.augment.magnitudes import REST
-from hf_transinv.augment.policies.base import Policy
+from hf_transinv.augment.policies.policy import Policy
 from hf_transinv.augment.primitives import CITATION, PRIMITIVES, PrimitiveConfig, build_primitive
 
 LEVELS = 6

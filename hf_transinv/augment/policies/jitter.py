@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from hf_transinv.augment.ops import per_image
-from hf_transinv.augment.policies.base import Policy
+from hf_transinv.augment.policies.policy import Policy
 from hf_transinv.errors import InputError
 
 # torchvision's.

@@ -9,7 +9,7 @@ only one of two variants ("rp,rg").
 import torch
 from torch import Tensor
 
-from hf_transinv.augment.policies.base import Policy
+from hf_transinv.augment.policies.policy import Policy
 from hf_transinv.data.transforms import CropDraws, CropFlip
 
 

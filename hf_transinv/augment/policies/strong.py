@@ -18,7 +18,7 @@ from torch import Tensor
 
 from hf_transinv.augment.pil_geometric import cut_out
 from hf_transinv.augment.pil_ops import Canvas, Operation, apply_operations, to_images, to_levels
-from hf_transinv.augment.policies.base import Policy
+from hf_transinv.augment.policies.policy import Policy
 from hf_transinv.augment.policies.spaces import (
     IDENTITY,
     MEAN_CANVAS,

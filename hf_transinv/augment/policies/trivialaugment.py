@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from hf_transinv.augment.pil_ops import Canvas, apply_operations, to_images, to_levels
-from hf_transinv.augment.policies.base import Policy
+from hf_transinv.augment.policies.policy import Policy
 from hf_transinv.augment.policies.spaces import WIDE, OperationDraws, tabulate_strengths
 
 NEAREST = Canvas("nearest", (0, 0, 0))

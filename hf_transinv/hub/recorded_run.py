@@ -16,7 +16,7 @@ from hf_transinv.config import OutputConfig
 from hf_transinv.data.embedded import EMBEDDED_NAMES
 from hf_transinv.errors import InputError
 from hf_transinv.evaluation.result import Result
-from hf_transinv.typed_json import read_as
+from hf_transinv.formats.typed_json import read_as
 
 
 @dataclass(frozen=True)

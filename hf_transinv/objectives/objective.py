@@ -9,7 +9,7 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from hf_transinv.augment.policies.base import Policy
+from hf_transinv.augment.policies.policy import Policy
 from hf_transinv.augment.saving import save_weights
 from hf_transinv.config import TrainConfig
 from hf_transinv.errors import InputError

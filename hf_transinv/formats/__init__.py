@@ -1,0 +1,1 @@
+"""Forms of text: Markdown, and JSON with types."""
