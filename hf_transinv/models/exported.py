@@ -96,8 +96,13 @@ def image_processor_for(classifier: "Classifier", image_size: int | None) -> Any
         raise InputError(
             f"transformers has no image processor for {classifier.source!r}: BGR, normalised, {height}x{width} px."
         )
-    from transformers import PPLCNetImageProcessor  # which older versions do not have
-
+    try:
+        from transformers import PPLCNetImageProcessor
+    except ImportError as error:
+        raise InputError(
+            f"This version of transformers has no image processor for {classifier.source!r}: BGR, normalised. "
+            "Upgrade transformers."
+        ) from error
     statistics |= {"image_mean": list(mean[::-1]), "image_std": list(std[::-1])}  # normalised before it is reversed
     own: dict[str, Any] = {"resize_short": height, "size_divisor": 1, "do_convert_rgb": True}
     return PPLCNetImageProcessor(**own, **crop, **common, **statistics)

@@ -136,11 +136,8 @@ def _load(name: str, folder: Path, config: Any, known: int) -> nn.Module:
     head = _head_names(config) if config.num_labels != known else set()
     problems = [f"{key} is missing" for key in sorted(info["missing_keys"]) if key not in head]
     problems += [f"{key} is not part of the network" for key in sorted(info["unexpected_keys"])]
-    problems += [
-        f"{key} has shape {tuple(given)}, expected {tuple(expected)}"
-        for key, given, expected in sorted(info["mismatched_keys"])
-        if key not in head
-    ]
+    mismatched = [_mismatch(entry, network) for entry in sorted(info["mismatched_keys"])]
+    problems += [f"{key} has {problem}" for key, problem in mismatched if key not in head]
     problems += info["error_msgs"]
     if problems:
         raise InputError(
@@ -148,6 +145,14 @@ def _load(name: str, folder: Path, config: Any, known: int) -> nn.Module:
             "give num_classes if only its head is missing."
         )
     return network
+
+
+def _mismatch(entry: Any, network: nn.Module) -> tuple[str, str]:
+    """Name and shapes of a tensor that does not fit; of transformers 4 only its name is had."""
+    if isinstance(entry, str):
+        return entry, f"another shape than expected, {tuple(network.state_dict()[entry].shape)}"
+    key, given, expected = entry
+    return key, f"shape {tuple(given)}, expected {tuple(expected)}"
 
 
 def _head_names(config: Any) -> set[str]:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from transformers import AutoConfig, AutoModelForImageClassification
 from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES
 from transformers.models.auto.image_processing_auto import get_image_processor_class_from_name as class_named
@@ -11,6 +12,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATIO
 
 NAMES = ["ant", "bee", "cat"]
 SIDE = 64
+
+TRANSFORMERS_4 = transformers.__version__.startswith("4.")
 
 _ENCODER = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
 _VIT = {"image_size": SIDE, "patch_size": 16, **_ENCODER}
@@ -90,10 +93,14 @@ TINY: dict[str, dict[str, Any]] = {
 
 NOT_FOLLOWED = {
     "dinat": "needs the package natten",
+    "efficientformer": "of transformers 4 alone",
     "imagegpt": "reads colour clusters, no pixels",
+    "nat": "of transformers 4 alone",
     "shieldgemma2": "reads a prompt beside the picture",
     "siglip2": "reads patches and a mask",
     "timm_wrapper": "is timm's, and opened as such",
+    "van": "of transformers 4 alone",
+    "vit_hybrid": "of transformers 4 alone",
 }
 """Model type: why it is no network for this table."""
 
@@ -104,21 +111,39 @@ ARCHITECTURES = {
 """Model type: its networks, of all that the installed transformers knows."""
 
 
+def processors_of(model_type: str) -> list[str]:
+    """Classes of image processors for a model type, that which transformers itself takes first."""
+    found = IMAGE_PROCESSOR_MAPPING_NAMES.get(model_type) or ()
+    if isinstance(found, dict):
+        return [found[kind] for kind in ("torchvision", "pil") if kind in found]
+    return [name for name in found if name]  # of transformers 4: the slow one, the fast one
+
+
 def own_processor(model_type: str) -> str:
     """The class that transformers itself takes for a model type; those without one say it in their checkpoint."""
-    classes = IMAGE_PROCESSOR_MAPPING_NAMES.get(model_type) or {"torchvision": "BitImageProcessor"}
-    return classes.get("torchvision") or classes["pil"]
+    return next(iter(processors_of(model_type)), "BitImageProcessor")
+
+
+def kind_of(name: str) -> str:
+    """A class of image processors without what computes: BitImageProcessorPil and BitImageProcessorFast alike."""
+    return name.removesuffix("Pil").removesuffix("Fast")
+
+
+def by_torchvision(name: str) -> str:
+    """The class that computes with torchvision, of one that has that name since transformers 5."""
+    return f"{name}Fast" if TRANSFORMERS_4 and class_named(f"{name}Fast") else name
 
 
 def tiny_processor(name: str, **fields: Any) -> Any:
     """A processor of that class whose pictures are 64 px where its defaults are hundreds, `fields` besides."""
     own = class_named(name)
-    size, sides = getattr(own, "size", None), {}
+    default = own if hasattr(own, "size") else own()  # transformers 4's slow ones say it only when built
+    size, sides = getattr(default, "size", None), {}
     if isinstance(size, dict):
         sides["size"] = {key: SIDE for key in size}
-    if getattr(own, "crop_size", None) is not None:
+    if getattr(default, "crop_size", None) is not None:
         sides["crop_size"] = {"height": SIDE, "width": SIDE}
-    if hasattr(own, "resize_short"):
+    if hasattr(default, "resize_short"):
         sides["resize_short"] = SIDE + 4
     return own(**{**sides, **fields})
 

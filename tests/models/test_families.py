@@ -8,7 +8,7 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification, pi
 from hf_transinv.data.decoding import fit
 from hf_transinv.hub.export import export_classifier
 from hf_transinv.models import Classifier, open_classifier
-from tests.models.families import ARCHITECTURES, NAMES, NOT_FOLLOWED, SIDE, TINY, tiny_folder
+from tests.models.families import ARCHITECTURES, NAMES, NOT_FOLLOWED, SIDE, TINY, TRANSFORMERS_4, tiny_folder
 
 FACTS = ("num_classes", "input_size", "channel_order", "interpolation", "label_names")
 
@@ -25,12 +25,16 @@ def as_pil(image):
 
 
 def test_no_family_is_left_out():
-    assert sorted({*TINY, *NOT_FOLLOWED}) == sorted(ARCHITECTURES)
+    assert set(ARCHITECTURES) <= {*TINY, *NOT_FOLLOWED}
+    of_4 = {name for name, why in NOT_FOLLOWED.items() if why == "of transformers 4 alone"}
+    assert {*TINY, *NOT_FOLLOWED} - set(ARCHITECTURES) == ({"pp_lcnet"} if TRANSFORMERS_4 else of_4)
     assert not set(TINY) & set(NOT_FOLLOWED)
 
 
-@pytest.fixture(scope="module", params=TINY)
+@pytest.fixture(scope="module", params=[name for name in TINY if name in ARCHITECTURES])
 def family(request, tmp_path_factory):
+    if request.param == "pvt" and TRANSFORMERS_4:
+        pytest.skip("transformers 4 gives every PVT 1,000 classes, whatever its labels")
     folder = tiny_folder(request.param, tmp_path_factory.mktemp(request.param))
     return request.param, folder, open_classifier(str(folder)).eval()
 
@@ -109,6 +113,7 @@ def test_the_architecture_that_a_checkpoint_names(name, architecture, tmp_path):
     assert type(again.network).__name__ == architecture
 
 
+@pytest.mark.skipif(TRANSFORMERS_4, reason="transformers 4 has no processor that normalises BGR")
 def test_normalised_bgr_is_exported_as_such(tmp_path):
     """BGR with statistics: only PPLCNet's processor says it, for any network."""
     opened = open_classifier(str(tiny_folder("resnet", tmp_path / "resnet"))).eval()

@@ -250,7 +250,8 @@ class TestTransformers:
         state[bias] = torch.zeros(3)
         state["classifier.bias"] = torch.zeros(5)
         save_file(state, copy / "model.safetensors", metadata={"format": "pt"})
-        problems = rf"{weight} is missing.*stray\.weight is not part.*{bias} has shape \(3,\), expected \(16,\)"
+        # transformers 4 does not say which shape the file has.
+        problems = rf"{weight} is missing.*stray\.weight is not part.*{bias} has .*shape .*expected,? \(16,\)"
         with pytest.raises(InputError, match=problems) as error:
             open_classifier(str(copy), num_classes=num_classes)
         assert ("classifier.bias" in str(error.value)) == (num_classes is None)
