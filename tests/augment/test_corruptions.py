@@ -167,7 +167,7 @@ def test_counts_of_photons_are_tabulated_with_their_probabilities(photons):
     for severity, level in ((0, 255), (1, 0), (2, 1), (3, 77), (4, 255)):
         row = 256 * severity + level
         tabulated = kept[row].double().scatter_add(0, (cells + more[row]).long(), 1 - kept[row].double()) / len(cells)
-        expected = poisson.pmf((first[row] + cells).numpy(), photons[severity] * level / 255)
+        expected = poisson.pmf((first[row] + cells).double().numpy(), photons[severity] * level / 255)
         np.testing.assert_allclose(tabulated, expected, rtol=0, atol=1e-8)
         assert expected.sum() == pytest.approx(1, abs=1e-8)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import datasets
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tests.launching import REPOSITORY
@@ -227,7 +228,10 @@ def test_the_default_evaluation_of_a_shipped_checkpoint_is_its_card(run, name):
     assert run(EVALUATE, "--model", folder, *flags)[0] == 0
     measured = json.loads(Path("out/evaluation.json").read_text())["results"]
     told = card["rows"]["teacher"]["results"]
+    # The card is of torch 2.11 or later; the kernels of older ones may put one of the 178 images into another class.
+    is_older = tuple(map(int, torch.__version__.split(".")[:2])) < (2, 11)
+    error = 100 / 178 + 1e-9 if is_older else 1e-9
     assert {name: measured["corruptions"][name] for name in chosen} == {
-        name: pytest.approx(told["corruptions"][name], abs=1e-9) for name in chosen
+        name: pytest.approx(told["corruptions"][name], abs=error) for name in chosen
     }
     assert measured["clean"]["top1"] == pytest.approx(told["clean"]["top1"], abs=1e-9)

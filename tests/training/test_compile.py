@@ -44,7 +44,7 @@ def test_compiled_training_is_the_same_and_compiles_no_further(backend, tmp_path
     plain.train()
     assert backend.graphs == 0
     compiled = tiny_trainer(tmp_path / "compiled", max_steps=9, compile=True)
-    while compiled.step < 5:  # two augmentation turns, in which every teacher's share of a batch had two sizes
+    while compiled.step < 7:  # three augmentation turns, in which every teacher's share of a batch had two sizes
         compiled.take_turn()
     graphs = backend.graphs
     assert graphs >= 3  # the student and two teachers
