@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 from hf_transinv.data.decoding import image_suffixes
 from hf_transinv.data.resident import ResidentSplit
@@ -86,6 +86,8 @@ _WRITERS |= {".avif": "AVIF", ".jfif": "JPEG", ".jpe": "JPEG", ".jpg": "JPEG", "
 @pytest.mark.parametrize("upper", [False, True])
 @pytest.mark.parametrize("suffix", _WRITERS)
 def test_every_suffix_that_is_decoded_is_read(tmp_path: Path, suffix: str, upper: bool) -> None:
+    if suffix == ".avif" and not features.check("avif"):
+        pytest.skip("this Pillow was built without AVIF, as all before 11.3 are")
     assert suffix in image_suffixes()
     for name in "ab":
         path = _put(tmp_path, f"{name}/plain.png") / name / f"0{suffix.upper() if upper else suffix}"

@@ -61,6 +61,10 @@ def test_names_that_look_alike() -> None:
 @pytest.mark.parametrize("kind", _COLUMNS)
 def test_parquet(tmp_path: Path, kind: str, streaming: bool) -> None:
     values, names = _COLUMNS[kind]
+    try:
+        values.nbytes  # noqa: B018 (which `datasets` asks for when it keeps a table)
+    except pa.ArrowTypeError as error:
+        pytest.skip(f"pyarrow {pa.__version__}: {error}")
     pq.write_table(pa.table({"image": _image_column(), "label": values}), tmp_path / "train.parquet", row_group_size=2)
     for dataset in (tmp_path, tmp_path / "train.parquet", tmp_path / "*.parquet"):
         source = open_source(str(dataset), streaming=streaming)

@@ -8,6 +8,11 @@ import pytest
 
 from tests.loopback_hub.hub import LoopbackHub
 
+try:
+    from huggingface_hub import close_session
+except ImportError:  # before 1.0
+    from huggingface_hub.utils import reset_sessions as close_session
+
 
 @pytest.fixture
 def hub() -> Iterator[LoopbackHub]:
@@ -24,6 +29,8 @@ def hub_here(hub: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     template = f"{hub.endpoint}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
     monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    # Before 1.0 the client has a copy of its own.
+    monkeypatch.setattr("huggingface_hub.file_download.HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf_home" / "hub"))
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "hf_home" / "token"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
@@ -31,9 +38,9 @@ def hub_here(hub: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
     monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", hub.endpoint)  # behind huggingface_hub.upload_file
     # The session holds the proxies of the environment that it was opened in.
-    huggingface_hub.close_session()
+    close_session()
     yield hub
-    huggingface_hub.close_session()
+    close_session()
 
 
 @pytest.fixture
