@@ -19,12 +19,11 @@ from hf_transinv.training.checkpointing import checkpoints
 from tests.data.conftest import encode
 from tests.launching import MULTI_TEACHER, PYTHON, TWO_PROCESSES, launch, saved_steps, succeed, tiny_teachers
 from tests.loopback_hub import LoopbackHub
-from tests.loopback_hub.fixture import hub, hub_here, hub_of_datasets
+from tests.loopback_hub.fixture import OLD_CLIENT, hub, hub_here, hub_of_datasets, since_1
 from tests.tiny_run import tiny_trainer
 
 __all__ = ["hub", "hub_here", "hub_of_datasets"]
 
-_OLD_CLIENT = huggingface_hub.__version__.startswith("0.")
 _STORAGE = "/datasets/lab/pictures/*"
 _NAMES = ("ant", "bee", "cat")
 _NUM_ROWS = 48
@@ -91,18 +90,15 @@ def test_a_stream_asks_once_for_a_row_group_and_not_for_the_files_again(
     assert len(asked) == 12 and max(asked.values()) <= 2  # in this epoch, and ahead in the next one
     others = [entry for entry in pictures.requests[before:] if entry.status not in (206, 302)]
     # Before 1.0 each thread of the client lists the repository once for itself.
-    assert [entry for entry in others if not (_OLD_CLIENT and entry.path.startswith("/api/"))] == []
+    assert [entry for entry in others if not (OLD_CLIENT and entry.path.startswith("/api/"))] == []
 
 
 @pytest.mark.parametrize(
     ("kind", "options", "waited"),
     [
-        pytest.param(
-            *("cut", {}, 1),
-            marks=pytest.mark.skipif(_OLD_CLIENT, reason="before huggingface_hub 1.0 it is not tried again"),
-        ),
+        pytest.param("cut", {}, 1, marks=since_1),
         ("lost", {}, 1),
-        (429, {"retry_after": 2}, 60 if _OLD_CLIENT else 3),  # the answer's header was not read then
+        (429, {"retry_after": 2}, 60 if OLD_CLIENT else 3),  # which did not read the answer's header
         (500, {}, 1),
         (503, {}, 1),
         ("slow", {"seconds": 30}, 1),

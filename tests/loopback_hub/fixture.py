@@ -13,6 +13,10 @@ try:
 except ImportError:  # before 1.0
     from huggingface_hub.utils import reset_sessions as close_session
 
+OLD_CLIENT = huggingface_hub.__version__.startswith("0.")
+"""It stands on requests, and tries fewer things again than the client does since 1.0."""
+since_1 = pytest.mark.skipif(OLD_CLIENT, reason="what the client does since huggingface_hub 1.0")
+
 
 @pytest.fixture
 def hub() -> Iterator[LoopbackHub]:

@@ -18,10 +18,12 @@ from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
     HfHubHTTPError,
-    HTTPError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+
+from hf_transinv.resolve.hub_errors import READ_FAILURES
+from tests.loopback_hub.fixture import OLD_CLIENT
 
 WEIGHTS = bytes(range(256)) * 16
 CONTENT = {"README.md": b"---\nlicense: mit\n---\nA student.", "a/config.json": b"{}", "model.safetensors": WEIGHTS}
@@ -118,6 +120,8 @@ def test_names_are_those_that_git_gives(hub_here, folder):
     entries = {entry.path: entry for entry in HfApi().get_paths_info("lab/vit", ["a/config.json", "README.md"])}
     assert [entries[path].blob_id for path in ("a/config.json", "README.md")] == said
     snapshot_download("lab/vit")
+    if OLD_CLIENT:  # which sums nothing up
+        return
     checked = HfApi().verify_repo_checksums("lab/vit")
     assert (checked.checked_count, checked.mismatches, checked.missing_paths) == (4, [], [])
 
@@ -241,7 +245,7 @@ def test_many_clients_at_once(hub_here):
 
 def test_other_hosts_are_not_reached(hub_here):
     assert get_session().get("http://elsewhere.invalid/x").status_code == 403
-    with pytest.raises(HTTPError):
+    with pytest.raises(READ_FAILURES):
         get_session().get("https://elsewhere.invalid/y")
     assert hub_here.strays == ["GET http://elsewhere.invalid/x", "CONNECT elsewhere.invalid:443"]
     assert hub_here.requests == []

@@ -10,11 +10,13 @@ from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
     HfHubHTTPError,
-    HTTPError,
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+
+from hf_transinv.resolve.hub_errors import READ_FAILURES
+from tests.loopback_hub.fixture import OLD_CLIENT, since_1
 
 WEIGHTS = bytes(range(256)) * 16
 IN_STORAGE = "/models/lab/vit/*"
@@ -43,7 +45,8 @@ def upload(data: bytes) -> None:
 
 
 def cached_blobs(tmp_path: Path) -> list[Path]:
-    return list((tmp_path / "hf_home").glob("hub/*/blobs/*"))
+    blobs = (tmp_path / "hf_home").glob("hub/*/blobs/*")
+    return [path for path in blobs if not (OLD_CLIENT and path.suffix == ".incomplete")]
 
 
 @pytest.mark.parametrize(
@@ -71,6 +74,7 @@ def test_a_status_becomes_its_error(vit_hub, status, code, error):
     assert HfApi().model_info("lab/vit").id == "lab/vit"
 
 
+@since_1
 def test_a_rate_limit_is_waited_for(vit_hub, waits):
     vit_hub.misbehave("GET", IN_STORAGE, 429, retry_after=2)
     assert download() == WEIGHTS
@@ -78,6 +82,7 @@ def test_a_rate_limit_is_waited_for(vit_hub, waits):
     assert [entry.status for entry in vit_hub.asked("GET", IN_STORAGE)] == [429, 200]
 
 
+@since_1
 def test_a_hub_that_is_down_is_asked_again_until_it_is_given_up(vit_hub, waits):
     vit_hub.misbehave("HEAD", "*/model.safetensors", 503, times=2)
     assert download() == WEIGHTS
@@ -88,6 +93,7 @@ def test_a_hub_that_is_down_is_asked_again_until_it_is_given_up(vit_hub, waits):
     assert [entry.status for entry in vit_hub.asked("*", "*/config.json")] == [503] * 7
 
 
+@since_1
 def test_a_download_that_is_cut_goes_on_where_it_ended(vit_hub, waits, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "DOWNLOAD_CHUNK_SIZE", 256)
     vit_hub.misbehave("GET", IN_STORAGE, "cut", at=1024)
@@ -99,7 +105,7 @@ def test_a_download_that_is_cut_goes_on_where_it_ended(vit_hub, waits, monkeypat
 @pytest.mark.parametrize("kind", ["cut", "lost"])
 def test_a_download_that_is_always_cut_leaves_no_file(vit_hub, waits, tmp_path, kind):
     vit_hub.misbehave("GET", IN_STORAGE, kind, at=0, times=None)
-    with pytest.raises(HTTPError):
+    with pytest.raises(READ_FAILURES):
         download()
     assert cached_blobs(tmp_path) == []
     vit_hub.behave()
@@ -118,6 +124,8 @@ def test_the_client_takes_other_bytes_of_the_same_size(vit_hub):
     vit_hub.misbehave("GET", IN_STORAGE, "corrupt", at=7)
     assert download() == WEIGHTS[:7] + bytes([WEIGHTS[7] ^ 0xFF]) + WEIGHTS[8:]
     hf_hub_download("lab/vit", "config.json")
+    if OLD_CLIENT:  # which sums nothing up
+        return
     assert [found["path"] for found in HfApi().verify_repo_checksums("lab/vit").mismatches] == ["model.safetensors"]
 
 
@@ -139,7 +147,7 @@ def test_an_upload_that_arrives_changed_is_refused(vit_hub):
 def test_a_commit_that_is_cut_off_leaves_nothing(vit_hub):
     before = vit_hub.commits("lab/vit")
     vit_hub.misbehave("POST", "*/commit/main", "cut")
-    with pytest.raises(HTTPError):
+    with pytest.raises(READ_FAILURES):
         upload(b"new")
     assert vit_hub.commits("lab/vit") == before
     upload(b"new")
@@ -148,12 +156,13 @@ def test_a_commit_that_is_cut_off_leaves_nothing(vit_hub):
 
 def test_a_commit_whose_answer_is_lost_is_there(vit_hub):
     vit_hub.misbehave("POST", "*/commit/main", "lost")
-    with pytest.raises(HTTPError):
+    with pytest.raises(READ_FAILURES):
         upload(b"new")
     assert vit_hub.files("lab/vit")["model.safetensors"] == b"new"
     assert len(vit_hub.commits("lab/vit")) == 3
 
 
+@since_1
 def test_a_slow_hub_is_given_up_and_asked_again(vit_hub, waits, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.5)
     vit_hub.misbehave("GET", IN_STORAGE, "slow", seconds=30)
