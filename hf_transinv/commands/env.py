@@ -59,7 +59,7 @@ def shown(name: str, value: str) -> str:
 
 def _gpus() -> str:
     if not torch.cuda.is_available():
-        other = torch.accelerator.current_accelerator(check_available=True)
+        other = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
         return "none" if other is None else other.type
     devices = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
     return "; ".join(f"{device.name}, {device.total_memory / 2**30:.0f} GiB" for device in devices)

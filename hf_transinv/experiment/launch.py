@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, broadcast_object_list
+from torch.distributed.fsdp import FSDPModule
 
 from hf_transinv.config import OutputConfig
 from hf_transinv.errors import InputError
@@ -175,6 +176,11 @@ def _refuse_shards(accelerator: Accelerator, output: OutputConfig) -> None:
         raise InputError(
             "FSDP was asked for, and accelerate shards among several GPUs only: on a CPU, and in one process, it "
             "would silently train whole copies. Launch without FSDP"
+        )
+    if accelerator.is_fsdp2 and not hasattr(FSDPModule, "set_reshard_after_forward"):
+        raise InputError(
+            f"FSDP was asked for, and torch {torch.__version__} cannot shard two players that answer each other. "
+            "Upgrade torch, or launch without FSDP"
         )
     if accelerator.is_fsdp2 and accelerator.state.fsdp_plugin.cpu_ram_efficient_loading:
         raise InputError(
