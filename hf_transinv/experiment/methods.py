@@ -47,9 +47,10 @@ class MethodConfig:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise InputError(f"method {self.method!r} is not one of {', '.join(METHODS)}")
-        for name in (*self.augment, *self.second_augment):
-            if name not in POLICIES and name not in LEARNED:
-                raise InputError(f"augment {name!r} is not one of {', '.join((*POLICIES, *LEARNED))}")
+        for field in ("augment", "second_augment"):
+            for name in getattr(self, field):
+                if name not in POLICIES and name not in LEARNED:
+                    raise InputError(f"{field} {name!r} is not one of {', '.join((*POLICIES, *LEARNED))}")
         learned = [name for name in self.augment if name in LEARNED]
         if len(learned) > 1 or any(name in LEARNED for name in self.second_augment):
             raise InputError(f"augment {' '.join(self.augment)}: one learned augmentation at most, for both variants")
