@@ -1,11 +1,8 @@
 """All classes of image processors that an image classifier of transformers can have: followed exactly, or refused."""
 
 import json
-<<<<<<< HEAD
 from dataclasses import replace
-=======
 from functools import partial
->>>>>>> 40d6d09 (Work with the image processors and loading reports of transformers 4.56)
 
 import numpy as np
 import pytest
@@ -221,27 +218,16 @@ def test_a_processor_that_does_not_resize_takes_the_networks_size():
 
 def test_one_channel():
     """A grey network is given the luminance, and its processor pictures of mode L."""
-<<<<<<< HEAD
-    processor = tiny_processor("ViTImageProcessor", image_mean=[0.4], image_std=[0.2])
-    classifier = Classifier(nn.Identity(), num_classes=2, **vars(read_processor("m", processor, 1, None)))
-=======
     name = by_torchvision("ViTImageProcessor")
     processor = tiny_processor(name, image_mean=[0.4], image_std=[0.2])
-    facts = read_processor("m", processor, 1, None)
-    classifier = Classifier(nn.Identity(), num_classes=2, **facts)
->>>>>>> 40d6d09 (Work with the image processors and loading reports of transformers 4.56)
+    classifier = Classifier(nn.Identity(), num_classes=2, **vars(read_processor("m", processor, 1, None)))
     given = processor(as_pil(picture()).convert("L"), return_tensors="pt")["pixel_values"]
     seen = classifier.prepare(classifier.published(picture())[None] / 255)
     assert given.shape == seen.shape == (1, 1, SIDE, SIDE)
     torch.testing.assert_close(seen, given, rtol=1e-5, atol=1e-5)
-<<<<<<< HEAD
-    with pytest.raises(InputError, match="cannot prepare an image of one channel"):
-        read_processor("m", tiny_processor("ViTImageProcessor"), 1, None)
-=======
     # transformers 4 makes it three grey channels.
-    with pytest.raises(InputError, match=r"cannot prepare a picture of one channel|makes .* of one picture"):
+    with pytest.raises(InputError, match=r"cannot prepare an image of one channel|makes .* of one image"):
         read_processor("m", tiny_processor(name), 1, None)
->>>>>>> 40d6d09 (Work with the image processors and loading reports of transformers 4.56)
 
 
 @pytest.mark.parametrize("kept", [{}, {"feature_extractor_type": "ConvNextFeatureExtractor"}])
