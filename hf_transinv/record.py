@@ -117,13 +117,14 @@ def command_line() -> str:
     return shlex.join([f"recipes/{script.name}" if is_recipe else program, *flags])
 
 
-# A prefix such as --flag= or ARCH:, then a path from the root; two parts at least, or "5 /6" would be one.
-_EMBEDDED_PATH = re.compile(r"(?<![\w/.~-])/(?:[^\s/'\"`]+/)+([^\s/'\"`]*)")
+# A prefix such as --flag= or ARCH:, then a path from the root, or one that leaves the working directory; two parts at
+# least, or "5 /6" would be one.
+_EMBEDDED_PATH = re.compile(r"(?<![\w/.~-])(?:\.\.)?/(?:[^\s/'\"`]+/)+([^\s/'\"`]*)")
 _PREFIX = re.compile(r"(?:--?[\w-]+=|[\w.-]{2,}:)?")
 
 
 def published(content: Any) -> Any:
-    """A copy without absolute paths, for publication: of each, the last part remains.
+    """A copy without paths of this machine, absolute or to its parent folders: of each, the last part remains.
 
     Args:
         content: of run.json, or any part of it.
@@ -140,9 +141,13 @@ def _without_path(text: str) -> str:
     prefix = found.group() if found else ""
     path = text[len(prefix) :]
     for kind in (PurePosixPath, PureWindowsPath):
-        if "\n" not in path and " " not in path and kind(path).is_absolute() and not path.startswith("//"):
+        if "\n" not in path and " " not in path and _is_of_machine(kind(path)) and not path.startswith("//"):
             return prefix + _last_part(kind(path))
     return _EMBEDDED_PATH.sub(lambda path: _last_part(PurePosixPath(path.group())), text)
+
+
+def _is_of_machine(path: PurePosixPath | PureWindowsPath) -> bool:
+    return path.is_absolute() or path.parts[:1] == ("..",)
 
 
 def _last_part(path: PurePosixPath | PureWindowsPath) -> str:

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from hf_transinv.errors import InputError
-from hf_transinv.files import plain_state
+from hf_transinv.files import plain_state, read_json
 
 _NAME = re.compile(r"step_\d{8}")
 
@@ -103,12 +103,14 @@ def load_state(path: Path, modules: Mapping[str, nn.Module]) -> dict[str, Any]:
         raise InputError(f"checkpoint {path} does not fit this run: it has no {', '.join(unknown)}")
     try:
         training = torch.load(path / "training.pt", weights_only=True, map_location="cpu")
-        for name, module in modules.items():
-            module.load_state_dict(load_file(path / f"{name}.safetensors"))
-    except RuntimeError as error:
-        raise InputError(f"checkpoint {path} does not fit this run: {error}") from error
+        states = {name: load_file(path / f"{name}.safetensors") for name in modules}
     except Exception as error:  # the readers of both formats raise nearly any type on broken bytes
         raise InputError(f"checkpoint {path} is damaged ({error}){_instead(path)}") from error
+    for name, module in modules.items():
+        try:
+            module.load_state_dict(states[name])
+        except RuntimeError as error:  # other names or shapes
+            raise InputError(f"checkpoint {path} does not fit this run: {error}") from error
     return training
 
 
@@ -124,7 +126,7 @@ def _damage(path: Path) -> str | None:
         return f"{Path(error.filename).name} is missing"
     except OSError as error:
         return f"it cannot be read ({error})"
-    except (KeyError, TypeError, AttributeError, ValueError, RecursionError):
+    except ValueError:
         return "manifest.json is damaged"
     return None
 
@@ -135,7 +137,16 @@ def _instead(path: Path) -> str:
 
 
 def _digests(path: Path) -> dict[str, str]:
-    return json.loads((path / "manifest.json").read_text())["sha256"]
+    """File -> SHA-256.
+
+    Raises:
+        OSError: manifest.json cannot be read.
+        ValueError: it does not hold that.
+    """
+    digests = read_json(path / "manifest.json").get("sha256")
+    if not isinstance(digests, dict) or not all(isinstance(digest, str) for digest in digests.values()):
+        raise ValueError("expected sha256, file -> digest")
+    return digests
 
 
 def _sha256(path: Path) -> str:

@@ -347,6 +347,8 @@ def test_no_absolute_path_leaves_the_machine():
     assert published({"a": ["/x/y", "lab/pictures", r"C:\Users\me\run", 3, None]}) == {
         "a": ["y", "lab/pictures", "run", 3, None]
     }
+    outside = ["../data/cifar10", "resnet32_cifar:../../w", "train.py --dataset ../x/y --seed 0", "a/../b", "1../2"]
+    assert published(outside) == ["cifar10", "resnet32_cifar:w", "train.py --dataset y --seed 0", "a/../b", "1../2"]
 
 
 def test_many_labels_are_cut_short():
