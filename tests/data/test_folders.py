@@ -262,7 +262,7 @@ def test_a_path_that_is_there_is_no_pattern(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("suffix", "advice"), [(".zip", "Unpack it"), (".tar", "Unpack it"), (".txt", "folder it lies")]
+    ("suffix", "advice"), [(".zip", "Unpack it"), (".tar", "Unpack it"), (".txt", "folder it is in")]
 )
 def test_a_file_that_is_no_dataset_is_said_to_be_one(tmp_path: Path, suffix: str, advice: str) -> None:
     path = _put(tmp_path, f"data{suffix}") / f"data{suffix}"

@@ -105,7 +105,7 @@ def test_metadata_beside_images(hub_of_datasets: LoopbackHub, table: str) -> Non
 def test_a_table_of_paths_is_refused_with_the_reason(hub_of_datasets: LoopbackHub) -> None:
     files = {"train.csv": b"image,label\nimages/0.png,a\nimages/1.png,b\n", "README.md": b"# Pictures\n"}
     hub_of_datasets.put("lab/paths", files, "dataset")
-    with pytest.raises(InputError, match="a table of image paths has to lie on this machine"):
+    with pytest.raises(InputError, match="a table of image paths has to be on this machine"):
         open_source("lab/paths")
     with pytest.raises(InputError, match=r"'image' of .* holds text, not images.*on this machine"):
         open_source("lab/paths", image_column="image")

@@ -125,7 +125,7 @@ def test_damaged_yamls(folder, content):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("seed: 1\nseed: 2\n", "key 'seed' stands twice"),
+        ("seed: 1\nseed: 2\n", "key 'seed' occurs twice"),
         ("student: !!python/object/apply:os.system ['echo harm > harm']\n", "not valid YAML"),
         ("seed: !!python/name:os.system\n", "not valid YAML"),
         ("seed: !!int many\n", "not valid YAML"),

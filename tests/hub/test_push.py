@@ -5,6 +5,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import huggingface_hub
@@ -356,7 +357,8 @@ def test_training_is_the_same_with_and_without_pushes(hub_here, tmp_path):
     kept = {"max_steps": 6, "save_steps": 2, "save_total_limit": 3}
     quiet, pushing = (tiny_trainer(tmp_path / name, **kept) for name in ("quiet", "pushing"))
     quiet.train()
-    pushing.push = BackgroundPush(pushing.objective.players["student"], output(push_every=2), "transinv")
+    push = BackgroundPush(pushing.objective.players["student"], output(push_every=2), "transinv")
+    pushing.setup = replace(pushing.setup, push=push)
     pushing.train()
     others = tensors_of(quiet)
     assert all(torch.equal(tensor, others[name]) for name, tensor in tensors_of(pushing).items())

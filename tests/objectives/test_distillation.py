@@ -120,7 +120,9 @@ def test_teacher_and_student_see_the_same_augmented_images():
 def test_teachers_never_move():
     objective, batch = objective_of(), batch_of(6)
     losses_of(objective, batch, draws_of(objective, batch))["total"].backward()
-    assert not any(p.requires_grad or p.grad is not None for p in objective.teachers.parameters())
+    assert not any(
+        p.requires_grad or p.grad is not None for teacher in objective.teachers for p in teacher.parameters()
+    )
     assert not any(module.training for module in objective.teachers[0].modules())
 
 
