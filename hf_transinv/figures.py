@@ -83,7 +83,7 @@ def plot_history(
     """Plot r and q (one line per teacher) and p (one panel per teacher, one line per primitive) over training steps.
 
     Args:
-        records: {"step": int, "r": [L], "q": [L], "p": [[K] x L]} each, in the order of their steps.
+        records: {"step": int, "r": [L], "q": [L], "p": [[K] x L]} each, in the order of their steps; r may be missing.
         path: of the figure; its extension chooses the format (.png, .pdf, .svg).
         teacher_names: L names.
         primitive_names: K names.
@@ -98,22 +98,26 @@ def plot_history(
         raise InputError("No records to plot: expected at least one step of training, with its r, q and p.")
     steps = [record["step"] for record in records]
     primitives = [name.replace("_", " ") for name in primitive_names]
-    r, q, p = (np.array([record[key] for record in records], dtype=float) for key in ("r", "q", "p"))
-    num_panels = 2 + len(teacher_names)
+    titles = {"r": "r: choice of the teacher", "q": "q: augmented at all"}
+    per_teacher = {name: title for name, title in titles.items() if name in records[0]}
+    p = np.array([record["p"] for record in records], dtype=float)
+    num_panels = len(per_teacher) + len(teacher_names)
     num_columns = min(num_panels, 3 if num_panels in (3, 5, 6, 9) else 4)
     num_rows = math.ceil(num_panels / num_columns)
     legend_rows = math.ceil(len(teacher_names) / LEGEND_COLUMNS) + math.ceil(len(primitive_names) / LEGEND_COLUMNS)
     figsize = (2.4 * num_columns + 0.4, 1.9 * num_rows + 0.2 * legend_rows + 0.7)
     figure = Figure(figsize=figsize, layout="constrained")
     panels = figure.subplots(num_rows, num_columns, sharey=True, squeeze=False).flatten()
-    _plot_lines(panels[0], steps, r, teacher_names, "r: choice of the teacher")
-    _plot_lines(panels[1], steps, q, teacher_names, "q: augmented at all")
-    for k, name in enumerate(teacher_names):
-        _plot_lines(panels[2 + k], steps, p[:, k], primitives, f"p: {_short(name)}")
+    for panel, (name, title) in zip(panels, per_teacher.items(), strict=False):
+        values = np.array([record[name] for record in records], dtype=float)
+        _plot_lines(panel, steps, values, teacher_names, title)
+    of_p = panels[len(per_teacher) : num_panels]
+    for k, (panel, name) in enumerate(zip(of_p, teacher_names, strict=True)):
+        _plot_lines(panel, steps, p[:, k], primitives, f"p: {_short(name)}")
     for unused in panels[num_panels:]:
         unused.remove()
-    _legend(figure, panels[0], "teachers (r, q)", "outside upper center")
-    _legend(figure, panels[2], "primitives (p)", "outside lower center")
+    _legend(figure, panels[0], f"teachers ({', '.join(per_teacher)})", "outside upper center")
+    _legend(figure, of_p[0], "primitives (p)", "outside lower center")
     return save_figure(figure, path)
 
 

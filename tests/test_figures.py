@@ -27,6 +27,16 @@ def saved_figure(monkeypatch):
     return figures
 
 
+def test_history_without_r_has_no_panel_for_it(tmp_path):
+    """`--selection sum` learns no r."""
+    records = [{name: value for name, value in line.items() if name != "r"} for line in history(3, 2, 4)]
+    with_r, without = (
+        plot_history(lines, tmp_path / name, teacher_names=TEACHERS[:2], primitive_names=PRIMITIVES)
+        for lines, name in ((history(3, 2, 4), "r.svg"), (records, "q.svg"))
+    )
+    assert with_r.read_text().count("axes_4") and not without.read_text().count("axes_4")
+
+
 def history(num_steps, num_teachers, num_primitives):
     generator = torch.Generator().manual_seed(0)
     r = torch.rand(num_steps, num_teachers, generator=generator).softmax(-1)

@@ -41,6 +41,10 @@ EVERY = {
     "mutual": ["--method", "mutual", "--peers", "resnet20_cifar"],
     "distillation": ["--method", "distillation", "--teachers", SAME_LABELS, "--augment", "strong"],
     "transinv": ["--augment", "transinv", "--teachers", JUDGE, "--student_init", "teacher:1"],
+    "transinv-sum": [
+        *("--augment", "transinv", "--teachers", JUDGE, "ema", "--student_init", "teacher:1"),
+        *("--objective", "paper", "--selection", "sum"),
+    ],
     "teachaugment": ["--augment", "teachaugment", "--teach_replay_epochs", 0.2],
     "hard": ["--method", "hard", "--teachers", SAME_LABELS, "--hard_augmenter", "thin_plate"],
     "distillation-transinv": [
