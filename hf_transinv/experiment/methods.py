@@ -52,8 +52,12 @@ class MethodConfig:
                 if name not in POLICIES and name not in LEARNED:
                     raise InputError(f"{field} {name!r} is not one of {', '.join((*POLICIES, *LEARNED))}")
         learned = [name for name in self.augment if name in LEARNED]
-        if len(learned) > 1 or any(name in LEARNED for name in self.second_augment):
-            raise InputError(f"augment {' '.join(self.augment)}: one learned augmentation at most, for both variants")
+        for field in ("augment", "second_augment"):
+            given = getattr(self, field)
+            if sum(name in LEARNED for name in given) > (1 if field == "augment" else 0):
+                raise InputError(
+                    f"{field} {' '.join(given)}: one learned augmentation at most, for both variants: name it in augment"
+                )
         if learned and self.augment[0] != learned[0]:
             raise InputError(f"augment {' '.join(self.augment)}: the learned one comes first, fixed ones follow it")
         METHODS[self.method].check_augment(self.augment, self.learned)
