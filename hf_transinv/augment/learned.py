@@ -13,6 +13,8 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from hf_transinv.augment.batched_phi import learned_parameters
+from hf_transinv.augment.deal import Deal, deal_out
 from hf_transinv.augment.primitives import (
     PRIMITIVES,
     Corruption,
@@ -158,8 +160,9 @@ class AugmentationPanel(nn.Module):
 
     def selection(self) -> Selection:
         """The current p, q, r and multipliers, in the graph."""
-        p = torch.stack([model.p for model in self.models])
-        q = torch.stack([model.q for model in self.models])
+        p = torch.softmax(torch.stack([model.logits_p for model in self.models]), dim=1)
+        q_min, logits_q = self.config.q_min, torch.stack([model.logit_q for model in self.models])
+        q = q_min + (1 - q_min) * torch.sigmoid(logits_q)
         return Selection(p, q, torch.softmax(self.logits_r, dim=0), self.multipliers)
 
     def draw_strata(self, shape: tuple[int, ...], device: torch.device, generator: torch.Generator) -> Draws:
@@ -221,6 +224,26 @@ class AugmentationPanel(nn.Module):
             seed=int(torch.randint(2**62, (), generator=generator)) if self.corrupts else None,
         )
 
+    def deal(self, device: torch.device, draws: Draws, asks_clean: bool = True) -> Deal:
+        """How the images of these draws are dealt to models and primitives; copied to the device once.
+
+        Args:
+            device: of the images.
+            draws: of these images.
+            asks_clean: whether teachers judge images that stay as they are.
+        """
+        if draws.deal is not None:
+            return draws.deal
+        sizes = len(self.models), self.num_primitives
+        return deal_out(draws.model, draws.choice, draws.share, draws.noise_row, *sizes, device, asks_clean)
+
+    def deform(self, images: Tensor, draws: Draws) -> Tensor:
+        """The images of `forward`, without the selection."""
+        with torch.autocast(images.device.type, enabled=False):
+            if draws.gumbel is None:
+                return self._deform_chosen(images.float(), draws)
+            return self._deform_relaxed(images.float(), draws, *draws.gumbel)
+
     def forward(self, images: Tensor, draws: Draws) -> tuple[Tensor, Selection]:
         """Deform images as drawn.
 
@@ -234,11 +257,7 @@ class AugmentationPanel(nn.Module):
             The deformed images, float32 [B, C, H, W] in [0, 1], and the selection; both in the graph.
         """
         with torch.autocast(images.device.type, enabled=False):
-            if draws.gumbel is None:
-                deformed = self._deform_chosen(images.float(), draws)
-            else:
-                deformed = self._deform_relaxed(images.float(), draws, *draws.gumbel)
-            return deformed, self.selection()
+            return self.deform(images, draws), self.selection()
 
     @torch.no_grad()
     def preview(self, images: Tensor, generator: torch.Generator) -> Tensor:
@@ -253,34 +272,30 @@ class AugmentationPanel(nn.Module):
         ]
         return torch.stack(rows)
 
-    def _strengths(self, index: int, rows: list[Tensor], z: Tensor) -> Tensor:
-        """Parameters of primitive `index` for the rows of each model, one model after the other: [n, P]."""
-        return torch.cat([model.primitives[index](z[r]) for model, r in zip(self.models, rows, strict=True)])
-
     def _deform_chosen(self, images: Tensor, draws: Draws) -> Tensor:
-        deformed, places, generator = [], [], draws.generator(images.device)
-        for index in range(self.num_primitives):
-            chosen = draws.choice == index
-            rows = [(chosen & (draws.model == k)).nonzero().squeeze(1) for k in range(len(self.models))]
-            place = torch.cat(rows)
-            # A model without rows takes part with an empty batch. So every process of a distributed run has a gradient
-            # for every parameter.
-            parameters = self._strengths(index, [r.to(images.device) for r in rows], draws.z)
-            primitive = self.models[0].primitives[index]
-            noise = draws.noise[draws.noise_row[place].to(images.device)] if primitive.uses_noise else None
-            place = place.to(images.device)
-            own = images[place]
-            # affine_grid refuses an empty batch; the sum of no parameters, 0, keeps them in the graph.
-            empty = len(place) == 0
-            deformed.append(own + parameters.sum() if empty else primitive.apply_to(own, parameters, noise, generator))
-            places.append(place)
-        return images.index_copy(0, torch.cat(places), torch.cat(deformed))
+        generator, deal = draws.generator(images.device), self.deal(images.device, draws)
+        images, z = images[deal.order], draws.z[deal.order]
+        parameters = learned_parameters(self._primitives(), z, deal.sorted_model, deal.sorted_choice)
+        deformed, start = [], 0
+        for index, size in enumerate(deal.num_chosen):
+            rows = slice(start, start + size)
+            if index == self.num_primitives:
+                deformed.append(images[rows])
+            elif size:  # affine_grid refuses an empty batch
+                primitive, own = self.models[0].primitives[index], parameters[index]
+                noise = draws.noise[deal.noise_row[rows]] if primitive.uses_noise else None
+                strengths = images.new_zeros(size, 0) if own is None else own[rows]
+                deformed.append(primitive.apply_to(images[rows], strengths, noise, generator))
+            start += size
+        return torch.cat(deformed)[deal.back]
+
+    def _primitives(self) -> list[Sequence[Primitive]]:
+        return [model.primitives for model in self.models]
 
     def _deform_relaxed(self, images: Tensor, draws: Draws, gumbel_p: Tensor, logistic_q: Tensor) -> Tensor:
         config = self.config
-        model = draws.model.to(images.device)
-        rows = [(draws.model == k).nonzero().squeeze(1).to(images.device) for k in range(len(self.models))]
-        back = torch.cat(rows).argsort()
+        deal = self.deal(images.device, draws)
+        model = deal.model
         selection = self.selection()
         weights = relaxed_categorical(
             selection.p.log()[model], gumbel_p, config.gumbel_temperature, config.gumbel_hard
@@ -291,7 +306,9 @@ class AugmentationPanel(nn.Module):
         mixed, generator = torch.zeros_like(images), draws.generator(images.device)
         for index in range(self.num_primitives):
             primitive = self.models[0].primitives[index]
-            noise = draws.noise[draws.noise_row.to(images.device)] if primitive.uses_noise else None
-            deformed = primitive.apply_to(images, self._strengths(index, rows, draws.z)[back], noise, generator)
+            noise = draws.noise[deal.noise_row[deal.back]] if primitive.uses_noise else None
+            own = learned_parameters(self._primitives(), draws.z, model, torch.full_like(model, index))[index]
+            strengths = images.new_zeros(len(images), 0) if own is None else own
+            deformed = primitive.apply_to(images, strengths, noise, generator)
             mixed = mixed + weights[:, index].view(-1, 1, 1, 1) * deformed
         return torch.lerp(images, mixed, applied.view(-1, 1, 1, 1))

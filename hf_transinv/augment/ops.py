@@ -25,7 +25,7 @@ def per_image(values: Tensor) -> Tensor:
 
 def adjust_contrast_brightness(images: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
     """The images alpha x + beta, with contrast `alpha` [B] and brightness `beta` [B]."""
-    return per_image(alpha) * images + per_image(beta)
+    return torch.addcmul(per_image(beta), per_image(alpha), images)
 
 
 def warp_affine(images: Tensor, theta: Tensor, padding_mode: str = "zeros") -> Tensor:
@@ -42,8 +42,15 @@ def warp_affine(images: Tensor, theta: Tensor, padding_mode: str = "zeros") -> T
 
 def gaussian_taps(variance: Tensor, radius: int) -> Tensor:
     """Normalised Gaussian weights at -radius .. radius: [B] -> [B, 2 radius + 1]."""
-    offsets = torch.arange(-radius, radius + 1, device=variance.device, dtype=variance.dtype)
-    return torch.softmax(-offsets.square() / (2 * variance.clamp_min(1e-3).unsqueeze(1)), dim=1)
+    return torch.softmax(
+        _exponents(radius, variance.device, variance.dtype) / variance.clamp_min(1e-3)[:, None], dim=1
+    )
+
+
+@functools.lru_cache(maxsize=8)
+def _exponents(radius: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """The logarithm of a Gaussian of variance 1 at each tap, up to a constant: [2 radius + 1]."""
+    return -torch.arange(-radius, radius + 1, device=device, dtype=dtype).square() / 2
 
 
 def blur_gaussian(images: Tensor, variance: Tensor, gamma: Tensor, radius: int) -> Tensor:
@@ -55,17 +62,25 @@ def blur_gaussian(images: Tensor, variance: Tensor, gamma: Tensor, radius: int) 
         gamma: share of the sharp image, [B] in [0, 1].
         radius: half width of the kernel in pixels; three standard deviations of the largest variance.
     """
-    radius = min(radius, images.shape[-1] - 1, images.shape[-2] - 1)
+    height, width = images.shape[-2:]
+    radius = min(radius, width - 1, height - 1)
     taps = gaussian_taps(variance, radius)
-    blurred = images
-    for dim in (-1, -2):
-        size = blurred.shape[dim]
-        padding = (radius, radius, 0, 0) if dim == -1 else (0, 0, radius, radius)
-        padded = F.pad(blurred, padding, mode="reflect")
-        # A sum of shifted views: every image has its own kernel, and a grouped convolution would be slower.
-        shifted = (per_image(taps[:, k]) * padded.narrow(dim, k, size) for k in range(2 * radius + 1))
-        blurred = functools.reduce(torch.add, shifted)
+    # Every image has its own kernel: a product with a matrix of its own along each side.
+    across = taps @ _shifts(radius, width, images.device, images.dtype)
+    down = across if height == width else taps @ _shifts(radius, height, images.device, images.dtype)
+    rows = torch.bmm(images.flatten(1, 2), across.view(-1, width, width).mT).unflatten(1, images.shape[1:3])
+    columns = torch.bmm(down.view(-1, height, height), rows.transpose(1, 2).flatten(2))
+    blurred = columns.unflatten(2, (images.shape[1], width)).transpose(1, 2)
     return torch.lerp(blurred, images, per_image(gamma))
+
+
+@functools.lru_cache(maxsize=8)
+def _shifts(radius: int, size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Which pixels of a line each tap of a kernel reads, edges reflected: 0 or 1, [2 radius + 1, size * size]."""
+    taps, pixels = torch.arange(-radius, radius + 1), torch.arange(size)
+    read = (pixels + taps[:, None]).abs()
+    read = size - 1 - (size - 1 - read).abs()
+    return F.one_hot(read, size).view(len(taps), size * size).to(device, dtype)
 
 
 def blur_radius(max_variance: float) -> int:
@@ -77,7 +92,7 @@ def add_gaussian_noise(images: Tensor, variance: Tensor, noise: Tensor) -> Tenso
     """The images x + sqrt(nu) eps, with `variance` nu [B] and standard normal `noise` eps of the images' shape."""
     # The slope of the root at 0 is infinite; times the 0 of a saturated sigmoid the gradient would be NaN.
     scale = variance.clamp_min(torch.finfo(variance.dtype).tiny).sqrt()
-    return images + per_image(scale) * noise
+    return torch.addcmul(images, per_image(scale), noise)
 
 
 def into_range(images: Tensor, mode: str = "clamp") -> Tensor:

@@ -21,6 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hf_transinv.augment.deal import Deal
+
 
 class Choices(NamedTuple):
     """Which augmentation model and which primitive each image gets, all on the CPU.
@@ -54,6 +56,7 @@ class Draws:
         gumbel_r: for the relaxed choice: Gumbel noise for r, [L], drawn once per turn.
         seed: of the corruptions among the primitives; None if there are none. Each part of a batch that is cut up has
             its own noise, so the parts equal the whole batch only in distribution.
+        deal: of a part of a batch that is about to be deformed, where it was made beforehand.
     """
 
     z: Tensor
@@ -65,6 +68,7 @@ class Draws:
     gumbel: tuple[Tensor, Tensor] | None = None
     gumbel_r: Tensor | None = None
     seed: int | None = None
+    deal: Deal | None = None
 
     def __getitem__(self, rows: slice) -> "Draws":
         """The draws of some of the images, such as those of one process or one micro-batch."""
@@ -77,6 +81,7 @@ class Draws:
             share=self.share[rows],
             gumbel=None if self.gumbel is None else (self.gumbel[0][rows], self.gumbel[1][rows]),
             seed=None if self.seed is None else self.seed + (rows.start or 0),
+            deal=None,
         )
 
     def generator(self, device: torch.device) -> torch.Generator | None:

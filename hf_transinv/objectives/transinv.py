@@ -26,6 +26,7 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
+from hf_transinv.augment.deal import Deal
 from hf_transinv.augment.learned import AugmentationConfig, AugmentationPanel, Selection
 from hf_transinv.augment.magnitudes import describe_magnitudes
 from hf_transinv.augment.primitives import CITATION, PrimitiveConfig
@@ -117,6 +118,7 @@ class TransInv(AdversarialAugmentation):
         augmentation.logits_r.requires_grad_(config.selection == "r")
         augmentation.multipliers.requires_grad_(config.objective == "constrained")
         self._drawn_from: Selection | None = None
+        self.asks_at_once: bool | None = None  # None: on a GPU
         self.form = self._form()
 
     @classmethod
@@ -163,22 +165,24 @@ class TransInv(AdversarialAugmentation):
     def deform(
         self, nets: Mapping[str, nn.Module], images: Tensor, labels: Tensor, draws: DeformationDraws
     ) -> list[Tensor]:
-        return [nets["augmentation"](images, drawn)[0] for drawn in draws.passes]
+        return [self.panel.deform(images, drawn) for drawn in draws.passes]
 
     def augmentation_loss(self, nets: Mapping[str, nn.Module], batch: Batch, draws: Draws) -> dict[str, Tensor]:
         config = self.config
-        augmented, selection = nets["augmentation"](batch.images, draws)
+        # KL of an image that is left as it is: exactly 0, unless the choice is relaxed.
+        asks_clean = config.keep != "kl" or draws.gumbel is not None
+        deal = self.panel.deal(batch.images.device, draws, asks_clean)
+        augmented, selection = nets["augmentation"](batch.images, replace(draws, deal=deal))
         hard = cross_entropy(self.student(augmented), batch.labels)
-        keep = self._keep(batch.images, augmented, draws)
+        keep = self._keep(batch.images, augmented, deal)
         # Constants of a turn are shared out over micro-batches as the images are.
         part = len(batch.images) * batch.world_size / batch.global_batch_size
-        device = hard.device
         measured = Measured(
             hard,
             keep,
-            draws.model.to(device),
-            draws.choice.to(device),
-            draws.share.to(device) * batch.world_size,
+            deal.model,
+            deal.choice,
+            deal.share * batch.world_size,
             selection,
             part,
             is_relaxed=draws.gumbel is not None,
@@ -200,23 +204,31 @@ class TransInv(AdversarialAugmentation):
             "keep": ascent.keep.detach().mean(),
         }
 
-    def _keep(self, images: Tensor, augmented: Tensor, draws: Draws) -> Tensor:
+    def _keep(self, images: Tensor, augmented: Tensor, deal: Deal) -> Tensor:
         """How far each image's teacher moved, [B]: KL(T(x) || T(A(x))), or the paper's cross-entropy."""
-        exact = self.config.keep == "kl" and draws.gumbel is None  # KL of an image left as it is: exactly 0
         divergence = kl_divergence if self.config.keep == "kl" else soft_cross_entropy
-        rows, values = [], []
-        for k, teacher in enumerate(self.teachers):
-            mine = draws.model == k
-            if exact:
-                mine = mine & (draws.choice < self.panel.num_primitives)
-            row = mine.nonzero().squeeze(1).to(images.device)
-            if len(row):
-                with torch.no_grad():
-                    clean = teacher(images[row])
-                rows.append(row)
-                values.append(divergence(clean, teacher(augmented[row])))
+        values, start = [], 0
+        for teacher, size in zip(self.teachers, deal.num_asked, strict=True):
+            rows = deal.asked[start : start + size]
+            if size:
+                clean, moved = self._answers(teacher, images[rows], augmented[rows])
+                values.append(divergence(clean, moved))
+            start += size
         zeros = torch.zeros(len(images), device=images.device)
-        return zeros.index_copy(0, torch.cat(rows), torch.cat(values)) if rows else zeros
+        return zeros.index_copy(0, deal.asked[:start], torch.cat(values)) if values else zeros
+
+    def _answers(self, teacher: Teacher, images: Tensor, augmented: Tensor) -> tuple[Tensor, Tensor]:
+        """A teacher's logits for images and for the deformed ones, a gradient to the latter.
+
+        One call for both launches half as many kernels; its backward pass goes through twice as many images. So it is
+        for devices that wait for the host.
+        """
+        if self.asks_at_once if self.asks_at_once is not None else images.device.type == "cuda":
+            clean, moved = teacher(torch.cat([images, augmented])).chunk(2)
+            return clean.detach(), moved
+        with torch.no_grad():
+            clean = teacher(images)
+        return clean, teacher(augmented)
 
     # What is kept of it
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from hf_transinv.augment.batched_phi import learned_parameters
 from hf_transinv.augment.corruptions import corrupt
 from hf_transinv.augment.learned import AugmentationConfig, AugmentationPanel, Selection
 from hf_transinv.augment.primitives import PrimitiveConfig
@@ -73,17 +74,32 @@ class TestChosen:
         assert all(not torch.equal(deformed[b], images[b]) for b in (~clean).nonzero().squeeze(1).tolist())
         assert deformed.min() >= 0 and deformed.max() <= 1
 
-    def test_only_drawn_rows_are_computed(self):
+    def test_only_drawn_images_are_deformed(self, monkeypatch):
         panel, images = build(), pixels(20)
-        draws, computed = draw(panel, images, False), {}
-        for k, model in enumerate(panel.models):
-            for i, primitive in enumerate(model.primitives):
-                primitive.register_forward_hook(
-                    lambda _, inputs, __, cell=(k, i): computed.update({cell: len(inputs[0])})
-                )
+        draws, deformed = draw(panel, images, False), {}
+        for i, primitive in enumerate(panel.models[0].primitives):
+
+            def noted(images, *rest, i=i, own=primitive.apply_to):
+                deformed[i] = len(images)
+                return own(images, *rest)
+
+            monkeypatch.setattr(primitive, "apply_to", noted)
         panel(images, draws)
-        expected = {(k, i): int(((draws.model == k) & (draws.choice == i)).sum()) for k in range(2) for i in range(K)}
-        assert computed == expected
+        assert deformed == {i: int((draws.choice == i).sum()) for i in range(K)}
+
+    @pytest.mark.parametrize("models", [1, 3])
+    def test_parameters_are_those_of_the_image_s_own_network(self, models):
+        """One product for all networks against each network alone; a corruption between them has none."""
+        config = AugmentationConfig(("geometric", "contrast:3", "gaussian_noise", "gaussian_blur"))
+        panel, generator = AugmentationPanel(models, config), seeded(2)
+        z = torch.randn(24, config.primitive.latent_dim, generator=generator)
+        model, choice = torch.arange(24) % models, torch.arange(24) % 5
+        found = learned_parameters([model.primitives for model in panel.models], z, model, choice)
+        assert found[1] is None
+        for b in range(24):
+            if choice[b] not in (1, 4):
+                expected = panel.models[int(model[b])].primitives[int(choice[b])](z[b][None])[0]
+                torch.testing.assert_close(found[int(choice[b])][b], expected, rtol=1e-5, atol=1e-6)
 
     @pytest.mark.parametrize(("estimator", "strata"), [("expectation", False), ("gumbel", True)])
     def test_every_image_has_noise_of_its_own(self, estimator, strata):

@@ -1,0 +1,29 @@
+"""How images are dealt to models and primitives, against one image after another."""
+
+import pytest
+import torch
+
+from hf_transinv.augment.deal import deal_out
+
+
+@pytest.mark.parametrize("asks_clean", [True, False])
+@pytest.mark.parametrize("batch", [1, 5, 40])
+def test_a_deal(batch, asks_clean):
+    generator = torch.Generator().manual_seed(batch)
+    models, primitives = 3, 4
+    model = torch.randint(models, (batch,), generator=generator)
+    choice = torch.randint(primitives + 1, (batch,), generator=generator)
+    share = torch.rand(batch, generator=generator)
+    noise_row = torch.where(choice == 2, (choice == 2).cumsum(0) - 1, -1)
+    deal = deal_out(model, choice, share, noise_row, models, primitives, torch.device("cpu"), asks_clean)
+    order = sorted(range(batch), key=lambda b: (int(choice[b]), int(model[b])))
+    assert deal.order.tolist() == order
+    assert [order[place] for place in deal.back.tolist()] == list(range(batch))
+    for of_sorted, of_image in ((deal.sorted_model, model), (deal.sorted_choice, choice)):
+        assert of_sorted.tolist() == [int(of_image[b]) for b in order]
+    assert deal.noise_row.tolist() == [max(int(noise_row[b]), 0) for b in order]
+    assert list(deal.num_chosen) == [sum(int(c) == i for c in choice) for i in range(primitives + 1)]
+    judged = [[b for b in range(batch) if model[b] == k and (asks_clean or choice[b] < 4)] for k in range(models)]
+    assert list(deal.num_asked) == [len(rows) for rows in judged]
+    assert deal.asked[: sum(deal.num_asked)].tolist() == [b for rows in judged for b in rows]
+    assert torch.equal(deal.share, share) and torch.equal(deal.model, model) and torch.equal(deal.choice, choice)
