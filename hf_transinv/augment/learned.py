@@ -7,21 +7,19 @@ sigmoid(`logit_q`); r = softmax(`logits_r`); lambda, the `multipliers` of the co
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
+from hf_transinv.augment.augmentation_config import AugmentationConfig
 from hf_transinv.augment.batched_phi import learned_parameters
 from hf_transinv.augment.deal import Deal, deal_out
 from hf_transinv.augment.primitives import (
-    PRIMITIVES,
     Corruption,
     Primitive,
-    PrimitiveConfig,
     build_primitive,
-    check_primitive,
 )
 from hf_transinv.augment.selection import (
     Choices,
@@ -32,42 +30,6 @@ from hf_transinv.augment.selection import (
     sampled_choices,
     stratified_choices,
 )
-from hf_transinv.errors import InputError
-
-
-@dataclass
-class AugmentationConfig:
-    """The augmentation models: their primitives, the start of p and q, the estimator of the choice.
-
-    Attributes:
-        primitives: names of the primitives, in order; contrast:3 is the corruption contrast at severity 3.
-        primitive: what the paper leaves open about the primitives.
-        q_init: probability of deforming an image at the start of training.
-        q_min: lower bound of q, in [0, 1); 0 leaves q free.
-        estimator: "expectation" (strata: unbiased, one primitive per image) or "gumbel" (the paper's relaxation).
-        gumbel_temperature: temperature of the relaxation.
-        gumbel_hard: straight through: true samples in the forward pass, the relaxation's gradient.
-    """
-
-    primitives: tuple[str, ...] = tuple(PRIMITIVES)
-    primitive: PrimitiveConfig = field(default_factory=PrimitiveConfig)
-    q_init: float = 0.5
-    q_min: float = 0.0
-    estimator: str = "expectation"
-    gumbel_temperature: float = 1.0
-    gumbel_hard: bool = True
-
-    def __post_init__(self) -> None:
-        if not self.primitives or len(set(self.primitives)) < len(self.primitives):
-            raise InputError(f"primitives {list(self.primitives)}: expected some of {list(PRIMITIVES)}, each once")
-        for name in self.primitives:
-            check_primitive(name)
-        if not 0 <= self.q_min < self.q_init < 1:
-            raise InputError(f"expected 0 <= q_min < q_init < 1, given q_min {self.q_min} and q_init {self.q_init}")
-        if self.estimator not in ("expectation", "gumbel"):
-            raise InputError(f"estimator {self.estimator!r} is neither expectation nor gumbel")
-        if not self.gumbel_temperature > 0:
-            raise InputError(f"gumbel_temperature must be positive, given {self.gumbel_temperature}")
 
 
 class Selection(NamedTuple):
@@ -171,7 +133,7 @@ class AugmentationPanel(nn.Module):
         Args:
             shape: of the images, (B, C, H, W).
             device: of the latents and the noise.
-            generator: on the CPU; the only source of randomness.
+            generator: on the CPU; the only source of randomness. On another device it seeds that device's own.
         """
         if self.config.estimator == "gumbel":
             return self._draw_relaxed(shape, device, generator)
@@ -186,7 +148,7 @@ class AugmentationPanel(nn.Module):
         Args:
             shape: of the images, (B, C, H, W).
             device: of the latents and the noise.
-            generator: on the CPU; the only source of randomness.
+            generator: on the CPU; the only source of randomness. On another device it seeds that device's own.
             selection: p, q, r on the CPU, detached.
         """
         choices = sampled_choices(shape[0], selection.p, selection.q, selection.r, generator)
@@ -212,13 +174,16 @@ class AugmentationPanel(nn.Module):
         generator: torch.Generator,
     ) -> Draws:
         """Draw the latents, the noise for the images that need it (bool [B]) and the seed of the corruptions."""
-        z = torch.randn(shape[0], self.config.primitive.latent_dim, generator=generator)
-        noise = torch.randn(int(needs_noise.sum()), *shape[1:], generator=generator)
+        there = generator
+        if device.type != "cpu":  # numbers are drawn on the device, from a seed that is drawn here: no copy
+            there = torch.Generator(device).manual_seed(int(torch.randint(2**62, (), generator=generator)))
+        z = torch.randn(shape[0], self.config.primitive.latent_dim, generator=there, device=device)
+        noise = torch.randn(int(needs_noise.sum()), *shape[1:], generator=there, device=device)
         return Draws(
-            z=z.to(device),
+            z=z,
             model=choices.model,
             choice=choices.choice,
-            noise=noise.to(device),
+            noise=noise,
             noise_row=torch.where(needs_noise, needs_noise.cumsum(0) - 1, -1),
             share=choices.share,
             seed=int(torch.randint(2**62, (), generator=generator)) if self.corrupts else None,

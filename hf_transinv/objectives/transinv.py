@@ -170,8 +170,7 @@ class TransInv(AdversarialAugmentation):
     def augmentation_loss(self, nets: Mapping[str, nn.Module], batch: Batch, draws: Draws) -> dict[str, Tensor]:
         config = self.config
         # KL of an image that is left as it is: exactly 0, unless the choice is relaxed.
-        asks_clean = config.keep != "kl" or draws.gumbel is not None
-        deal = self.panel.deal(batch.images.device, draws, asks_clean)
+        deal = self.panel.deal(batch.images.device, draws, config.keep != "kl" or draws.gumbel is not None)
         augmented, selection = nets["augmentation"](batch.images, replace(draws, deal=deal))
         hard = cross_entropy(self.student(augmented), batch.labels)
         keep = self._keep(batch.images, augmented, deal)
@@ -218,12 +217,11 @@ class TransInv(AdversarialAugmentation):
         return zeros.index_copy(0, deal.asked[:start], torch.cat(values)) if values else zeros
 
     def _answers(self, teacher: Teacher, images: Tensor, augmented: Tensor) -> tuple[Tensor, Tensor]:
-        """A teacher's logits for images and for the deformed ones, a gradient to the latter.
+        """A teacher's logits for images and for the deformed ones, with a gradient to the latter.
 
-        One call for both launches half as many kernels; its backward pass goes through twice as many images. So it is
-        for devices that wait for the host.
+        One call launches half as many kernels, but its backward pass goes through both: that pays on a GPU alone.
         """
-        if self.asks_at_once if self.asks_at_once is not None else images.device.type == "cuda":
+        if images.device.type == "cuda" if self.asks_at_once is None else self.asks_at_once:
             clean, moved = teacher(torch.cat([images, augmented])).chunk(2)
             return clean.detach(), moved
         with torch.no_grad():

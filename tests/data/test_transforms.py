@@ -111,3 +111,12 @@ def test_to_float_is_in_zero_to_one() -> None:
 def test_fields_that_make_no_sense_are_refused(fields: dict) -> None:
     with pytest.raises(InputError):
         CropFlip(**fields)
+
+
+@pytest.mark.parametrize("crop", ["pad", "resized", "none"])
+def test_draws_travel_in_one_tensor(crop):
+    drawn = CropFlip(crop).draw(9, (32, 24), torch.Generator().manual_seed(1))
+    there = drawn._unpack(drawn._pack())
+    for name in ("flip", "top", "left", "boxes"):
+        before, after = getattr(drawn, name), getattr(there, name)
+        assert (before is None and after is None) or (torch.equal(before, after) and before.dtype == after.dtype)

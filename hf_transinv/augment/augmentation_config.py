@@ -1,0 +1,41 @@
+"""The options of the learned augmentation."""
+
+from dataclasses import dataclass, field
+
+from hf_transinv.augment.primitives import PRIMITIVES, PrimitiveConfig, check_primitive
+from hf_transinv.errors import InputError
+
+
+@dataclass
+class AugmentationConfig:
+    """The augmentation models: their primitives, the start of p and q, the estimator of the choice.
+
+    Attributes:
+        primitives: names of the primitives, in order; contrast:3 is the corruption contrast at severity 3.
+        primitive: what the paper leaves open about the primitives.
+        q_init: probability of deforming an image at the start of training.
+        q_min: lower bound of q, in [0, 1); 0 leaves q free.
+        estimator: "expectation" (strata: unbiased, one primitive per image) or "gumbel" (the paper's relaxation).
+        gumbel_temperature: temperature of the relaxation.
+        gumbel_hard: straight through: true samples in the forward pass, the relaxation's gradient.
+    """
+
+    primitives: tuple[str, ...] = tuple(PRIMITIVES)
+    primitive: PrimitiveConfig = field(default_factory=PrimitiveConfig)
+    q_init: float = 0.5
+    q_min: float = 0.0
+    estimator: str = "expectation"
+    gumbel_temperature: float = 1.0
+    gumbel_hard: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.primitives or len(set(self.primitives)) < len(self.primitives):
+            raise InputError(f"primitives {list(self.primitives)}: expected some of {list(PRIMITIVES)}, each once")
+        for name in self.primitives:
+            check_primitive(name)
+        if not 0 <= self.q_min < self.q_init < 1:
+            raise InputError(f"expected 0 <= q_min < q_init < 1, given q_min {self.q_min} and q_init {self.q_init}")
+        if self.estimator not in ("expectation", "gumbel"):
+            raise InputError(f"estimator {self.estimator!r} is neither expectation nor gumbel")
+        if not self.gumbel_temperature > 0:
+            raise InputError(f"gumbel_temperature must be positive, given {self.gumbel_temperature}")
