@@ -552,3 +552,15 @@ def test_contradictions_between_objective_and_panel():
         build(models=panel(3))
     with pytest.raises(InputError, match="need estimator 'expectation'"):
         build("gumbel", **FORMS["a multiplier a primitive"])
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_asking_a_teacher_for_both_answers_at_once_changes_nothing(form):
+    """One call for images and deformed images, as on a GPU, against two."""
+    batch, found = batch_of(12), []
+    for at_once in (False, True):
+        objective = build(**FORMS[form])
+        objective.asks_at_once = at_once
+        draws = objective.draw("augmentation", batch.images.shape, seeded(5))
+        found.append(gradients_of(objective, "augmentation", batch, draws))
+    assert_same_gradients(found[1], found[0])
