@@ -127,6 +127,13 @@ class AugmentationPanel(nn.Module):
         q = q_min + (1 - q_min) * torch.sigmoid(logits_q)
         return Selection(p, q, torch.softmax(self.logits_r, dim=0), self.multipliers)
 
+    @torch.no_grad()
+    def selection_on_host(self) -> Selection:
+        """The same as float32 on the CPU, without graph; waits for the device, once."""
+        parts = [part.float() for part in self.selection()]
+        copied = torch.cat([part.flatten() for part in parts]).cpu().split([part.numel() for part in parts])
+        return Selection(*(values.view_as(part) for values, part in zip(copied, parts, strict=True)))
+
     def draw_strata(self, shape: tuple[int, ...], device: torch.device, generator: torch.Generator) -> Draws:
         """Draw how a batch is deformed in an augmentation turn: each choice of each model gets an equal share of it.
 

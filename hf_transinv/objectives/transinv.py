@@ -108,7 +108,7 @@ class TransInv(AdversarialAugmentation):
                 f"{len(teachers)} teachers need as many augmentation models, not {len(augmentation.models)}"
             )
         relaxed = augmentation.config.estimator == "gumbel"
-        if relaxed and config.objective == "constrained" and config.multipliers == "primitive":
+        if relaxed and (config.objective, config.multipliers) == ("constrained", "primitive"):
             raise InputError("multipliers 'primitive' need estimator 'expectation': a relaxed image mixes primitives")
         super().__init__(task, augmentation, config.inner_steps)
         self.config = config
@@ -156,8 +156,7 @@ class TransInv(AdversarialAugmentation):
     def selection(self) -> Selection:
         """p, q, r and the multipliers on the CPU: copied from the device once after each augmentation turn."""
         if self._drawn_from is None:
-            with torch.no_grad():
-                self._drawn_from = Selection(*(x.float().cpu() for x in self.panel.selection()))
+            self._drawn_from = self.panel.selection_on_host()
         return self._drawn_from
 
     # The losses
