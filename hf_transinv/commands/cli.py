@@ -29,14 +29,15 @@ COMMANDS = {
     "probe": "probe",
     "hard-toy": "hard_toy",
     "benchmark": "benchmark_report",
+    "gpu-check": "gpu_check",
     "push": "push_run",
     "card": "render_card",
     "env": "env",
 }
 """Name -> module of `hf_transinv.commands`."""
 
-UNLAUNCHED = ("push", "card", "env")
-"""Commands that train and measure nothing: they need no device and no processes."""
+UNLAUNCHED = ("gpu-check", "push", "card", "env")
+"""Commands that take no launcher flags: they need no device, or choose it themselves."""
 
 LAUNCHER_FLAGS = {
     "num_processes": "processes, over all machines",

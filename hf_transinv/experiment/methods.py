@@ -55,9 +55,8 @@ class MethodConfig:
         for field in ("augment", "second_augment"):
             given = getattr(self, field)
             if sum(name in LEARNED for name in given) > (1 if field == "augment" else 0):
-                raise InputError(
-                    f"{field} {' '.join(given)}: one learned augmentation at most, for both variants: name it in augment"
-                )
+                at_most = "one learned augmentation at most, for both variants: give it to augment"
+                raise InputError(f"{field} {' '.join(given)}: {at_most}")
         if learned and self.augment[0] != learned[0]:
             raise InputError(f"augment {' '.join(self.augment)}: the learned one comes first, fixed ones follow it")
         METHODS[self.method].check_augment(self.augment, self.learned)
