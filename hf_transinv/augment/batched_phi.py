@@ -43,8 +43,9 @@ def learned_parameters(
     pair = model * len(learned) + place
     hidden = torch.relu(_own_answer(z, [primitive.hidden for primitive in flat], pair, width))
     unit = torch.sigmoid(_own_answer(hidden, [primitive.last for primitive in flat], model, sum(sizes)))
-    low = torch.cat([primitive.low for primitive in own[0]])
-    high = torch.cat([primitive.high for primitive in own[0]])
+    low, high = torch.cat([*(primitive.low for primitive in own[0]), *(primitive.high for primitive in own[0])]).chunk(
+        2
+    )
     for index, parameters in zip(learned, torch.lerp(low, high, unit).split(sizes, dim=1), strict=True):
         found[index] = parameters
     return found

@@ -259,7 +259,10 @@ class AugmentationPanel(nn.Module):
                 strengths = images.new_zeros(size, 0) if own is None else own[rows]
                 deformed.append(primitive.apply_to(images[rows], strengths, noise, generator))
             start += size
-        return torch.cat(deformed)[deal.back]
+        # In the images' memory format: networks are slower in another, and sum in another order.
+        is_channels_last = images.is_contiguous(memory_format=torch.channels_last)
+        layout = torch.channels_last if is_channels_last else torch.contiguous_format
+        return torch.cat(deformed)[deal.back].contiguous(memory_format=layout)
 
     def _primitives(self) -> list[Sequence[Primitive]]:
         return [model.primitives for model in self.models]

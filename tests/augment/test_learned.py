@@ -74,6 +74,12 @@ class TestChosen:
         assert all(not torch.equal(deformed[b], images[b]) for b in (~clean).nonzero().squeeze(1).tolist())
         assert deformed.min() >= 0 and deformed.max() <= 1
 
+    @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+    def test_images_keep_their_memory_format(self, layout):
+        panel, images = build(), pixels(12).contiguous(memory_format=layout)
+        deformed, _ = panel(images, draw(panel, images, True))
+        assert deformed.is_contiguous(memory_format=layout)
+
     def test_only_drawn_images_are_deformed(self, monkeypatch):
         panel, images = build(), pixels(20)
         draws, deformed = draw(panel, images, False), {}
