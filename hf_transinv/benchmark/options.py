@@ -10,7 +10,7 @@ from hf_transinv.errors import InputError
 from hf_transinv.objectives.invariant import InvariantTraining
 from hf_transinv.objectives.registry import LEARNED, METHODS
 
-SECTIONS = ("turns", "launches", "augmentation", "corruptions", "feeds")
+SECTIONS = ("turns", "augmentation", "corruptions", "feeds")
 COMPARED = (*LEARNED, *(method for method in METHODS if method != "supervised"))
 """What is measured beside plain training, by the names that the registry knows."""
 MAX_STEPS = 1_000_000  # so many that the learning rate stays at the foot of its warm-up
@@ -21,7 +21,7 @@ class BenchmarkConfig:
     """What is measured.
 
     Attributes:
-        sections: some of turns, launches, augmentation, corruptions and feeds; default: all.
+        sections: some of turns, augmentation, corruptions and feeds; default: all.
         student: timm's name of the student; teachers and peers are networks of the same architecture.
         num_classes: classes of all networks.
         methods: turns: beside plain training; default: every method and every learned augmentation.

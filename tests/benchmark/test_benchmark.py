@@ -291,7 +291,7 @@ def test_a_watched_feed_throws_away_what_was_read_ahead():
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"sections": ("turn",)}, "turn: expected some of turns, launches, augmentation"),
+        ({"sections": ("turn",)}, "turn: expected some of turns, augmentation"),
         ({"sections": ()}, "sections"),
         ({"methods": ("supervised",)}, f"supervised: expected some of {COMPARED[0]}"),
         ({"teacher_counts": (0,)}, "at least 1"),
