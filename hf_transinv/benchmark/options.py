@@ -10,7 +10,7 @@ from hf_transinv.errors import InputError
 from hf_transinv.objectives.invariant import InvariantTraining
 from hf_transinv.objectives.registry import LEARNED, METHODS
 
-SECTIONS = ("turns", "augmentation", "corruptions", "feeds")
+SECTIONS = ("turns", "launches", "augmentation", "corruptions", "feeds")
 COMPARED = (*LEARNED, *(method for method in METHODS if method != "supervised"))
 """What is measured beside plain training, by the names that the registry knows."""
 MAX_STEPS = 1_000_000  # so many that the learning rate stays at the foot of its warm-up
@@ -21,17 +21,18 @@ class BenchmarkConfig:
     """What is measured.
 
     Attributes:
-        sections: some of turns, augmentation, corruptions and feeds; default: all.
+        sections: some of turns, launches, augmentation, corruptions and feeds; default: all.
         student: timm's name of the student; teachers and peers are networks of the same architecture.
         num_classes: classes of all networks.
-        methods: turns: beside plain training; default: every method and every learned augmentation.
-        teacher_counts: turns: numbers of teachers of TransInv, one run each.
+        methods: turns, launches: beside plain training; default: every method and every learned augmentation.
+        teacher_counts: turns, launches: numbers of teachers of TransInv, one run each.
         inner_steps: turns: student turns to one augmentation turn (n_inner).
         batch_size: images per turn, and images per call.
         image_size: their side in pixels.
         channels_last: memory layout of the networks.
         compile: students and teachers by torch.compile.
-        rounds: how often everything is measured, each time beside everything else; corruptions have one round.
+        rounds: how often everything is measured, each time beside everything else; corruptions have one round, and
+            launches are counted.
         seconds: time for each figure in each round, at least.
         corruptions: which; default: all there are.
         threads: corruptions: a column for each number of threads; all else has the threads that torch has.
@@ -76,7 +77,7 @@ class BenchmarkConfig:
                 "image_size must be at least 8, num_classes at least 2, seed not negative, seconds positive"
             )
         variants = InvariantTraining.variants_a_network
-        if "turns" in self.sections and "ait" in self.methods and self.batch_size % variants:
+        if {"turns", "launches"} & set(self.sections) and "ait" in self.methods and self.batch_size % variants:
             raise InputError(
                 f"ait shows {variants} variants of each image: batch_size {self.batch_size} must be a multiple of "
                 f"{variants}, or leave ait out of methods"

@@ -145,6 +145,11 @@ def build_trainer(
     return Trainer(accelerator, objective, setup)
 
 
+def cycle_of(entry: Entry, config: BenchmarkConfig, objective: Objective) -> int:
+    """Turns until their order repeats."""
+    return 2 * config.inner_steps if entry.method == "hard" else len(objective.turns)
+
+
 @dataclass
 class Runner:
     """A run that is measured.
@@ -172,7 +177,7 @@ class Runner:
         device = accelerator.device
         before = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
         objective = build_objective(entry, config, device)
-        cycle = 2 * config.inner_steps if entry.method == "hard" else len(objective.turns)
+        cycle = cycle_of(entry, config, objective)
         runner = cls(entry, build_trainer(objective, config, accelerator, split), cycle)
         runner.take_turns(cycle)
         played = [lap for _ in range(cycle) for lap in runner._take_weighed_turn(before)]

@@ -5,12 +5,13 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from hf_transinv.benchmark import augmentation_speed, corruption_speed, feed_speed, turn_speed
+from hf_transinv.benchmark import augmentation_speed, corruption_speed, feed_speed, launches, turn_speed
 from hf_transinv.benchmark.options import BenchmarkConfig
 from hf_transinv.errors import InputError
 
 _SECTIONS = {
     "turns": ("Turns", turn_speed.section),
+    "launches": ("Launches", launches.section),
     "augmentation": ("Augmentation", augmentation_speed.section),
     "corruptions": ("Corruptions", corruption_speed.section),
     "feeds": ("Feeds", feed_speed.section),

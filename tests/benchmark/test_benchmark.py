@@ -291,7 +291,7 @@ def test_a_watched_feed_throws_away_what_was_read_ahead():
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"sections": ("turn",)}, "turn: expected some of turns, augmentation"),
+        ({"sections": ("turn",)}, "turn: expected some of turns, launches"),
         ({"sections": ()}, "sections"),
         ({"methods": ("supervised",)}, f"supervised: expected some of {COMPARED[0]}"),
         ({"teacher_counts": (0,)}, "at least 1"),
@@ -346,7 +346,7 @@ def test_the_recipe_runs_whole_in_bfloat16(tmp_path):
     launcher = [*ACCELERATE, "--mixed_precision", "bf16"]
     done = succeed(launcher, BENCHMARK, *flags, cwd=tmp_path)
     headings = [line for line in done.stdout.splitlines() if line.startswith("#")]
-    assert headings == ["## Turns", "## Augmentation", "## Corruptions", "## Feeds"]
+    assert headings == ["## Turns", "## Launches", "## Augmentation", "## Corruptions", "## Feeds"]
     assert json.loads((tmp_path / "numbers.json").read_text())["hardware"]["mixed_precision"] == "bf16"
 
 

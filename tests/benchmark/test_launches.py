@@ -1,0 +1,138 @@
+"""What turns launch: the section, and that no turn of a method waits for the device."""
+
+import json
+import os
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+from hf_transinv.benchmark import launches
+from hf_transinv.benchmark.options import BenchmarkConfig
+from hf_transinv.benchmark.pretended_device import DEVICE, pretended_device
+from hf_transinv.benchmark.runners import PLAIN, build_objective, build_trainer, entries
+from hf_transinv.benchmark.synthetic import synthetic_split
+from hf_transinv.errors import InputError
+from tests.launching import PYTHON, succeed
+
+TINY = BenchmarkConfig(
+    student="wrn10_1_cifar", num_classes=3, batch_size=24, inner_steps=2, teacher_counts=(1, 3), sections=("launches",)
+)
+HOST = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def accelerator() -> Accelerator:
+    return Accelerator(cpu=True)
+
+
+def test_everything_is_as_it_was_afterwards(accelerator):
+    before = torch.Generator, torch._C._group_tensors_by_device_and_dtype
+    with pretended_device(accelerator):
+        assert accelerator.device == DEVICE == Accelerator().device
+        x = torch.ones(2, device=DEVICE)
+    assert accelerator.device == Accelerator().device == x.device == HOST
+    assert before == (torch.Generator, torch._C._group_tensors_by_device_and_dtype)
+
+
+def test_turns_compute_what_they_compute_on_the_cpu(accelerator):
+    def trained(device):
+        objective = build_objective(entries(TINY)[1], TINY, device)
+        trainer = build_trainer(objective, TINY, accelerator, synthetic_split(96, 32, 3, 0, device))
+        for _ in range(4):
+            trainer.take_turn()
+        return {name: player.state_dict() for name, player in objective.players.items()}
+
+    expected = trained(HOST)
+    with pretended_device(accelerator):
+        found = trained(DEVICE)
+    torch.testing.assert_close(found, expected)
+
+
+def test_two_counts_are_the_same(accelerator):
+    entry = entries(TINY)[2]
+    first, second = (launches.count_turns(entry, TINY, accelerator) for _ in range(2))
+    assert first == second and [len(counts) for counts in first.values()] == [2, 1]
+
+
+def test_the_section_has_a_row_for_every_kind_of_turn_and_its_markdown_agrees(accelerator):
+    config = BenchmarkConfig(**{**vars(TINY), "methods": ("transinv", "mutual"), "teacher_counts": (2,)})
+    text, found = launches.section(config, accelerator)
+    rows = json.loads(json.dumps(found))["launches"]
+    kinds = [(PLAIN, "student"), ("TransInv, 2 teachers", "student"), ("TransInv, 2 teachers", "augmentation")]
+    assert [(row["run"], row["turn"]) for row in rows] == [*kinds, ("mutual learning", "student, peer")]
+    assert rows[0]["ratio"] == rows[0]["loop_ratio"] == 1
+    lines = [line.strip("| ").split(" | ") for line in text.split("\n\n")[0].splitlines()[2:]]
+    for line, row in zip(lines, rows, strict=True):
+        assert row["ratio"] == row["kernels"] / rows[0]["kernels"]
+        assert row["loop_ratio"] == row["loop_kernels"] / rows[0]["loop_kernels"]
+        of_kernels = [f"{row['kernels']:,}", f"{row['ratio']:.2f}", f"{row['loop_kernels']:,}"]
+        counted = [*of_kernels, f"{row['loop_ratio']:.2f}", str(row["copies"]), str(row["waits"])]
+        assert line == [row["run"], row["turn"], *counted]
+        assert sum(row["places"].values()) >= max(row["copies"], row["waits"])
+
+
+def test_a_batch_that_ait_cannot_halve_is_refused():
+    with pytest.raises(InputError, match="multiple of 2"):
+        BenchmarkConfig(sections=("launches",), batch_size=3)
+
+
+# No hidden wait
+
+CROPS = "data/resident.py ResidentSplit.take and data/transforms.py CropDraws.to: copies without non_blocking"
+WAITING = {
+    "supervised": CROPS,
+    "transinv": f"{CROPS}; so in augment/learned.py and objectives/transinv.py, which also reads p, q and r",
+    "teachaugment": f"{CROPS}; so in objectives/teachaugment.py",
+    "augmix": f"{CROPS}; so in augment/pil_ops.py and augment/policies/augmix.py",
+    "ait": CROPS,
+    "multi_ait": CROPS,
+    "mutual": CROPS,
+    "distillation": CROPS,
+    "hard": f"{CROPS}; objectives/switching.py reads the disagreement at the end of a phase",
+}
+ENTRIES = [
+    pytest.param(
+        entry,
+        id=entry.title,
+        marks=[pytest.mark.xfail(strict=True, raises=AssertionError, reason=WAITING[entry.method])]
+        if entry.method in WAITING
+        else [],
+    )
+    for entry in entries(TINY)
+]
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_no_turn_waits_for_the_device(accelerator, entry):
+    # Losses are looked at once only on the CPU, elsewhere with each line of metrics: a turn alone looks at none.
+    counts = launches.count_turns(entry, TINY, accelerator)
+    waits = {", ".join(turn): dict(each.places) for turn, seen in counts.items() for each in seen if each.waits}
+    assert not waits
+
+
+ON_CUDA = """
+import torch
+from accelerate import Accelerator
+from hf_transinv.benchmark.runners import build_objective, build_trainer, cycle_of, entries
+from hf_transinv.benchmark.synthetic import synthetic_split
+from tests.benchmark.test_launches import TINY
+
+accelerator = Accelerator()
+(entry,) = [entry for entry in entries(TINY) if entry.title == {title!r}]
+objective = build_objective(entry, TINY, accelerator.device)
+split = synthetic_split(96, 32, 3, 0, accelerator.device)
+trainer = build_trainer(objective, TINY, accelerator, split)
+cycle = cycle_of(entry, TINY, objective)
+for turn in range(2 * cycle):
+    torch.cuda.set_sync_debug_mode("error" if turn >= cycle else "default")
+    trainer.take_turn()
+"""
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_no_turn_waits_for_a_cuda_device(tmp_path, entry):
+    program = tmp_path / "turns.py"
+    program.write_text(ON_CUDA.format(title=entry.title))
+    succeed(PYTHON, program, cwd=tmp_path, CUDA_VISIBLE_DEVICES=os.environ.get("CUDA_VISIBLE_DEVICES", "0"))
