@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hf_transinv.data.transfer import send
+
 _FIELDS = ("order", "back", "sorted_model", "sorted_choice", "noise_row", "model", "choice", "asked", "share")
 
 
@@ -75,10 +77,8 @@ def deal_out(
     asked = torch.argsort(judge, stable=True)
     bits = share.double().view(torch.int64)  # all in one copy
     rows = [order, back, model[order], choice[order], noise_row[order].clamp_min(0), model, choice, asked, bits]
-    indices = torch.stack(rows)
-    if device.type == "cuda":
-        indices = indices.pin_memory().to(device, non_blocking=True)
-    tensors = dict(zip(_FIELDS, indices.to(device).unbind(), strict=True))
+    indices = send(torch.stack(rows), device)
+    tensors = dict(zip(_FIELDS, indices.unbind(), strict=True))
     tensors["share"] = tensors["share"].view(torch.float64).float()
     return Deal(
         **tensors,

@@ -40,6 +40,12 @@ def warp_affine(images: Tensor, theta: Tensor, padding_mode: str = "zeros") -> T
     return F.grid_sample(images, grid, mode="bilinear", padding_mode=padding_mode, align_corners=False)
 
 
+@functools.lru_cache(maxsize=8)
+def identity(device: torch.device, dtype: torch.dtype) -> Tensor:
+    """The affine matrix that leaves an image as it is, [2, 3]."""
+    return torch.eye(2, 3, device=device, dtype=dtype)
+
+
 def gaussian_taps(variance: Tensor, radius: int) -> Tensor:
     """Normalised Gaussian weights at -radius .. radius: [B] -> [B, 2 radius + 1]."""
     return torch.softmax(
@@ -106,3 +112,9 @@ def into_range(images: Tensor, mode: str = "clamp") -> Tensor:
     if mode == "fold":
         return 1 - (torch.remainder(images, 2) - 1).abs()
     return images.clamp(0, 1)
+
+
+def forget_constants() -> None:
+    """Forget what was made once for each device."""
+    for constant in (identity, _exponents, _shifts):
+        constant.cache_clear()

@@ -10,7 +10,6 @@ our choice is:
 Section 4.1 uses the corruptions of the benchmark at fixed severities instead: "contrast:3" is contrast at severity 3.
 """
 
-import functools
 from dataclasses import dataclass
 
 import torch
@@ -154,13 +153,8 @@ class Geometric(Primitive):
         return ((-extent, extent),) * 6
 
     def deform(self, images: Tensor, parameters: Tensor, noise: Tensor | None) -> Tensor:
-        theta = parameters.view(-1, 2, 3) + _identity(images.device, images.dtype)
+        theta = parameters.view(-1, 2, 3) + ops.identity(images.device, images.dtype)
         return ops.warp_affine(images, theta, self.config.padding_mode)
-
-
-@functools.lru_cache(maxsize=8)
-def _identity(device: torch.device, dtype: torch.dtype) -> Tensor:
-    return torch.eye(2, 3, device=device, dtype=dtype)
 
 
 class GaussianBlur(Primitive):

@@ -21,6 +21,7 @@ from hf_transinv.data.batches import check_same_feed, permutation, share_of_batc
 from hf_transinv.data.classes import check_label
 from hf_transinv.data.image_decoder import ImageDecoder, decoding_threads, none_decoded
 from hf_transinv.data.sources import Source
+from hf_transinv.data.transfer import send
 from hf_transinv.errors import InputError
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ class ResidentSplit:
         Returns:
             images uint8 [B, 3, H, W] and labels int64 [B], on the split's device.
         """
-        indices = indices.to(self.images.device)
+        indices = send(indices, self.images.device)
         return self.images[indices], self.labels[indices]
 
     def with_label_noise(self, share: float) -> "ResidentSplit":

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hf_transinv.data.transfer import send
 from hf_transinv.errors import InputError
 
 _RATIO = (3 / 4, 4 / 3)  # torchvision.transforms.RandomResizedCrop, after Szegedy et al. 2014
@@ -44,7 +45,7 @@ class CropDraws:
         """The same on a device; to a GPU in one copy, for which nothing waits."""
         if torch.device(device).type != "cuda" or self.flip.device.type != "cpu":
             return self._each(lambda values: values.to(device))
-        return self._unpack(self._pack().pin_memory().to(device, non_blocking=True))
+        return self._unpack(send(self._pack(), torch.device(device)))
 
     def _pack(self) -> Tensor:
         """All of it, int64 [n, B]: whole numbers, every one."""
