@@ -84,7 +84,7 @@ class RunRecord:
 
     @staticmethod
     def read(folder: Path) -> dict[str, Any]:
-        """Read the run.json of a folder, as it stands there.
+        """Read the run.json of a folder, as it was written.
 
         Raises:
             InputError: there is none, or it is damaged.

@@ -99,7 +99,7 @@ def help_text() -> str:
 
 
 def split_flags(argv: Sequence[str]) -> tuple[dict[str, str | bool], list[str]]:
-    """The launcher's flags, wherever they stand, and those of the command.
+    """The launcher's flags, wherever they are, and those of the command.
 
     Raises:
         ValueError: a launcher flag without its value.

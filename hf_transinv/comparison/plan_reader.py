@@ -36,7 +36,7 @@ _REASONS = {
     OutputConfig: "every row is measured alike, in one folder",
     CompareConfig: "it belongs to the comparison as a whole",
 }
-_LONGEST_TITLE = 180  # a folder's name may have 255 bytes, and the seed stands in it, too
+_LONGEST_TITLE = 180  # a folder's name may have 255 bytes, and the seed is in it, too
 _FREE_IN_ROWS = {
     *(field.name for group in GROUPS for field in fields(group)),
     *("crop", "flip", "teachers", "student_init", "ema_decay"),

@@ -59,7 +59,7 @@ def clear_errors() -> Iterator[None]:
     """End the process with one line instead of a traceback when the input is at fault, or another process is gone.
 
     With the variable HF_TRANSINV_DEBUG set, the traceback comes as well. An unexpected error keeps its traceback;
-    before it stands what the run was doing, where it can go on from, and what a report of it needs.
+    before it come what the run was doing, where it can go on from, and what a report of it needs.
     """
     try:
         with noticing_lost_processes():

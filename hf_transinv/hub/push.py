@@ -142,7 +142,7 @@ def _commit(
         if revision is not None:
             api.create_branch(repo_id, branch=revision, exist_ok=True)
         api.create_commit(repo_id, operations, commit_message=message, revision=revision)
-    except Exception as error:  # hours of training stand behind this: whatever the client raises must not cost them
+    except Exception as error:  # whatever the client raises must not cost hours of training
         raise InputError(f"{repo_id} could not be pushed ({client_says(error)})") from error
     return f"{url}/tree/{revision}" if revision else str(url)
 

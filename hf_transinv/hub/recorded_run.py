@@ -1,4 +1,4 @@
-"""A run as it stands in run.json, with types: what cards and tables are made from.
+"""A run as recorded in run.json, with types: what cards and tables are made from.
 
 `record.RunRecord` writes the file; `read_run` reads it and says which field is wrong, where one is. What was not
 recorded has the field's default.

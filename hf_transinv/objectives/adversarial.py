@@ -57,7 +57,7 @@ class AdversarialAugmentation(Objective):
         Raises:
             InputError: a teacher or an option does not fit.
         """
-        raise NotImplementedError(f"{cls.__name__} is not chosen by name")
+        raise TypeError(f"{cls.__name__} is not chosen by name")
 
     @abstractmethod
     def draw_augmentation(self, shape: tuple[int, ...], generator: torch.Generator) -> Any:

@@ -6,7 +6,7 @@
 Symbols: p_clean, p_1, p_2 = softmax of the student's logits on the image and on two independent draws of
 the policies; lambda `jsd_weight`. The policies are the paper's AugMix, or any others.
 
-The three stand in one batch, so that BatchNorm has the statistics of all of them, as in the authors' code. Departure:
+The three are in one batch, so that BatchNorm has the statistics of all of them, as in the authors' code. Departure:
 that code clamps m at 1e-7 before the logarithm; here it is computed from log-probabilities and needs none.
 """
 

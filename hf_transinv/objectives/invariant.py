@@ -4,7 +4,7 @@
     L_Ai = KL(p_1 || p_2) + KL(p_2 || p_1)                                                           (eq. 1, 2)
 
 Symbols: v_1, v_2 `batch.variants`, each with a crop and flip of its own; F_1, F_2 `policies` and
-`second_policies`; p_1, p_2 = softmax of the student's logits on them; lambda `ait_lambda`. The variants stand in one
+`second_policies`; p_1, p_2 = softmax of the student's logits on them; lambda `ait_lambda`. The variants are in one
 batch, as in the paper's figure 2.
 
 The ablation of section 4.2.1 has two more metrics and another layer. L_Ai is then, of the logits or of the features

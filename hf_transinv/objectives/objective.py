@@ -184,7 +184,7 @@ class Objective(ABC):
         Raises:
             InputError: a teacher or an option does not fit.
         """
-        raise NotImplementedError(f"{cls.__name__} is not chosen by name")
+        raise TypeError(f"{cls.__name__} is not chosen by name")
 
     @classmethod
     def check_augment(cls, augment: Sequence[str], learned: str | None) -> None:
@@ -235,7 +235,7 @@ class Objective(ABC):
 
     def preview(self, images: Tensor, labels: Tensor, generator: torch.Generator, count: int) -> Tensor:
         """What a learned augmentation makes of images [N, 3, H, W]: [count, N, 3, H, W], each drawn anew."""
-        raise NotImplementedError(f"{self.name} learns no augmentation")
+        raise TypeError(f"{self.name} learns no augmentation")
 
     @property
     def students(self) -> Mapping[str, Classifier]:
