@@ -141,6 +141,8 @@ class TrainConfig:
         logging_steps: student steps between two lines of metrics.jsonl.
         save_steps: student steps between two checkpoints; default: an epoch.
         save_total_limit: checkpoints kept.
+        ddp_timeout: seconds that a process waits for the others before it takes them for lost and ends the run. One
+            process alone may take long over a download or an upload: give as much as the slowest needs.
     """
 
     num_train_epochs: float | None = None
@@ -165,6 +167,7 @@ class TrainConfig:
     logging_steps: int = 50
     save_steps: int | None = None
     save_total_limit: int = 2
+    ddp_timeout: int = 600
 
     def __post_init__(self) -> None:
         if (self.num_train_epochs is None) == (self.max_steps is None):
@@ -172,7 +175,7 @@ class TrainConfig:
                 f"give num_train_epochs or max_steps, one of the two "
                 f"(given {self.num_train_epochs} and {self.max_steps})"
             )
-        for name in ("batch_size", "gradient_accumulation_steps", "logging_steps", "save_total_limit"):
+        for name in ("batch_size", "gradient_accumulation_steps", "logging_steps", "save_total_limit", "ddp_timeout"):
             _at_least(name, getattr(self, name), 1)
         _at_least("seed", self.seed, 0)
         for name in ("num_train_epochs", "max_steps", "save_steps"):

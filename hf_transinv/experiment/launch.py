@@ -11,23 +11,24 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, broadcast_object_list
+from accelerate.utils import DistributedType, InitProcessGroupKwargs, broadcast_object_list
 from torch.distributed.fsdp import FSDPModule
 
-from hf_transinv.config import OutputConfig
+from hf_transinv.config import OutputConfig, TrainConfig
 from hf_transinv.errors import InputError
 from hf_transinv.training.checkpointing import checkpoints
 from hf_transinv.training.nan_guard import TrainingDiverged
 from hf_transinv.training.signals import ProcessLost, noticing_lost_processes
 
-# What may differ when a run is resumed: where it reports to, not what it computes.
+# What may differ when a run is resumed: where it reports to and how long it waits, not what it computes.
 _FREE_ON_RESUME = {
-    *("resume_from", "output_dir", "report_to", "eval_batch_size"),
+    *("resume_from", "output_dir", "report_to", "eval_batch_size", "ddp_timeout"),
     *("push_to_hub", "private", "hub_revision", "push_every", "license"),
 }
 # accelerate's environment variable -> what was asked for, and why a run cannot do it.
@@ -109,8 +110,12 @@ def _end(message: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
-def start_accelerator(output: OutputConfig) -> Accelerator:
+def start_accelerator(output: OutputConfig, timeout: float = TrainConfig.ddp_timeout) -> Accelerator:
     """An Accelerator that has the processes it was asked for.
+
+    Args:
+        output: where the run reports to.
+        timeout: seconds that a process waits for the others before it takes them for lost.
 
     Raises:
         InputError: the launcher was asked for several processes and started one, or for what does not work with two
@@ -118,7 +123,10 @@ def start_accelerator(output: OutputConfig) -> Accelerator:
     """
     report_to = None if output.report_to == "none" else output.report_to
     _refuse_launch()
-    accelerator = Accelerator(log_with=report_to, project_dir=output.output_dir or "outputs")
+    # A microsecond more: accelerate leaves out what is its own default (600 s), and Gloo would wait for its own 1800.
+    waiting = InitProcessGroupKwargs(timeout=timedelta(seconds=timeout, microseconds=1))
+    folder = output.output_dir or "outputs"
+    accelerator = Accelerator(log_with=report_to, project_dir=folder, kwargs_handlers=[waiting])
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.INFO if accelerator.is_main_process else 30)
     for noisy in ("httpx", "httpx2", "datasets", "timm", "huggingface_hub", "torch.distributed"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -72,7 +72,7 @@ class Session:
         check_augmentations(output.eval_augment)
         if output.push_to_hub:
             check_token()
-        self.accelerator = start_accelerator(output)
+        self.accelerator = start_accelerator(output, train.ddp_timeout)
         share = train.batch_size / (self.accelerator.num_processes * train.gradient_accumulation_steps)
         if share != int(share):
             raise InputError(
