@@ -263,11 +263,17 @@ class Session:
         if not self.output.resume_from:
             return
         if main and self.output.resume_from != "latest":
-            trainer.resume(Path(self.output.resume_from))
+            path: Path | None = Path(self.output.resume_from)
+        else:
+            path = next(reversed(agree(self.accelerator, lambda: checkpoints(folder / "checkpoints"))), None)
+        if path is None:
             return
-        saved = checkpoints(folder / "checkpoints")
-        if saved:
-            trainer.resume(saved[-1])
+        if not self.accelerator.is_main_process and not path.is_dir():
+            raise InputError(
+                f"checkpoint {path} is not on this machine: all machines of a run need the same output_dir. Give a "
+                "folder that all of them see, or copy it to each"
+            )
+        trainer.resume(path)
 
     def leave(self) -> None:
         """Close trackers and process group, all processes together."""
