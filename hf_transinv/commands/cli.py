@@ -11,6 +11,7 @@ import difflib
 import importlib
 import os
 import signal
+import socket
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -53,7 +54,8 @@ LAUNCHER_FLAGS = {
 }
 SWITCHES = {"cpu": "use the CPU even if there is a GPU", "multi_gpu": "one process per GPU (DDP)"}
 
-_USAGE = 2
+_USAGE, _UNREACHED = 2, 4
+_INTERFACE = "GLOO_SOCKET_IFNAME"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -135,6 +137,7 @@ def launch(name: str, launcher: Mapping[str, Any], flags: Sequence[str]) -> int:
     """A command in processes of its own; returns its exit code, the first that failed where there are several."""
     from subprocess import CalledProcessError
 
+    from torch.distributed import DistError
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     settings = dict(launcher)
@@ -160,6 +163,12 @@ def launch(name: str, launcher: Mapping[str, Any], flags: Sequence[str]) -> int:
     except ChildFailedError as error:
         code = error.get_first_failure()[1].exitcode
         return code if code > 0 else 128 - code
+    except DistError as error:
+        return _failed(
+            "the machines of this run could not meet at main_process_ip, main_process_port: each must reach the first "
+            f"one there, and the command must run on each ({str(error).partition(chr(10))[0]})",
+            _UNREACHED,
+        )
     return 0
 
 
@@ -183,14 +192,38 @@ def torchrun_arguments(
         arguments.append("--standalone")
     else:
         arguments += [f"--nnodes={machines}", f"--node_rank={settings.get('machine_rank', 0)}"]
-        arguments.append(f"--master_addr={settings.get('main_process_ip', '127.0.0.1')}")
-        arguments.append(f"--master_port={settings.get('main_process_port', 29500)}")
+        first = str(settings.get("main_process_ip") or "127.0.0.1")
+        port = str(settings.get("main_process_port") or 29500)
+        arguments += [f"--master_addr={first}", f"--master_port={port}"]
     variables = {"ACCELERATE_USE_CPU": "true"}
+    interface = None if machines == 1 or _INTERFACE in os.environ else interface_towards(first, port)
+    if interface:
+        variables[_INTERFACE] = interface
     if "mixed_precision" in settings:
         variables["ACCELERATE_MIXED_PRECISION"] = str(settings["mixed_precision"])
     if "num_cpu_threads_per_process" in settings:
         variables["OMP_NUM_THREADS"] = str(settings["num_cpu_threads_per_process"])
     return [*arguments, "--module", "hf_transinv.commands.cli", name, *flags], variables
+
+
+def interface_towards(address: str, port: str) -> str | None:
+    """The network interface by which this machine reaches an address, its own included.
+
+    Gloo takes the one that the machine's own name stands for, which many systems resolve to 127.0.0.1.
+
+    Returns:
+        Its name, such as eth0; None where the address has no route.
+    """
+    import psutil  # of accelerate
+
+    try:
+        family, kind, *_, place = socket.getaddrinfo(address, port, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.connect(place)  # sends nothing
+            own = probe.getsockname()[0]
+    except OSError:
+        return None
+    return next((name for name, held in psutil.net_if_addrs().items() if own in {one.address for one in held}), None)
 
 
 def wants_torchrun(launcher: Mapping[str, Any]) -> bool:
@@ -240,9 +273,9 @@ def _version() -> str:
         return "unknown: hf-transinv is not installed"
 
 
-def _failed(message: str) -> int:
+def _failed(message: str, code: int = _USAGE) -> int:
     sys.stderr.write(f"error: {message}\n")
-    return _USAGE
+    return code
 
 
 if __name__ == "__main__":

@@ -31,6 +31,11 @@ def noticing_lost_processes() -> Iterator[None]:
     except RuntimeError as error:
         if not isinstance(error, torch.distributed.DistError) and "/gloo/" not in str(error):
             raise
+        if "connectFullMesh" in str(error):
+            raise ProcessLost(
+                "the processes of this run cannot connect to each other. On each machine, set GLOO_SOCKET_IFNAME to "
+                f"the network interface by which the others reach it, such as eth0 ({error})"
+            ) from error
         raise ProcessLost(
             "another process of this run has ended or cannot be reached; what it wrote says why. Go on from the last "
             f"checkpoint with the same command, --output_dir and --resume_from latest ({error})"
