@@ -164,9 +164,10 @@ def launch(name: str, launcher: Mapping[str, Any], flags: Sequence[str]) -> int:
         code = error.get_first_failure()[1].exitcode
         return code if code > 0 else 128 - code
     except DistError as error:
+        why, *_ = str(error).split("\n")
         return _failed(
             "the machines of this run could not meet at main_process_ip, main_process_port: each must reach the first "
-            f"one there, and the command must run on each ({str(error).partition(chr(10))[0]})",
+            f"one there, and the command must run on each ({why})",
             _UNREACHED,
         )
     return 0
