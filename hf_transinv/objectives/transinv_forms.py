@@ -103,8 +103,8 @@ class NormalisedForm(Form):
         return Ascent(hard / self.log_student - keep / self.log_teachers, hard, keep, hard.new_zeros(()))
 
 
-class TeacherConstraint(Form):
-    """O_k = hard - lambda_k (keep - tolerance).
+class Constraint(Form):
+    """A form that bounds keep.
 
     Args:
         tolerance: in nats.
@@ -112,6 +112,10 @@ class TeacherConstraint(Form):
 
     def __init__(self, tolerance: float) -> None:
         self.tolerance = tolerance
+
+
+class TeacherConstraint(Constraint):
+    """O_k = hard - lambda_k (keep - tolerance)."""
 
     def __call__(self, measured: Measured) -> Ascent:
         hard, keep = measured.mean(measured.hard), measured.mean(measured.keep)
@@ -121,15 +125,8 @@ class TeacherConstraint(Form):
         return Ascent(hard - multipliers.detach() * excess, hard, keep, dual)
 
 
-class PrimitiveConstraint(Form):
-    """O_k = hard - sum_i q p_i lambda_ki (keep_i - tolerance), keep_i the mean over images of primitive i.
-
-    Args:
-        tolerance: in nats.
-    """
-
-    def __init__(self, tolerance: float) -> None:
-        self.tolerance = tolerance
+class PrimitiveConstraint(Constraint):
+    """O_k = hard - sum_i q p_i lambda_ki (keep_i - tolerance), keep_i the mean over images of primitive i."""
 
     def __call__(self, measured: Measured) -> Ascent:
         hard, keep = measured.mean(measured.hard), measured.mean(measured.keep)
