@@ -1,0 +1,85 @@
+"""Which pictures a run trains and is evaluated on, and how they are cropped."""
+
+from dataclasses import dataclass
+
+from hf_transinv.config.checks import at_least, one_of
+from hf_transinv.errors import InputError
+
+
+@dataclass
+class DataConfig:
+    """The data.
+
+    Attributes:
+        dataset: Hub id, folder of images, table of image paths (.csv, .tsv, .jsonl, .parquet), parquet file, folder
+            in Hub shape or saved by `datasets`, or the embedded digits/source or digits/target.
+        dataset_config: configuration of a Hub dataset that has several.
+        dataset_revision: branch, tag or commit of a Hub dataset.
+        train_split: split to train on; slices such as train[:90%] work unless streaming.
+        eval_split: split to evaluate on; default: test or validation, whichever the dataset has.
+        validation_share: share of every class, in (0, 1), of the training split that is held out and evaluated on, for
+            a dataset without a split for that; the same images whatever the seed. 0: none.
+        image_column: column with the images; default: the one column of that type.
+        label_column: column with the labels; default: the one column of that type.
+        streaming: read the training split as a stream instead of keeping it on the device.
+        shuffle_buffer: rows in the shuffle buffer of a stream.
+        image_size: side to which images are resized and cropped, in pixels; default: their own, if all have the same.
+        on_bad_image: what to do with a broken image: raise, or skip it and list it in skipped_images.txt.
+        label_noise: share of the training labels, in [0, 1), replaced by labels drawn uniformly from all classes: the
+            same ones in every run, whatever its seed; not for streams.
+        crop: ordinary augmentation: pad (shift by an eighth), resized (a random resized crop) or none.
+        flip: mirror half of the training images.
+    """
+
+    dataset: str | None = None
+    dataset_config: str | None = None
+    dataset_revision: str | None = None
+    train_split: str = "train"
+    eval_split: str | None = None
+    validation_share: float = 0.0
+    image_column: str | None = None
+    label_column: str | None = None
+    streaming: bool = False
+    shuffle_buffer: int = 10_000
+    image_size: int | None = None
+    on_bad_image: str = "raise"
+    label_noise: float = 0.0
+    crop: str = "pad"
+    flip: bool = True
+
+    def __post_init__(self) -> None:
+        one_of("on_bad_image", self.on_bad_image, ("raise", "skip"))
+        one_of("crop", self.crop, ("pad", "resized", "none"))
+        at_least("shuffle_buffer", self.shuffle_buffer, 1)
+        if self.image_size is not None:
+            at_least("image_size", self.image_size, 8)
+        check_validation_share(self.validation_share, self.eval_split, self.streaming)
+        if not 0 <= self.label_noise < 1:
+            raise InputError(f"label_noise must be in [0, 1), given {self.label_noise}")
+        if self.label_noise and self.streaming:
+            raise InputError(
+                f"label_noise {self.label_noise} is drawn once for all training labels, and a stream never has all of "
+                "them: leave out streaming or label_noise"
+            )
+
+
+def check_validation_share(share: float, eval_split: str | None, streaming: bool) -> None:
+    """Raises InputError for a share that cannot be held out.
+
+    Args:
+        share: of every class.
+        eval_split: the split that the user named, if any.
+        streaming: whether the training split is a stream.
+    """
+    if not 0 <= share < 1:
+        raise InputError(f"validation_share must be in [0, 1), given {share}")
+    if share and eval_split is not None:
+        raise InputError(
+            f"give validation_share {share} (a part of the training split is evaluated on) or eval_split "
+            f"{eval_split}, not both"
+        )
+    if share and streaming:
+        raise InputError(
+            f"validation_share {share} needs to know every label beforehand, which a stream does not: leave out "
+            "streaming, or give a split as eval_split"
+        )

@@ -1,0 +1,85 @@
+"""The training loop of a run."""
+
+import math
+from dataclasses import dataclass
+
+from hf_transinv.config.checks import at_least
+from hf_transinv.errors import InputError
+
+
+@dataclass
+class TrainConfig:
+    """The training loop.
+
+    Attributes:
+        num_train_epochs: passes of the student over the training split; give either this or max_steps.
+        max_steps: student steps.
+        batch_size: images per step, over all processes and micro-batches.
+        gradient_accumulation_steps: micro-batches into which a process splits its share of the batch.
+        optimizer: of the student, by timm's name; sgd is Nesterov's.
+        learning_rate: of the student, at its peak.
+        momentum: of the student's optimizer.
+        weight_decay: of the student, not on BatchNorm and biases.
+        lr_scheduler: of the student, by timm's name.
+        warmup_ratio: share of the steps, in [0, 1), in which the learning rate rises.
+        max_grad_norm: clip the student's gradient at this norm; 0: no clipping.
+        label_smoothing: of the student's loss.
+        augment_learning_rate: of phi (AdamW).
+        augment_weight_decay: of phi.
+        selection_learning_rate: of the logits of p, q and r (Adam).
+        seed: of all random numbers.
+        channels_last: memory layout of the networks, where they are not sharded.
+        sync_batchnorm: on several GPUs, compute BatchNorm statistics over the images of all of them. Without it each
+            GPU normalises by its own images, and the first GPU's running statistics are used.
+        compile: compile students and teachers by torch.compile; the first steps then take minutes. Evaluation is not
+            compiled.
+        logging_steps: student steps between two lines of metrics.jsonl.
+        save_steps: student steps between two checkpoints; default: an epoch.
+        save_total_limit: checkpoints kept.
+        ddp_timeout: seconds that a process waits for the others before it takes them for lost and ends the run. One
+            process alone may take long over a download or an upload: give as much as the slowest needs.
+    """
+
+    num_train_epochs: float | None = None
+    max_steps: int | None = None
+    batch_size: int = 128
+    gradient_accumulation_steps: int = 1
+    optimizer: str = "sgd"
+    learning_rate: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    lr_scheduler: str = "cosine"
+    warmup_ratio: float = 0.05
+    max_grad_norm: float = 5.0
+    label_smoothing: float = 0.0
+    augment_learning_rate: float = 1e-3
+    augment_weight_decay: float = 1e-2
+    selection_learning_rate: float = 0.03
+    seed: int = 0
+    channels_last: bool = True
+    sync_batchnorm: bool = False
+    compile: bool = False
+    logging_steps: int = 50
+    save_steps: int | None = None
+    save_total_limit: int = 2
+    ddp_timeout: int = 600
+
+    def __post_init__(self) -> None:
+        if (self.num_train_epochs is None) == (self.max_steps is None):
+            raise InputError(
+                f"give num_train_epochs or max_steps, one of the two "
+                f"(given {self.num_train_epochs} and {self.max_steps})"
+            )
+        for name in ("batch_size", "gradient_accumulation_steps", "logging_steps", "save_total_limit", "ddp_timeout"):
+            at_least(name, getattr(self, name), 1)
+        at_least("seed", self.seed, 0)
+        for name in ("num_train_epochs", "max_steps", "save_steps"):
+            if getattr(self, name) is not None and not 0 < getattr(self, name) < math.inf:
+                raise InputError(f"{name} must be positive, given {getattr(self, name)}")
+        for name in ("weight_decay", "max_grad_norm", "augment_weight_decay", "warmup_ratio", "momentum"):
+            at_least(name, getattr(self, name), 0)
+        for name in ("learning_rate", "augment_learning_rate", "selection_learning_rate"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise InputError(f"{name} must be positive, given {getattr(self, name)}")
+        if self.warmup_ratio >= 1 or not 0 <= self.label_smoothing < 1:
+            raise InputError("warmup_ratio and label_smoothing must be in [0, 1)")
