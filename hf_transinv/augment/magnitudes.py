@@ -1,4 +1,4 @@
-"""The parameters of the learned primitives in physical units: degrees, percent of a side, pixels squared."""
+"""The parameters of the learned primitives in physical units: degrees, percent of a side, pixels squared at 32."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -73,7 +73,7 @@ _PHYSICAL: dict[str, tuple[tuple[tuple[str, str, float], ...], Callable[[Tensor]
     ),
     "geometric": (_AFFINE_NAMES, _affine),
     "gaussian_blur": (
-        (("blur variance", "px²", 0.0), ("share of the sharp image", "", 1.0)),
+        (("blur variance at 32 px", "px²", 0.0), ("share of the sharp image", "", 1.0)),
         lambda values: [values[:, 1], values[:, 0]],
     ),
     "gaussian_noise": ((("noise variance", "", 0.0),), lambda values: [values[:, 0]]),

@@ -3,6 +3,10 @@
 All take images [B, C, H, W], float in [0, 1], and are deterministic in (images, parameters), so that an augmentation
 can be replayed. None of them brings the result back into [0, 1]: `into_range` does that once at the end.
 
+The paper states its ranges for images of 32 pixels. What it measures in pixels scales with the side of the image
+(`square_pixel`), so that a strength means the same in a photograph. Noise is drawn per pixel at every size, as that of
+CIFAR-C and ImageNet-C is.
+
 The four of TransInv (Kurioka et al., ICONIP 2024, section 4.2):
     contrast and brightness   alpha x + beta
     geometric                 x sampled on the grid theta [u, v, 1]^T (Spatial Transformer Networks)
@@ -16,6 +20,9 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+REFERENCE_SIDE = 32
+"""Side of the images for which ranges in pixels are stated."""
 
 
 def per_image(values: Tensor) -> Tensor:
@@ -46,31 +53,36 @@ def identity(device: torch.device, dtype: torch.dtype) -> Tensor:
     return torch.eye(2, 3, device=device, dtype=dtype)
 
 
-def gaussian_taps(variance: Tensor, radius: int) -> Tensor:
-    """Normalised Gaussian weights at -radius .. radius: [B] -> [B, 2 radius + 1]."""
-    return torch.softmax(
-        _exponents(radius, variance.device, variance.dtype) / variance.clamp_min(1e-3)[:, None], dim=1
-    )
+def square_pixel(images: Tensor) -> float:
+    """What a square pixel of an image of 32 pixels measures in `images` [B, C, H, W]: pixels squared."""
+    return (min(images.shape[-2:]) / REFERENCE_SIDE) ** 2
+
+
+def gaussian_taps(variance: Tensor, radius: int, unit: float = 1.0) -> Tensor:
+    """Normalised Gaussian weights at -radius .. radius: [B] -> [B, 2 radius + 1]; `unit` as for `blur_gaussian`."""
+    exponents = _exponents(radius, unit, variance.device, variance.dtype)
+    return torch.softmax(exponents / variance.clamp_min(1e-3 / unit)[:, None], dim=1)
 
 
 @functools.lru_cache(maxsize=8)
-def _exponents(radius: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """The logarithm of a Gaussian of variance 1 at each tap, up to a constant: [2 radius + 1]."""
-    return -torch.arange(-radius, radius + 1, device=device, dtype=dtype).square() / 2
+def _exponents(radius: int, unit: float, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """The logarithm of a Gaussian of variance `unit` at each tap, up to a constant: [2 radius + 1]."""
+    return -torch.arange(-radius, radius + 1, device=device, dtype=dtype).square() / (2 * unit)
 
 
-def blur_gaussian(images: Tensor, variance: Tensor, gamma: Tensor, radius: int) -> Tensor:
+def blur_gaussian(images: Tensor, variance: Tensor, gamma: Tensor, radius: int, unit: float = 1.0) -> Tensor:
     """The images gamma x + (1 - gamma) Conv(x, kappa) with a Gaussian kappa, edges reflected.
 
     Args:
         images: [B, C, H, W].
-        variance: of the kernel in pixels squared, [B].
+        variance: of the kernel, [B].
         gamma: share of the sharp image, [B] in [0, 1].
         radius: half width of the kernel in pixels; three standard deviations of the largest variance.
+        unit: of the variance, in pixels squared: `square_pixel` for one that is stated for 32 pixels.
     """
     height, width = images.shape[-2:]
     radius = min(radius, width - 1, height - 1)
-    taps = gaussian_taps(variance, radius)
+    taps = gaussian_taps(variance, radius, unit)
     # Every image has its own kernel: a product with a matrix of its own along each side.
     across = taps @ _shifts(radius, width, images.device, images.dtype)
     down = across if height == width else taps @ _shifts(radius, height, images.device, images.dtype)

@@ -158,7 +158,10 @@ class Geometric(Primitive):
 
 
 class GaussianBlur(Primitive):
-    """gamma(z) x + (1 - gamma(z)) Conv(x, kappa(z)), gamma in (0, 1), variance of kappa in (0, 1.8) pixels squared."""
+    """gamma(z) x + (1 - gamma(z)) Conv(x, kappa(z)), gamma in (0, 1), variance of kappa in (0, 1.8).
+
+    The variance is in pixels squared at 32 pixels; on larger images it grows with the square of their side.
+    """
 
     name = "gaussian_blur"
     ranges = ((0.0, 1.0), (0.0, 1.8))
@@ -166,7 +169,8 @@ class GaussianBlur(Primitive):
 
     def deform(self, images: Tensor, parameters: Tensor, noise: Tensor | None) -> Tensor:
         gamma, variance = parameters.unbind(1)
-        return ops.blur_gaussian(images, variance, gamma, ops.blur_radius(self.ranges[1][1]))
+        unit = ops.square_pixel(images)
+        return ops.blur_gaussian(images, variance, gamma, ops.blur_radius(self.ranges[1][1] * unit), unit)
 
 
 class GaussianNoise(Primitive):

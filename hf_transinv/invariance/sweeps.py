@@ -116,7 +116,9 @@ def _brightness(images: Tensor, strength: float, generator: torch.Generator) -> 
 
 
 def _blur(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
-    return ops.blur_gaussian(images, _each(images, strength), _each(images, 0.0), ops.blur_radius(strength))
+    unit = ops.square_pixel(images)
+    nothing, radius = _each(images, 0.0), ops.blur_radius(strength * unit)
+    return ops.blur_gaussian(images, _each(images, strength), nothing, radius, unit)
 
 
 def _noise(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
@@ -181,7 +183,7 @@ def primitive_sweeps(padding_mode: str = "zeros") -> tuple[Sweep, ...]:
         sweep("zoom_out", "zoom out", "×", 1, (0.9, 0.8, 0.7, 0.6, 0.5), enlarged, zoom),
         sweep("zoom_in", "zoom in", "×", 1, (1.1, 1.25, 1.5, 1.75, 2.0), enlarged, zoom),
         sweep("shear", "shear", "", 0, (0.1, 0.2, 0.3, 0.4, 0.5), "pixels sideways per row, left or right", shear),
-        sweep("blur", "Gaussian blur", "px²", 0, (0.3, 0.6, 0.9, 1.2, 1.5, 1.8), "variance of the kernel", _blur),
+        sweep("blur", "Gaussian blur", "px²", 0, (0.3, 0.6, 0.9, 1.2, 1.5, 1.8), "variance at 32 px", _blur),
         sweep("noise", "Gaussian noise", "", 0, (0.001, 0.004, 0.01, 0.02, 0.04, 0.08, 0.12), "variance", _noise),
     )
 

@@ -66,6 +66,14 @@ class TestValues:
         expected = each(images, lambda *row: oracle.gaussian_blur(*row, radius), variance, gamma)
         assert_exact(ops.blur_gaussian(images, variance, gamma, 5), expected)
 
+    def test_blur_in_another_unit(self):
+        images, variance, gamma = uniform(2, 3, 8, 8), uniform(2, seed=1, low=0.05, high=1.8), uniform(2, seed=2)
+        expected = ops.blur_gaussian(images, 4 * variance, gamma, 7)
+        assert_exact(ops.blur_gaussian(images, variance, gamma, 7, unit=4.0), expected)
+
+    def test_square_pixels_are_counted_along_the_shorter_side(self):
+        assert ops.square_pixel(torch.zeros(1, 3, 32, 48)) == 1 and ops.square_pixel(torch.zeros(1, 3, 300, 224)) == 49
+
     def test_blur_radius_holds_three_standard_deviations(self):
         assert ops.blur_radius(1.8) == 5 and ops.blur_radius(1.0) == 3 and ops.blur_radius(0.01) == 1
 
@@ -90,7 +98,8 @@ def test_identity_parameters_give_the_identity():
     assert torch.equal(ops.adjust_contrast_brightness(images, one, zero), images)
     assert_exact(ops.warp_affine(images, IDENTITY.expand(2, 2, 3)), images)
     assert_exact(ops.blur_gaussian(images, one, one, 5), images)
-    assert_exact(ops.blur_gaussian(images, zero, zero, 5), images)
+    for unit in (0.25, 1.0, 256.0):  # of images of 16, 32 and 512 pixels
+        assert_exact(ops.blur_gaussian(images, zero, zero, 5, unit), images)
     assert_exact(ops.add_gaussian_noise(images, zero, noise_like(images)), images)
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import interpolate
 
 from hf_transinv.augment.learned import AugmentationConfig
 from hf_transinv.augment.primitives import PRIMITIVES, PrimitiveConfig
@@ -35,7 +36,10 @@ def reference(name, image, parameters, noise):
         return oracle.warp_affine(image, np.eye(2, 3) + parameters.reshape(2, 3))
     if name == "gaussian_blur":
         gamma, variance = parameters
-        return oracle.gaussian_blur(image, variance, gamma, radius=5)
+        unit = (min(image.shape[-2:]) / 32) ** 2  # the variance is stated for 32 pixels
+        return oracle.gaussian_blur(
+            image, variance * unit, gamma, radius=min(5, *(side - 1 for side in image.shape[-2:]))
+        )
     return oracle.gaussian_noise(image, parameters[0], noise)
 
 
@@ -92,6 +96,17 @@ class TestEveryPrimitive:
         images, noise, z = seeded(2, 3, 8, 8), seeded(2, 3, 8, 8, normal=True), seeded(2, 32, normal=True)
         first = primitive.apply_to(images, primitive(z), noise)
         assert torch.equal(first, primitive.apply_to(images, primitive(z), noise))
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "gaussian_noise"])  # noise is of each pixel
+def test_a_strength_means_the_same_at_twice_the_side(name):
+    primitive = build(name)
+    small = interpolate(seeded(8, 3, 10, 10), (32, 32), mode="bicubic").clamp(0, 1)
+    large = interpolate(small, (64, 64), mode="bicubic").clamp(0, 1)
+    parameters = torch.lerp(primitive.low, primitive.high, seeded(8, len(primitive.low), seed=1))
+    change = primitive.apply_to(small, parameters) - small
+    at_twice = interpolate(primitive.apply_to(large, parameters) - large, (32, 32), mode="area")
+    assert (at_twice - change).abs().mean() < 0.2 * change.abs().mean()
 
 
 def test_noise_and_blur_start_weak():
