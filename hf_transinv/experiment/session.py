@@ -124,6 +124,8 @@ class Session:
         for teacher in dict.fromkeys(objective.teachers):
             own = "the student's average: " if isinstance(teacher, EMATeacher) else ""
             lines.append(f"teacher     {own}{describe(teacher.classifier, side)}")
+        if self.train.compile:
+            lines.append("compiled    students and teachers, the augmentation not: the first steps take minutes")
         print("\n".join(("", *lines, "")), flush=True)
 
     def _earlier_rows(self, config: dict[str, Any]) -> dict[str, Any]:

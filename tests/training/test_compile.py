@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from hf_transinv.evaluation import evaluate
+from hf_transinv.training.checkpointing import checkpoints
 from tests.tiny_run import random_split, tiny_trainer
 
 
@@ -54,6 +55,19 @@ def test_compiled_training_is_the_same_and_compiles_no_further(backend, tmp_path
     assert seen.keys() == expected.keys()
     for name, tensor in seen.items():
         torch.testing.assert_close(tensor, expected[name], rtol=0, atol=0, msg=name)
+
+
+def test_a_resumed_run_compiles_no_more_than_one_from_the_start(backend, tmp_path):
+    whole = tiny_trainer(tmp_path, max_steps=9, save_steps=4, compile=True)
+    whole.train()
+    graphs = backend.graphs
+    torch.compiler.reset()
+    resumed = tiny_trainer(tmp_path, max_steps=9, save_steps=4, compile=True)
+    resumed.resume(checkpoints(tmp_path / "checkpoints")[0])
+    resumed.train()
+    assert graphs < backend.graphs <= 2 * graphs
+    for name, tensor in state(resumed).items():
+        torch.testing.assert_close(tensor, state(whole)[name], rtol=0, atol=0, msg=name)
 
 
 def test_an_evaluation_compiles_nothing(backend, tmp_path):
