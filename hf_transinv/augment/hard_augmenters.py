@@ -17,7 +17,7 @@ finds the transformation that is hard for this image; without, it finds one dist
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -87,7 +87,12 @@ class Augmenter(nn.Module, ABC):
 
     Args:
         latent_dim: M, the length of z.
+
+    Attributes:
+        kin: corruptions of the benchmark that it imitates, each with the reason.
     """
+
+    kin: Mapping[str, str] = {}
 
     def __init__(self, latent_dim: int) -> None:
         super().__init__()
@@ -187,6 +192,7 @@ class ThinPlateWarp(Augmenter):
         image_size: (height, width) of the images, in pixels.
     """
 
+    kin: Mapping[str, str] = {"elastic_transform": "it is a smooth warp"}
     basis: Tensor
 
     def __init__(self, config: AugmenterConfig, image_size: tuple[int, int]) -> None:

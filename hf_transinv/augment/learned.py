@@ -99,6 +99,11 @@ class AugmentationPanel(nn.Module):
         """K, the number of primitives."""
         return len(self.config.primitives)
 
+    @property
+    def kin(self) -> dict[str, str]:
+        """Corruptions of the benchmark that its primitives imitate, each with the reason."""
+        return {name: why for primitive in self.models[0].primitives for name, why in primitive.kin.items()}
+
     def parameter_groups(
         self, lr: float = 1e-3, weight_decay: float = 1e-2, selection_lr: float = 0.03
     ) -> list[dict[str, Any]]:

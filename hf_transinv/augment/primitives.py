@@ -10,6 +10,7 @@ our choice is:
 Section 4.1 uses the corruptions of the benchmark at fixed severities instead: "contrast:3" is contrast at severity 3.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from hf_transinv.augment import ops
 from hf_transinv.augment.corruptions import CORRUPTIONS, apply_corruption, check_corruption
 from hf_transinv.augment.corruptions.severities import SEVERITIES
+from hf_transinv.augment.kin import NOISES, kin_of_corruption
 from hf_transinv.errors import InputError
 
 CITATION = """@inproceedings{kurioka2024transinv,
@@ -73,6 +75,7 @@ class Primitive(nn.Module):
         ranges: (low, high) of each parameter.
         start: each parameter before training, as a logit; 0 is the middle of the range.
         uses_noise: whether `deform` needs noise.
+        kin: corruptions of the benchmark that it imitates, each with the reason.
         low: lower ends of the ranges, [P].
         high: upper ends, [P].
     """
@@ -81,6 +84,7 @@ class Primitive(nn.Module):
     ranges: tuple[tuple[float, float], ...]
     start: tuple[float, ...]
     uses_noise = False
+    kin: Mapping[str, str] = {}
     low: Tensor
     high: Tensor
 
@@ -136,6 +140,7 @@ class ContrastBrightness(Primitive):
     name = "contrast_brightness"
     ranges = ((0.2, 1.8), (-0.5, 0.5))
     start = (0.0, 0.0)
+    kin: Mapping[str, str] = {"brightness": "it is a brightness shift", "contrast": "it is a contrast factor below 1"}
 
     def deform(self, images: Tensor, parameters: Tensor, noise: Tensor | None) -> Tensor:
         alpha, beta = parameters.unbind(1)
@@ -166,6 +171,7 @@ class GaussianBlur(Primitive):
     name = "gaussian_blur"
     ranges = ((0.0, 1.0), (0.0, 1.8))
     start = (0.0, -1.0)
+    kin: Mapping[str, str] = {"defocus_blur": "it blurs alike in every direction, as Gaussian blur does"}
 
     def deform(self, images: Tensor, parameters: Tensor, noise: Tensor | None) -> Tensor:
         gamma, variance = parameters.unbind(1)
@@ -180,6 +186,7 @@ class GaussianNoise(Primitive):
     ranges = ((0.0, 0.12),)
     start = (-2.0,)
     uses_noise = True
+    kin: Mapping[str, str] = dict.fromkeys(NOISES, "it is noise of each pixel")
 
     def deform(self, images: Tensor, parameters: Tensor, noise: Tensor | None) -> Tensor:
         if noise is None:
@@ -198,6 +205,7 @@ class Corruption(Primitive):
     def __init__(self, name: str, severity: int) -> None:
         nn.Module.__init__(self)
         self.name, self.index = name, severity - 1
+        self.kin = kin_of_corruption(name)
 
     def forward(self, z: Tensor) -> Tensor:
         """Latents z [B, M] -> [B, 0], as there are no parameters."""

@@ -3,7 +3,7 @@
     clean        top-1 on the evaluation images, percent
     top1_NAME    top-1 on images changed by the augmentation NAME (see `evaluation`), percent
     corrupted    mean top-1 over the corruptions (see `evaluation`), percent
-    unseen       mean top-1 over the corruptions that no row of the group was trained on, if some were
+    no_kin       mean top-1 over the corruptions that no row of the group is kin to (`augment.kin`), if some are
     mCE, ...     the errors under corruption that the evaluation defines, percent
     ece, ece_corrupted    expected calibration error, clean and mean over the corruptions, in [0, 1]
     kl_NAME, feature_distance_NAME    how far that augmentation moves predictions (nats) and features
@@ -21,6 +21,7 @@ from typing import Any
 
 from hf_transinv.comparison.plan import Row, RowName
 from hf_transinv.errors import InputError
+from hf_transinv.evaluation.summary import ALEXNET_ERRORS
 from hf_transinv.formats.typed_json import read_as
 from hf_transinv.hub.recorded_run import Row as RecordedRow
 
@@ -137,9 +138,9 @@ def summarise(rows: Sequence[Row], found: Mapping[str, Any], plain: str | None =
         InputError: a row of run.json is not as a run writes it.
     """
     trained = read_trained(rows, found)
-    seen: dict[str, set[str]] = {}
-    for row in rows:
-        seen.setdefault(row.group, set()).update(row.trained_on)
+    kin: dict[str, set[str]] = {row.group: set() for row in rows}
+    for one in trained:
+        kin[one.row.group].update(ALEXNET_ERRORS if one.record.kin is None else one.record.kin)  # not known: all
     plain_seconds = {
         (one.row.group, one.seed): one.record.train_seconds
         for one in trained
@@ -150,7 +151,7 @@ def summarise(rows: Sequence[Row], found: Mapping[str, Any], plain: str | None =
             one.row.group,
             one.title,
             one.seed,
-            _measures(one, seen[one.row.group], plain_seconds.get((one.row.group, one.seed))),
+            _measures(one, kin[one.row.group], plain_seconds.get((one.row.group, one.seed))),
         )
         for one in trained
     ]
@@ -167,12 +168,12 @@ def summarise(rows: Sequence[Row], found: Mapping[str, Any], plain: str | None =
     return [_entry(own, trained_on.get(key, [])) for key, own in runs.items()]
 
 
-def _measures(trained: Trained, seen: set[str], plain_seconds: float | None) -> dict[str, float]:
+def _measures(trained: Trained, kin: set[str], plain_seconds: float | None) -> dict[str, float]:
     """The measures of one run.
 
     Args:
         trained: the run.
-        seen: corruptions that some row of its group was trained on.
+        kin: corruptions that some row of its group is kin to.
         plain_seconds: of the group's plain row with the same seed; None: unknown.
     """
     record, result = trained.record, trained.record.results
@@ -180,10 +181,10 @@ def _measures(trained: Trained, seen: set[str], plain_seconds: float | None) -> 
         raise InputError(f"run.json: row {trained.title!r} has no train_seconds or no images_seen")
     measures = {"clean": result.clean.top1}
     measures |= {f"top1_{name}": scores.top1 for name, scores in result.augmented.items()}
-    unseen = [by_severity["mean"] for name, by_severity in result.corruptions.items() if name not in seen]
+    others = [by_severity["mean"] for name, by_severity in result.corruptions.items() if name not in kin]
     optional = {
         "corrupted": result.corruption_mean,
-        "unseen": fmean(unseen) if 0 < len(unseen) < len(result.corruptions) else None,
+        "no_kin": fmean(others) if 0 < len(others) < len(result.corruptions) else None,
         **{name: error.percent for name, error in result.corruption_errors.items()},
         "ece": result.clean.ece,
         "ece_corrupted": result.corruption_ece,

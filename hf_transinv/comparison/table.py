@@ -17,7 +17,7 @@ _COLUMNS = {
     "clean": "clean",
     **{f"top1_{name}": name.replace("_", " ") for name in AUGMENTATIONS},
     "corrupted": "corrupted",
-    "unseen": "corrupted, unseen",
+    "no_kin": "no kin",
     **ERROR_TITLES,
     "ece": "ECE",
     "ece_corrupted": "ECE, corrupted",
@@ -98,8 +98,10 @@ def _notes(
     notes += [f"{_COLUMNS[name]}: {escape(definitions[name])}." for name in shown if name in definitions]
     if "cost" in shown:
         notes.append(f"Cost: training time relative to {escape(plain)}.")
+    if "no_kin" in shown:
+        notes.append("No kin: mean over the corruptions that no row of the group imitates in training.")
     if any(entry.trained_on for entry in entries):
-        notes.append(f"{MARK} trained on some of the corruptions; unseen are those that no row of the group was.")
+        notes.append(f"{MARK} trained on some of the corruptions.")
     return notes
 
 

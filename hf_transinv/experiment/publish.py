@@ -27,8 +27,9 @@ from hf_transinv.formats.typed_json import as_json
 from hf_transinv.hub.card import render_card
 from hf_transinv.hub.export import export_classifier
 from hf_transinv.hub.push import push_run
-from hf_transinv.hub.recorded_run import Dataset, Run, Student, is_own_architecture, last_part, read_run, short_name
+from hf_transinv.hub.recorded_run import Dataset, Run, Student, is_own_architecture, read_run
 from hf_transinv.hub.recorded_run import Teacher as RecordedTeacher
+from hf_transinv.hub.short_names import last_part, short_name
 from hf_transinv.models.classifier import Classifier
 from hf_transinv.models.teacher import EMATeacher, Teacher
 from hf_transinv.objectives.objective import Objective, Sample

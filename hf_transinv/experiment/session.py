@@ -210,6 +210,7 @@ class Session:
             "train_seconds": round(trainer.seconds, 1),
             "images_skipped": max(feed.num_skipped for feed in trainer.feeds.values()),
             "learned": objective.observe(),
+            "kin": objective.kin,
             "warnings": trainer.warnings,
         }
         doing(f"evaluating {name!r}")

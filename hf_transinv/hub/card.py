@@ -20,7 +20,8 @@ from hf_transinv.formats import markdown
 from hf_transinv.hub import card_about as about
 from hf_transinv.hub import card_invariances as invariances
 from hf_transinv.hub import card_results as results
-from hf_transinv.hub.recorded_run import Run, last_part, read_run
+from hf_transinv.hub.recorded_run import Run, read_run
+from hf_transinv.hub.short_names import last_part
 from hf_transinv.record import published
 
 # Fields that say where a run wrote to and what it reported to: of no use to a reader of its card.

@@ -26,6 +26,7 @@ def scores_table(run: Run) -> str:
         "NLL": lambda result: _fixed(result.clean.nll),
         "ECE": lambda result: _fixed(result.clean.ece),
         "top-1, corrupted": lambda result: _percent(result.corruption_mean),
+        **_unrelated_column(run),
         "ECE, corrupted": lambda result: _fixed(result.corruption_ece),
     }
     columns |= {f"top-1, {_title(name)}": _augmented(name) for name in main.augmented}
@@ -34,6 +35,13 @@ def scores_table(run: Run) -> str:
     cells = {title: column for title, column in cells.items() if any(cell != "–" for cell in column)}
     rows = [[escape(name), *column] for name, *column in zip(run.rows, *cells.values(), strict=True)]
     return table(["model", *cells], rows)
+
+
+def _unrelated_column(run: Run) -> dict[str, Callable[[Result], str]]:
+    """The mean over the corruptions that no row's augmentation is kin to, where it differs from that over all."""
+    if len(run.unrelated) in (0, len(run.main.results.corruptions)):
+        return {}
+    return {"top-1, no kin": lambda result: _percent(result.mean_over(run.unrelated))}
 
 
 def _augmented(name: str) -> Callable[[Result], str]:
@@ -52,6 +60,12 @@ def scores_note(run: Run) -> str:
     top5 = " and top-5" if main.clean.top5 is not None else ""
     ece = "; ECE is the expected calibration error" if main.clean.ece is not None else ""
     notes = [f"Top-1{top5} in percent{ece}."]
+    if _unrelated_column(run):
+        kin = [_title(name) for name in main.corruptions if name not in run.unrelated]
+        imitated = (
+            f"{len(run.unrelated)} of {len(main.corruptions)} corruptions that the augmentation of no row imitates"
+        )
+        notes.append(f"No kin: mean over the {imitated}; it leaves out {words(kin)}.")
     images = {row.images_seen for row in run.rows.values()}
     if len(run.rows) > 1 and len(images) == 1 and None not in images:
         notes.append(

@@ -6,7 +6,6 @@ recorded has the field's default.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import PurePath
 from typing import Any
 
 import timm
@@ -17,6 +16,7 @@ from hf_transinv.data.embedded import EMBEDDED_NAMES
 from hf_transinv.errors import InputError
 from hf_transinv.evaluation.result import Result
 from hf_transinv.formats.typed_json import read_as
+from hf_transinv.hub.short_names import short_name
 
 
 @dataclass(frozen=True)
@@ -140,6 +140,7 @@ class Row:
         images_skipped: training images that could not be decoded.
         learned: of its augmentation.
         warnings: what the training noticed.
+        kin: corruptions that its augmentations imitate, each with the reason; None: not recorded.
     """
 
     results: Result
@@ -149,6 +150,7 @@ class Row:
     images_skipped: int = 0
     learned: Learned = Learned()
     warnings: tuple[str, ...] = ()
+    kin: dict[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -220,6 +222,15 @@ class Run:
         return tuple(dict.fromkeys((*self.config.corruption, *fixed)))
 
     @property
+    def unrelated(self) -> list[str]:
+        """The measured corruptions that no row's augmentation imitates (see `augment.kin`); empty if not known."""
+        known = [row.kin for row in self.rows.values() if row.kin is not None]
+        kin = {name for found in known for name in found}
+        return (
+            [name for name in self.main.results.corruptions if name not in kin] if len(known) == len(self.rows) else []
+        )
+
+    @property
     def methods(self) -> list[str]:
         """The objectives that made the student, the task first; without plain supervised training."""
         names = dict.fromkeys((self.task or self.objective, self.objective))
@@ -286,15 +297,3 @@ def _check(run: Run) -> None:
 def is_own_architecture(name: str) -> bool:
     """Whether importing this package registers the timm architecture."""
     return timm.model_entrypoint(name).__module__.partition(".")[0] == "hf_transinv"
-
-
-def last_part(path: str) -> str:
-    """The last part of a folder's path; of OUT/student: OUT."""
-    parts = PurePath(path.replace("\\", "/")).parts
-    return parts[-2] if parts[1:] and parts[-1] == "student" else parts[-1] if parts else path
-
-
-def short_name(name: str) -> str:
-    """A name that may or may not be a folder's: where it looks like one, its last part."""
-    looks_local = name.startswith((".", "~", "/")) or name.count("/") > 1 or "\\" in name
-    return last_part(name) if looks_local else name

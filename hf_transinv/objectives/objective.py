@@ -248,6 +248,12 @@ class Objective(ABC):
         found = [self.citation, *(policy.citation for policy in self.policies)]
         return [citation for citation in dict.fromkeys(found) if citation]
 
+    @property
+    def kin(self) -> dict[str, str]:
+        """Corruptions of the benchmark that its augmentations imitate, each with a reason (see `augment.kin`)."""
+        learned = getattr(self.players.get(AUGMENTATION), "kin", {})
+        return {name: why for policy in self.policies for name, why in policy.kin.items()} | dict(learned)
+
     def next_turn(self, turn: int) -> tuple[str, ...]:
         """Who plays in a turn, counted from 0; some methods look at what happened."""
         return self.turns[turn % len(self.turns)]

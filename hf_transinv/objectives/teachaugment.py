@@ -192,6 +192,10 @@ class TeachAugment(AdversarialAugmentation):
 
     # What is random
 
+    @property
+    def kin(self) -> dict[str, str]:
+        return super().kin | {"brightness": "it shifts colours", "contrast": "it scales colours"}
+
     def draw_augmentation(self, shape: tuple[int, ...], generator: torch.Generator) -> SlicedDraws:
         draws = self.augmentation.draw(shape, generator)
         shared = self.config.teach_sort == "batch"

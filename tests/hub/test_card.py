@@ -117,6 +117,19 @@ def metadata_of(card: str, folder: Path) -> dict:
     return metadata_load(folder / "README.md")
 
 
+def test_the_mean_without_kin_stands_beside_the_mean_of_all_where_every_row_knows_its_own():
+    content = record()
+    assert "no kin" not in render_card(content)
+    rows = content["rows"]
+    rows["TransInv"]["kin"], rows["crop + flip"]["kin"] = {"gaussian_noise": "it is noise of each pixel"}, {}
+    text = render_card(content)
+    assert "| top-1, corrupted | top-1, no kin | ECE, corrupted |" in text
+    assert "| 42.4 | 43.5 | 0.212 |" in text and "| 32.4 | 33.5 | 0.212 |" in text
+    assert (
+        "over the 1 of 2 corruptions that the augmentation of no row imitates; it leaves out gaussian noise." in text
+    )
+
+
 def test_the_hub_client_reads_the_metadata_back(tmp_path):
     metadata = metadata_of(render_card(record(), repo_id="me/student"), tmp_path)
     assert metadata["library_name"] == "timm" and metadata["pipeline_tag"] == "image-classification"

@@ -402,6 +402,10 @@ def test_refused(fields):
         TeachAugmentConfig(**fields)
 
 
+def test_it_is_kin_to_what_its_colours_imitate():
+    assert set(build().kin) == {"brightness", "contrast"}
+
+
 def test_classes_must_agree():
     student = classifier(CLASSES)
     with pytest.raises(InputError, match="4 classes, the student has 5"):

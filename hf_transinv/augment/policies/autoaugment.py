@@ -5,9 +5,12 @@ level of 0 to 9 is the strength u = level / 10 in the paper's space (see `spaces
 of geometric operations is drawn.
 """
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
+from hf_transinv.augment.kin import kin_of_operations
 from hf_transinv.augment.pil_ops import Canvas, Operation, apply_operations, to_images, to_levels
 from hf_transinv.augment.policies.policy import Policy
 from hf_transinv.augment.policies.spaces import INVERT, MEAN_CANVAS, PAPER, OperationDraws, tabulate_strengths
@@ -107,6 +110,10 @@ class AutoAugment(Policy):
             raise InputError(f"AutoAugment has no policy {policy!r}: expected one of {', '.join(POLICIES)}")
         self.choice, self.probability, self.level = parse_policy(POLICIES[policy])
         self.canvas = canvas
+
+    @property
+    def kin(self) -> Mapping[str, str]:
+        return kin_of_operations(SPACE[place].operation for place in self.choice.unique().tolist())
 
     def draw(self, shape: tuple[int, ...], generator: torch.Generator) -> OperationDraws:
         """Draw operations [B, 2], the identity where one is not applied."""

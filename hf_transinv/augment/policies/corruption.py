@@ -1,12 +1,13 @@
 """Random corruptions of the benchmark as a policy."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from hf_transinv.augment.corruptions import CORRUPTIONS, apply_corruption
+from hf_transinv.augment.kin import kin_of_corruption
 from hf_transinv.augment.policies.policy import Policy
 from hf_transinv.errors import InputError
 
@@ -87,6 +88,10 @@ class RandomCorruption(Policy):
             raise InputError("clean_share must be in [0, 1], severities some of 1 to 5")
         self.names, self.clean_share, self.severities = tuple(names), clean_share, torch.tensor(severities)
         self.frost_folder = frost_folder
+
+    @property
+    def kin(self) -> Mapping[str, str]:
+        return {kin: reason for name in self.names for kin, reason in kin_of_corruption(name).items()}
 
     def draw(self, shape: tuple[int, ...], generator: torch.Generator) -> CorruptionDraws:
         """Draw for every image whether it is corrupted, by what and how strongly."""

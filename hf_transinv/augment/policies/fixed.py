@@ -18,6 +18,7 @@ for all parameters of a deformation, the signs, and the geometric range. The aut
 the corruption that the teacher was trained on: that is `corruption.RandomCorruption`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -76,6 +77,10 @@ class FixedAug(Policy):
             self.primitives = [build_primitive(name, config or PrimitiveConfig()) for name in PRIMITIVES]
         self._noisy = torch.tensor([primitive.uses_noise for primitive in self.primitives])
         self._most_parameters = max(len(primitive.bounds()) for primitive in self.primitives)
+
+    @property
+    def kin(self) -> Mapping[str, str]:
+        return {name: reason for primitive in self.primitives for name, reason in primitive.kin.items()}
 
     def draw(self, shape: tuple[int, ...], generator: torch.Generator) -> FixedDraws:
         which = torch.randint(len(self.primitives), shape[:1], generator=generator)

@@ -11,6 +11,7 @@ f ~ U(1 - bias, 1 + bias) and g the grayscale of x, each change is clamp(f x + (
 The factors and the order of the changes are drawn for each image.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -86,6 +87,10 @@ class ColorJitter(Policy):
         if not 0 <= max_bias <= 1:
             raise InputError(f"colour jitter with a max_bias of {max_bias}: expected one in [0, 1]")
         self.max_bias = max_bias
+
+    @property
+    def kin(self) -> Mapping[str, str]:
+        return {"brightness": "it changes brightness", "contrast": "it changes contrast"}
 
     def draw(self, shape: tuple[int, ...], generator: torch.Generator) -> JitterDraws:
         factors = 1 + self.max_bias * (2 * torch.rand(shape[0], 3, generator=generator) - 1)

@@ -1,7 +1,7 @@
 """The interface of a fixed augmentation policy: draw for a whole batch, then apply what was drawn."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +47,11 @@ class Policy(ABC):
     title: str
     phrase: str
     citation: str = ""
+
+    @property
+    def kin(self) -> Mapping[str, str]:
+        """Corruptions of the benchmark that it imitates, each with the reason."""
+        return {}
 
     @abstractmethod
     def draw(self, shape: tuple[int, ...], generator: torch.Generator) -> Any:

@@ -6,9 +6,12 @@ Cutout of 16 pixels, which is a separate policy. A magnitude on a scale of 10 (t
 here.
 """
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
+from hf_transinv.augment.kin import kin_of_operations
 from hf_transinv.augment.pil_ops import Canvas, apply_operations, to_images, to_levels
 from hf_transinv.augment.policies.policy import Policy
 from hf_transinv.augment.policies.spaces import MEAN_CANVAS, RANDAUGMENT_SPACES, OperationDraws, tabulate_strengths
@@ -49,6 +52,10 @@ class RandAugment(Policy):
             raise InputError(f"space {space!r} is not one of {', '.join(RANDAUGMENT_SPACES)}")
         self.num_ops, self.strengths, self.space = num_ops, (magnitude / 30,), RANDAUGMENT_SPACES[space]
         self.canvas = canvas
+
+    @property
+    def kin(self) -> Mapping[str, str]:
+        return kin_of_operations(each.operation for each in self.space)
 
     def draw(self, shape: tuple[int, ...], generator: torch.Generator) -> OperationDraws:
         """Draw operations [B, N]."""

@@ -1,8 +1,11 @@
 """TrivialAugment Wide: one operation per image at a uniform strength (Mueller and Hutter, ICCV 2021)."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
+from hf_transinv.augment.kin import kin_of_operations
 from hf_transinv.augment.pil_ops import Canvas, apply_operations, to_images, to_levels
 from hf_transinv.augment.policies.policy import Policy
 from hf_transinv.augment.policies.spaces import WIDE, OperationDraws, tabulate_strengths
@@ -30,6 +33,10 @@ class TrivialAugment(Policy):
 
     def __init__(self, canvas: Canvas = NEAREST) -> None:
         self.canvas = canvas
+
+    @property
+    def kin(self) -> Mapping[str, str]:
+        return kin_of_operations(each.operation for each in WIDE)
 
     def draw(self, shape: tuple[int, ...], generator: torch.Generator) -> OperationDraws:
         """Draw operations [B, 1]."""
