@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from hf_transinv.augment.primitives import PRIMITIVES, PrimitiveConfig, check_primitive
+from hf_transinv.augment.primitive_sets import PRIMITIVES, SETS, check_primitive, expanded
+from hf_transinv.augment.primitives import PrimitiveConfig
 from hf_transinv.errors import InputError
 
 
@@ -11,7 +12,8 @@ class AugmentationConfig:
     """The augmentation models: their primitives, the start of p and q, the estimator of the choice.
 
     Attributes:
-        primitives: names of the primitives, in order; contrast:3 is the corruption contrast at severity 3.
+        primitives: names of the primitives, in order; paper: the four of the paper; wide: five more; contrast:3 is
+            the corruption contrast at severity 3.
         primitive: what the paper leaves open about the primitives.
         q_init: probability of deforming an image at the start of training.
         q_min: lower bound of q, in [0, 1); 0 leaves q free.
@@ -20,7 +22,7 @@ class AugmentationConfig:
         gumbel_hard: straight through: true samples in the forward pass, the relaxation's gradient.
     """
 
-    primitives: tuple[str, ...] = tuple(PRIMITIVES)
+    primitives: tuple[str, ...] = SETS["paper"]
     primitive: PrimitiveConfig = field(default_factory=PrimitiveConfig)
     q_init: float = 0.5
     q_min: float = 0.0
@@ -29,6 +31,7 @@ class AugmentationConfig:
     gumbel_hard: bool = True
 
     def __post_init__(self) -> None:
+        self.primitives = expanded(self.primitives)
         if not self.primitives or len(set(self.primitives)) < len(self.primitives):
             raise InputError(f"primitives {list(self.primitives)}: expected some of {list(PRIMITIVES)}, each once")
         for name in self.primitives:

@@ -16,11 +16,8 @@ from torch import Tensor, nn
 from hf_transinv.augment.augmentation_config import AugmentationConfig
 from hf_transinv.augment.batched_phi import learned_parameters
 from hf_transinv.augment.deal import Deal, deal_out
-from hf_transinv.augment.primitives import (
-    Corruption,
-    Primitive,
-    build_primitive,
-)
+from hf_transinv.augment.primitive_sets import build_primitive
+from hf_transinv.augment.primitives import Corruption, Primitive
 from hf_transinv.augment.selection import (
     Choices,
     Draws,

@@ -11,6 +11,7 @@ from hf_transinv.augment.learned import AugmentationPanel
 from hf_transinv.augment.primitives import Corruption, Primitive
 
 QUANTILES = (0.05, 0.5, 0.95)
+_MOST_CORNERS = 10  # parameters of which all corners of the range are looked at
 _DRAWS = 4096  # the 5 % quantile of a uniform variable is then known to 0.3 % of its range
 
 
@@ -63,6 +64,15 @@ REST: dict[str, tuple[float, ...]] = {
     "geometric": (0.0,) * 6,
     "gaussian_blur": (1.0, 0.0),
     "gaussian_noise": (0.0,),
+    "colour_matrix": (0.0,) * 6,
+    "tone_curve": (0.0,) * 6,
+    "elastic": (0.0,) * 32,
+    "random_filter": (0.0,) * 9,
+    "soft_cutout": (0.0, 0.0, 0.1, 0.0),
+    "solarize": (1.0, 0.0),
+    "translation": (0.0, 0.0),
+    "shear": (0.0, 0.0),
+    "rotation": (0.0,),
 }
 """The parameters at which each primitive does nothing."""
 
@@ -77,6 +87,30 @@ _PHYSICAL: dict[str, tuple[tuple[tuple[str, str, float], ...], Callable[[Tensor]
         lambda values: [values[:, 1], values[:, 0]],
     ),
     "gaussian_noise": ((("noise variance", "", 0.0),), lambda values: [values[:, 0]]),
+    "colour_matrix": ((("weight of another channel", "", 0.0),), lambda values: [values.abs().amax(1)]),
+    "tone_curve": (
+        (("steepest slope", "×", 1.0), ("flattest slope", "×", 1.0)),
+        lambda values: [6 * torch.softmax(values, 1).amax(1), 6 * torch.softmax(values, 1).amin(1)],
+    ),
+    "elastic": ((("displacement", "%", 0.0),), lambda values: [50 * values.abs().amax(1)]),
+    "random_filter": (
+        (("sum of the taps' magnitudes", "", 0.0),),
+        lambda values: [(values - values.mean(1, keepdim=True)).abs().sum(1)],
+    ),
+    "soft_cutout": (
+        (("side of the square", "%", 10.0), ("opacity", "", 0.0)),
+        lambda values: [100 * values[:, 2], values[:, 3]],
+    ),
+    "solarize": (
+        (("threshold", "", 1.0), ("share that is inverted", "", 0.0)),
+        lambda values: list(values.unbind(1)),
+    ),
+    "translation": (
+        (("shift to the right", "%", 0.0), ("shift down", "%", 0.0)),
+        lambda values: [-50 * values[:, 0], -50 * values[:, 1]],
+    ),
+    "shear": ((("shear of rows", "", 0.0), ("shear of columns", "", 0.0)), lambda values: list(values.unbind(1))),
+    "rotation": ((("rotation", "°", 0.0),), lambda values: [values[:, 0].rad2deg()]),
 }
 
 
@@ -89,7 +123,13 @@ def describe_parameters(name: str, primitive: Primitive, drawn: Tensor) -> tuple
         drawn: parameters, [n, P].
     """
     names, convert = _PHYSICAL[name]
-    corners = torch.cartesian_prod(*torch.stack([primitive.low, primitive.high], 1)).view(-1, drawn.shape[1])
+    ends = torch.stack([primitive.low, primitive.high])
+    if drawn.shape[1] <= _MOST_CORNERS:
+        corners = torch.cartesian_prod(*ends.T).view(-1, drawn.shape[1])
+    else:  # a sample of them
+        which = torch.randint(2, (_DRAWS, drawn.shape[1]), generator=torch.Generator().manual_seed(0))
+        corners = ends.gather(0, which.to(ends.device))
+    corners = torch.cat((corners, corners.new_tensor([REST[name]])))
     levels = torch.tensor(QUANTILES, device=drawn.device)
     described = []
     for (label, unit, rest), values, reach in zip(names, convert(drawn), convert(corners), strict=True):

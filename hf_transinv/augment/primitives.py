@@ -17,8 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from hf_transinv.augment import ops
-from hf_transinv.augment.corruptions import CORRUPTIONS, apply_corruption, check_corruption
-from hf_transinv.augment.corruptions.severities import SEVERITIES
+from hf_transinv.augment.corruptions import apply_corruption
 from hf_transinv.augment.kin import NOISES, kin_of_corruption
 from hf_transinv.errors import InputError
 
@@ -223,35 +222,7 @@ class Corruption(Primitive):
         return apply_corruption(images, self.name, index, generator)
 
 
-PRIMITIVES: dict[str, type[Primitive]] = {
+PAPER_PRIMITIVES: dict[str, type[Primitive]] = {
     primitive.name: primitive for primitive in (ContrastBrightness, Geometric, GaussianBlur, GaussianNoise)
 }
 """The primitives of section 4.2, in the paper's order."""
-
-
-def check_primitive(name: str) -> None:
-    """Refuse a name that is neither a learned primitive nor CORRUPTION:SEVERITY.
-
-    Raises:
-        InputError: the name is neither; the message lists the known ones.
-    """
-    corruption, colon, severity = name.partition(":")
-    if colon:
-        known = {str(number): number for number in SEVERITIES}
-        check_corruption(corruption, (known.get(severity, severity),))
-    elif name not in PRIMITIVES:
-        raise InputError(
-            f"primitive {name!r}: expected some of {', '.join(PRIMITIVES)}, or a corruption with its severity, "
-            f"such as {CORRUPTIONS[0]}:3"
-        )
-
-
-def build_primitive(name: str, config: PrimitiveConfig) -> Primitive:
-    """A primitive by its name: one of `PRIMITIVES`, or CORRUPTION:SEVERITY.
-
-    Raises:
-        InputError: the name is neither.
-    """
-    check_primitive(name)
-    corruption, colon, severity = name.partition(":")
-    return Corruption(corruption, int(severity)) if colon else PRIMITIVES[name](config)

@@ -18,7 +18,8 @@ from torchvision.transforms.v2 import functional
 
 from hf_transinv.augment.policies import POLICIES, CorruptionConfig, Policy, PolicyConfig, build_policies
 from hf_transinv.augment.policies.policy import apply_all, draw_all
-from hf_transinv.augment.primitives import PRIMITIVES, Primitive, PrimitiveConfig, build_primitive
+from hf_transinv.augment.primitive_sets import PRIMITIVES, build_primitive
+from hf_transinv.augment.primitives import Primitive, PrimitiveConfig
 from hf_transinv.benchmark.options import BenchmarkConfig
 from hf_transinv.benchmark.synthetic import picture_levels
 from hf_transinv.benchmark.timing import Spread, Work, measure_in_rounds

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from accelerate import Accelerator
 from tqdm import tqdm
 
-from hf_transinv.augment import ops
+from hf_transinv.augment import ops, wide_ops
 from hf_transinv.benchmark.launch_count import Count
 from hf_transinv.benchmark.options import BenchmarkConfig
 from hf_transinv.benchmark.pretended_device import DEVICE, pretended_device
@@ -78,7 +78,8 @@ def count_turns(entry: Entry, config: BenchmarkConfig, accelerator: Accelerator)
     config = replace(config, compile=False)
     images, size = _BATCHES * config.batch_size, config.image_size
     counts: dict[Turn, list[Count]] = {}
-    ops.forget_constants()  # of a device that was pretended before
+    for constants in (ops, wide_ops):
+        constants.forget_constants()  # of a device that was pretended before
     with pretended_device(accelerator) as counter:
         split = synthetic_split(images, size, config.num_classes, config.seed, DEVICE)
         objective = build_objective(entry, config, DEVICE)

@@ -17,6 +17,11 @@ _PRIMITIVES = {
     "geometric": "affine warps",
     "gaussian_blur": "Gaussian blur",
     "gaussian_noise": "Gaussian noise",
+    "colour_matrix": "mixed colours",
+    "tone_curve": "bent tones",
+    "elastic": "elastic warps",
+    "random_filter": "filters",
+    "soft_cutout": "soft cutout",
 }
 _IN_TABLE_ONLY = ("width : height", "shear")  # their figures say little to a reader
 _LEAST_SHARE = 0.05  # of a teacher's images: rarer primitives are in the table only

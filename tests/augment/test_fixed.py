@@ -8,7 +8,8 @@ import torch
 from scipy.stats import chi2
 
 from hf_transinv.augment.policies.fixed import LEVELS, FixedAug
-from hf_transinv.augment.primitives import PRIMITIVES, PrimitiveConfig
+from hf_transinv.augment.primitives import PAPER_PRIMITIVES as PRIMITIVES
+from hf_transinv.augment.primitives import PrimitiveConfig
 from tests.oracles import transinv as oracle
 
 NAMES = tuple(PRIMITIVES)
@@ -30,7 +31,8 @@ def slow(name, image, s, signs, noise):
         a, b, x, c, d, y = (0.25 * s * sign for sign in signs)
         return oracle.warp_affine(image, [[1 + a, b, x], [c, 1 + d, y]])
     if name == "gaussian_blur":
-        return oracle.gaussian_blur(image, 1.8 * s, 1 - s, math.ceil(3 * math.sqrt(1.8)))
+        unit = (image.shape[-1] / 32) ** 2  # the variance is stated for 32 pixels
+        return oracle.gaussian_blur(image, 1.8 * s * unit, 1 - s, math.ceil(3 * math.sqrt(1.8 * unit)))
     return oracle.gaussian_noise(image, 0.12 * s, noise)
 
 

@@ -6,7 +6,8 @@ import torch
 from torch.nn.functional import interpolate
 
 from hf_transinv.augment.learned import AugmentationConfig
-from hf_transinv.augment.primitives import PRIMITIVES, PrimitiveConfig
+from hf_transinv.augment.primitives import PAPER_PRIMITIVES as PRIMITIVES
+from hf_transinv.augment.primitives import PrimitiveConfig
 from hf_transinv.errors import InputError
 from tests.oracles import transinv as oracle
 
@@ -142,7 +143,7 @@ def test_primitive_config_errors(fields):
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"primitives": ("solarize",)}, "solarize"),
+        ({"primitives": ("polarize",)}, "polarize"),
         ({"primitives": ()}, "expected some of"),
         ({"q_init": 1.0}, "q_init 1.0"),
         ({"q_init": 0.0}, "q_init 0.0"),

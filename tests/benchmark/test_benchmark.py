@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from hf_transinv.augment.policies import POLICIES, PolicyConfig
-from hf_transinv.augment.primitives import PRIMITIVES
+from hf_transinv.augment.primitive_sets import PRIMITIVES
 from hf_transinv.benchmark import augmentation_speed, corruption_speed, feed_speed, turn_speed
 from hf_transinv.benchmark.bounds import PASSES, passes_of_cycle
 from hf_transinv.benchmark.options import COMPARED, BenchmarkConfig

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from hf_transinv.augment.magnitudes import REST
 from hf_transinv.augment.policies.policy import Policy
-from hf_transinv.augment.primitives import CITATION, PRIMITIVES, PrimitiveConfig, build_primitive
+from hf_transinv.augment.primitives import CITATION, PAPER_PRIMITIVES, PrimitiveConfig
 
 LEVELS = 6
 
@@ -74,7 +74,7 @@ class FixedAug(Policy):
     def __init__(self, config: PrimitiveConfig | None = None) -> None:
         # Only the image functions and ranges are used: on "meta" the MLPs take no memory and no random numbers.
         with torch.device("meta"):
-            self.primitives = [build_primitive(name, config or PrimitiveConfig()) for name in PRIMITIVES]
+            self.primitives = [kind(config or PrimitiveConfig()) for kind in PAPER_PRIMITIVES.values()]
         self._noisy = torch.tensor([primitive.uses_noise for primitive in self.primitives])
         self._most_parameters = max(len(primitive.bounds()) for primitive in self.primitives)
 
