@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from hf_transinv.models.classifier import Classifier, open_classifier
     from hf_transinv.models.teacher import EMATeacher, Teacher, build_teachers
     from hf_transinv.objectives.augmix_consistency import AugMixConsistency, AugMixConsistencyConfig
+    from hf_transinv.objectives.consistency import ConsistencyConfig, ConsistencyTraining
     from hf_transinv.objectives.distillation import Distillation, DistillationConfig
     from hf_transinv.objectives.hard import Hard, HardConfig
     from hf_transinv.objectives.invariant import InvariantConfig as AITConfig
@@ -56,6 +57,8 @@ _PLACES = {
     "AugmentationPanel": ("augment.learned", "AugmentationPanel"),
     "CORRUPTIONS": ("augment.corruptions", "CORRUPTIONS"),
     "Classifier": ("models.classifier", "Classifier"),
+    "ConsistencyConfig": ("objectives.consistency", "ConsistencyConfig"),
+    "ConsistencyTraining": ("objectives.consistency", "ConsistencyTraining"),
     "Distillation": ("objectives.distillation", "Distillation"),
     "DistillationConfig": ("objectives.distillation", "DistillationConfig"),
     "EMATeacher": ("models.teacher", "EMATeacher"),
@@ -94,6 +97,8 @@ __all__ = [
     "AugmentationConfig",
     "AugmentationPanel",
     "Classifier",
+    "ConsistencyConfig",
+    "ConsistencyTraining",
     "Distillation",
     "DistillationConfig",
     "EMATeacher",

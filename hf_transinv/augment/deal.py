@@ -45,6 +45,11 @@ class Deal:
     num_chosen: tuple[int, ...]
     num_asked: tuple[int, ...]
 
+    @property
+    def deformed(self) -> Tensor:
+        """The images that some primitive deforms, int64 [n]."""
+        return self.order[: len(self.order) - self.num_chosen[-1]]
+
 
 def deal_out(
     model: Tensor,

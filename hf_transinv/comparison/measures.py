@@ -139,8 +139,9 @@ def summarise(rows: Sequence[Row], found: Mapping[str, Any], plain: str | None =
     """
     trained = read_trained(rows, found)
     kin: dict[str, set[str]] = {row.group: set() for row in rows}
-    for one in trained:
-        kin[one.row.group].update(ALEXNET_ERRORS if one.record.kin is None else one.record.kin)  # not known: all
+    for network in trained:
+        own = network.record.kin
+        kin[network.row.group].update(ALEXNET_ERRORS if own is None else own)  # not known: all
     plain_seconds = {
         (one.row.group, one.seed): one.record.train_seconds
         for one in trained

@@ -9,7 +9,7 @@ augmentation plays, by a loss that each method defines. A max is a min of the ne
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,18 @@ class TaskDraws(Sampled):
 
     deformations: tuple[Any, ...]
     task: Any
+
+
+class Deformed(NamedTuple):
+    """What an augmentation made of images.
+
+    Attributes:
+        images: [b, 3, H, W].
+        rows: of those that it changed, int64 [n] on the device; None: not known, perhaps all.
+    """
+
+    images: Tensor
+    rows: Tensor | None = None
 
 
 class AdversarialAugmentation(Objective):
@@ -72,7 +84,7 @@ class AdversarialAugmentation(Objective):
         """Draw how the images of the task are deformed, for the whole batch."""
 
     @abstractmethod
-    def deform(self, nets: Mapping[str, nn.Module], images: Tensor, labels: Tensor, draws: Any) -> list[Tensor]:
+    def deform(self, nets: Mapping[str, nn.Module], images: Tensor, labels: Tensor, draws: Any) -> list[Deformed]:
         """Images [b, 3, H, W] as the task gets them: once or, summed over, several times; no gradient is needed."""
 
     @property
@@ -102,8 +114,10 @@ class AdversarialAugmentation(Objective):
                 for images, drawn in zip(batch.variants, draws.deformations, strict=True)
             ]
         sums: dict[str, Tensor] = {}
-        for images, *others in zip(*deformed, strict=True):
-            losses = self.task.loss(player, nets, replace(batch, images=images, others=tuple(others)), draws.task)
+        for first, *rest in zip(*deformed, strict=True):
+            others = tuple(variant.images for variant in rest)
+            shown = replace(batch, images=first.images, others=others, original=batch.images, deformed=first.rows)
+            losses = self.task.loss(player, nets, shown, draws.task)
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0) + value
         return sums
@@ -113,7 +127,7 @@ class AdversarialAugmentation(Objective):
         shown = []
         for _ in range(count):
             draws = self.draw_deformations(tuple(images.shape), generator)
-            shown.append(self.deform(self.players, images, labels, draws)[0])
+            shown.append(self.deform(self.players, images, labels, draws)[0].images)
         return torch.stack(shown)
 
     def after_step(self, player: str, nets: Mapping[str, nn.Module]) -> None:

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from hf_transinv.objectives.adversarial import AdversarialAugmentation
 from hf_transinv.objectives.augmix_consistency import AugMixConsistency
+from hf_transinv.objectives.consistency import ConsistencyTraining
 from hf_transinv.objectives.distillation import Distillation
 from hf_transinv.objectives.hard import Hard
 from hf_transinv.objectives.invariant import InvariantTraining
@@ -44,6 +45,7 @@ def by_name(*methods: type[Kind]) -> Mapping[str, type[Kind]]:
 METHODS = by_name(
     Supervised,
     AugMixConsistency,
+    ConsistencyTraining,
     InvariantTraining,
     MultiInvariantTraining,
     MutualLearning,

@@ -38,7 +38,7 @@ from hf_transinv.divergences import cross_entropy
 from hf_transinv.errors import InputError
 from hf_transinv.models.classifier import Classifier
 from hf_transinv.models.teacher import EMATeacher
-from hf_transinv.objectives.adversarial import AdversarialAugmentation
+from hf_transinv.objectives.adversarial import AdversarialAugmentation, Deformed
 from hf_transinv.objectives.objective import Objective
 from hf_transinv.objectives.parts import Parts
 from hf_transinv.objectives.passes import Passes
@@ -211,16 +211,16 @@ class TeachAugment(AdversarialAugmentation):
 
     def deform(
         self, nets: Mapping[str, nn.Module], images: Tensor, labels: Tensor, draws: ReplayedDraws
-    ) -> list[Tensor]:
+    ) -> list[Deformed]:
         augmentation = nets[AUGMENTATION]
         if draws.models is None:
-            return [augmentation(images, labels, draws.augmentation).images]
+            return [Deformed(augmentation(images, labels, draws.augmentation).images)]
         deformed = torch.empty_like(images)
         for rows, places in draws.models.runs():
             own, phi = rows.flatten(), self.replay.stacked(places, augmentation)
             place = own.to(images.device)
             deformed[place] = augmentation(images[place], labels[place], draws.augmentation[own], phi).images
-        return [deformed]
+        return [Deformed(deformed)]
 
     def augmentation_loss(self, nets: Mapping[str, nn.Module], batch: Batch, draws: SlicedDraws) -> dict[str, Tensor]:
         config = self.config

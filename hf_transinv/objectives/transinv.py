@@ -43,7 +43,7 @@ from hf_transinv.errors import InputError
 from hf_transinv.figures import plot_augmentations, plot_history
 from hf_transinv.models.classifier import Classifier
 from hf_transinv.models.teacher import EMATeacher, Teacher
-from hf_transinv.objectives.adversarial import AdversarialAugmentation
+from hf_transinv.objectives.adversarial import AdversarialAugmentation, Deformed
 from hf_transinv.objectives.objective import Objective, Sample
 from hf_transinv.objectives.parts import Parts
 from hf_transinv.objectives.passes import Passes
@@ -163,8 +163,9 @@ class TransInv(AdversarialAugmentation):
 
     def deform(
         self, nets: Mapping[str, nn.Module], images: Tensor, labels: Tensor, draws: DeformationDraws
-    ) -> list[Tensor]:
-        return [self.panel.deform(images, drawn) for drawn in draws.passes]
+    ) -> list[Deformed]:
+        dealt = [(drawn, self.panel.deal(images.device, drawn)) for drawn in draws.passes]
+        return [Deformed(self.panel.deform(images, replace(drawn, deal=deal)), deal.deformed) for drawn, deal in dealt]
 
     def augmentation_loss(self, nets: Mapping[str, nn.Module], batch: Batch, draws: Draws) -> dict[str, Tensor]:
         config = self.config

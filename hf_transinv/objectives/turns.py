@@ -23,6 +23,8 @@ class Batch:
         global_batch_size: images in the whole batch, over all processes and micro-batches.
         world_size: number of processes.
         others: further variants of the same images, each cropped and flipped anew.
+        original: where `images` are deformed by a learned augmentation, the same images before, [b, 3, H, W].
+        deformed: rows of those that it changed, int64 [n] on the device; None: not known, perhaps all.
     """
 
     images: Tensor
@@ -30,6 +32,8 @@ class Batch:
     global_batch_size: int
     world_size: int = 1
     others: tuple[Tensor, ...] = ()
+    original: Tensor | None = None
+    deformed: Tensor | None = None
 
     @property
     def share(self) -> float:

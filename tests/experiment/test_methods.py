@@ -51,6 +51,10 @@ EVERY = {
         *("--method", "distillation", "--augment", "transinv", "cutout"),
         *("--teachers", JUDGE, SAME_LABELS, "--distill_from", SAME_LABELS),
     ],
+    "consistency": [
+        *("--method", "consistency", "--augment", "transinv", "--teachers", JUDGE),
+        *("--consistency_warmup", 0.5, "--consistency_target", "ema"),
+    ],
     "ait-teachaugment": ["--method", "ait", "--augment", "teachaugment"],
 }
 NAMED = {flag for flags in EVERY.values() for flag in flags}

@@ -254,7 +254,7 @@ class TestStudentTurn:
         batch = batch_of(size)
         draws = objective.draw("student", batch.images.shape, seeded(6))
         own, models = draws.deformations[0].augmentation, draws.deformations[0].models
-        actual = objective.deform(objective.players, batch.images, batch.labels, draws.deformations[0])[0]
+        actual = objective.deform(objective.players, batch.images, batch.labels, draws.deformations[0])[0].images
         alone = build().augmentation
         for rows in torch.arange(size).chunk(4):
             place = slice(rows[0], rows[-1] + 1)
@@ -279,7 +279,9 @@ class TestStudentTurn:
         batch = Batch(first, torch.arange(6) % CLASSES, 6, others=(first,))
         draws = objective.draw("student", first.shape, seeded(5))
         assert len(draws.deformations) == 2 and objective.variants == 2
-        variants = [objective.deform(objective.players, first, batch.labels, drawn)[0] for drawn in draws.deformations]
+        variants = [
+            objective.deform(objective.players, first, batch.labels, drawn)[0].images for drawn in draws.deformations
+        ]
         assert not torch.equal(*variants)
         losses = losses_of(objective, "student", batch, draws)
         expected = objective.task.loss(

@@ -12,6 +12,7 @@ from hf_transinv.config import TrainConfig
 from hf_transinv.data.transforms import CropFlip
 from hf_transinv.models import EMATeacher, Teacher
 from hf_transinv.objectives.augmix_consistency import AugMixConsistency, AugMixConsistencyConfig
+from hf_transinv.objectives.consistency import ConsistencyConfig, ConsistencyTraining
 from hf_transinv.objectives.distillation import Distillation, DistillationConfig
 from hf_transinv.objectives.invariant import InvariantConfig, InvariantTraining
 from hf_transinv.objectives.multi_invariant import MultiInvariantConfig, MultiInvariantTraining
@@ -21,7 +22,7 @@ from hf_transinv.training.trainer import Trainer
 from hf_transinv.training.trainer_setup import TrainerSetup
 from tests.tiny_run import resident_feed, tiny_vit
 
-METHODS = ("augmix", "ait", "ait_features", "multi_ait", "mutual", "distillation")
+METHODS = ("augmix", "consistency", "ait", "ait_features", "multi_ait", "mutual", "distillation")
 
 
 def objective_of(method: str) -> Objective:
@@ -31,6 +32,9 @@ def objective_of(method: str) -> Objective:
     policies = [FixedAug(), ColorJitter()]
     if method == "augmix":
         return AugMixConsistency(student, AugMixConsistencyConfig(), policies)
+    if method == "consistency":
+        options = ConsistencyConfig("ema", consistency_warmup=0.5)
+        return ConsistencyTraining(student, options, policies, max_steps=4)
     if method == "ait":
         return InvariantTraining(student, InvariantConfig(), [policies[0]], [policies[1]])
     if method == "ait_features":
