@@ -7,15 +7,17 @@ that all models take the same images. Everything before the network is different
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hf_transinv.config.model_args import check_model_args
 from hf_transinv.errors import InputError
 from hf_transinv.models.batch_norm import correct_momentum
+from hf_transinv.models.grad_checkpointing import enable_grad_checkpointing
 from hf_transinv.models.location import Location, locate
 from hf_transinv.models.published import Published
 from hf_transinv.models.timm_networks import open_timm
@@ -226,6 +228,9 @@ def open_classifier(
     pretrained: bool = True,
     revision: str | None = None,
     architecture: str | None = None,
+    input_size: int | None = None,
+    model_args: Mapping[str, Any] | None = None,
+    grad_checkpointing: bool = False,
 ) -> Classifier:
     """Opens an image classifier by name: in training mode, on the CPU, in float32.
 
@@ -238,17 +243,27 @@ def open_classifier(
         pretrained: False takes the architecture and leaves the weights.
         revision: branch, tag or commit of a Hub id.
         architecture: the timm architecture of a folder without config.json, as ARCH in "ARCH:FOLDER".
+        input_size: side of the images that the network sees, in pixels; None: the checkpoint's. Position embeddings
+            are resampled.
+        model_args: arguments of `timm.create_model`, or fields of the config of transformers.
+        grad_checkpointing: compute activations again in the backward pass instead of keeping them.
 
     Raises:
-        InputError: the name is unknown or cannot be reached, has no safetensors weights, or they do not fit.
+        InputError: the name is unknown or cannot be reached, has no safetensors weights, or they do not fit; the
+            network does not take the size, an argument, or gradient checkpointing.
     """
     if num_classes is not None and num_classes < 2:
         raise InputError(f"num_classes={num_classes} was given for {name!r}; a classifier needs at least 2 classes.")
+    if input_size is not None and not 1 <= input_size <= _LARGEST_SIDE:
+        raise InputError(f"input_size={input_size} was given for {name!r}; expected 1 to {_LARGEST_SIDE} pixels.")
+    check_model_args(model_args or {})
     location = locate(name, revision=revision, architecture=architecture, with_weights=pretrained)
     open_network = open_timm if location.is_timm else open_transformers
-    opened = open_network(location, num_classes, pretrained)
+    opened = open_network(location, num_classes, pretrained, input_size, model_args or {})
     preprocessing = opened.preprocessing
     correct_momentum(opened.network, name)
+    if grad_checkpointing:
+        enable_grad_checkpointing(opened.network, name)
     return Classifier(
         opened.network,
         num_classes=opened.num_classes,
@@ -261,7 +276,7 @@ def open_classifier(
         source=name,
         image_processor=opened.image_processor,
         published=preprocessing.published,
-        image_size=_recorded_size(location),
+        image_size=_recorded_size(location) if input_size is None else None,
     ).train()
 
 

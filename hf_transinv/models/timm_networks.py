@@ -7,8 +7,9 @@ it non-strictly as soon as the number of classes differs, and say so in its log 
 import logging
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,10 @@ from torch import Tensor
 from hf_transinv.errors import InputError
 from hf_transinv.models.checkpoint_files import count_stored
 from hf_transinv.models.location import Location
+from hf_transinv.models.network_args import check_timm_args
+from hf_transinv.models.network_size import check_answers_at, resize_timm
 from hf_transinv.models.opened_network import OpenedNetwork, Preprocessing
-from hf_transinv.models.param_budget import no_larger_than
+from hf_transinv.models.param_budget import check_sizes, no_larger_than
 from hf_transinv.models.published import FILTERS, Published
 from hf_transinv.resolve.hub_errors import client_says
 
@@ -36,21 +39,40 @@ _HEADS = ("linear", "fc", "head", "head.fc", "classifier")
 _NUMBER = re.compile(r"[0-9]{1,9}")
 
 
-def open_timm(location: Location, num_classes: int | None, pretrained: bool) -> OpenedNetwork:
+def open_timm(
+    location: Location,
+    num_classes: int | None,
+    pretrained: bool,
+    input_size: int | None = None,
+    model_args: Mapping[str, Any] | None = None,
+) -> OpenedNetwork:
     """A timm network and its preprocessing.
 
     Args:
         location: of its architecture or folder.
         num_classes: another number than the checkpoint's gives a new head; None keeps the checkpoint's.
         pretrained: False takes the architecture and leaves the weights.
+        input_size: side of the images that it sees, in pixels; None: the checkpoint's.
+        model_args: of `timm.create_model`.
 
     Raises:
-        InputError: there are no weights, they do not fit the architecture, or a value of the config.json is wrong.
+        InputError: there are no weights, they do not fit the architecture, a value of the config.json is wrong, or the
+            network does not take the size or an argument.
     """
     config = location.config or {}
     label_names = _label_names(location.name, config)
-    network = _create(location, num_classes, pretrained)
+    arguments = dict(model_args or {})
+    if arguments:
+        check_sizes(arguments, location.name)
+        check_timm_args(location.name, location.architecture or f"local-dir:{location.folder}", arguments)
+    create = partial(_create, location, num_classes, pretrained)
+    network = create(arguments)
     preprocessing = _preprocessing(location.name, network, (config.get("model_args") or {}).get("img_size"))
+    if input_size is not None and preprocessing.input_size != (input_size, input_size):
+        rebuild = partial(create, {**arguments, "img_size": input_size})
+        network = resize_timm(network, location.name, input_size, pretrained, rebuild)
+        preprocessing = replace(preprocessing, input_size=(input_size, input_size), published=None)
+        check_answers_at(network, location.name, len(preprocessing.mean), input_size)
     if num_classes is not None and num_classes != network.num_classes:
         network.reset_classifier(num_classes)
         label_names = None
@@ -64,29 +86,32 @@ def open_timm(location: Location, num_classes: int | None, pretrained: bool) -> 
     return OpenedNetwork(network, network.num_classes, label_names, preprocessing)
 
 
-def _create(location: Location, num_classes: int | None, pretrained: bool) -> Any:
+def _create(location: Location, num_classes: int | None, pretrained: bool, arguments: Mapping[str, Any]) -> Any:
     """The network: a Module with timm's attributes (num_classes, pretrained_cfg, reset_classifier)."""
     name, folder, architecture = location.name, location.folder, location.architecture
     if location.config is not None:
         assert folder is not None  # where the config.json is
-        return _create_from_config(name, folder, location.config["architecture"], pretrained)
+        return _create_from_config(name, folder, location.config["architecture"], pretrained, arguments)
     assert architecture is not None  # of every location without a config.json
     if not pretrained:
-        return _make(name, architecture, num_classes=num_classes)
+        return _make(name, architecture, num_classes=num_classes, **arguments)
     registered = timm.get_pretrained_cfg(architecture)
     if folder is not None:
         weights = folder / "model.safetensors"
         stored = _count_classes(name, weights, registered.classifier if registered else None)
         overlay = {"file": str(weights), "num_classes": stored}
-        return _make(name, architecture, pretrained=True, num_classes=stored, pretrained_cfg_overlay=overlay)
+        options: dict[str, Any] = {"num_classes": stored, "pretrained_cfg_overlay": overlay}
+        return _make(name, architecture, pretrained=True, **options, **arguments)
     if registered is None or not registered.has_weights:
         raise InputError(
             f"timm has no weights for {name!r}. Start it without them (pretrained=False), or give a checkpoint."
         )
-    return _make(name, architecture, pretrained=True)
+    return _make(name, architecture, pretrained=True, **arguments)
 
 
-def _create_from_config(name: str, folder: Path, architecture: Any, pretrained: bool) -> Any:
+def _create_from_config(
+    name: str, folder: Path, architecture: Any, pretrained: bool, arguments: Mapping[str, Any]
+) -> Any:
     """The network of a folder with a config.json.
 
     It is built without memory first (on the meta device), so that a config far larger than the weights costs none.
@@ -101,13 +126,13 @@ def _create_from_config(name: str, folder: Path, architecture: Any, pretrained: 
     stored = count_stored(name, folder) if pretrained else None
     with no_larger_than(stored, name), torch.device("meta"):
         try:
-            timm.create_model(f"local-dir:{folder}")
+            timm.create_model(f"local-dir:{folder}", **arguments)
         except InputError:  # it grows too large
             raise
         except Exception:  # it cannot be built without memory, or at all: what is wrong then shows again below
             _logger.debug("%s cannot be built on the meta device", name, exc_info=True)
     with no_larger_than(stored, name):
-        return _make(name, f"local-dir:{folder}", pretrained=pretrained)
+        return _make(name, f"local-dir:{folder}", pretrained=pretrained, **arguments)
 
 
 def _make(name: str, model: str, **options: Any) -> Any:

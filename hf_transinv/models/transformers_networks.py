@@ -2,6 +2,8 @@
 
 import copy
 import logging
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,14 @@ from torch import nn
 from hf_transinv.errors import InputError
 from hf_transinv.models.checkpoint_files import count_stored
 from hf_transinv.models.location import Location
+from hf_transinv.models.network_args import set_config_fields
+from hf_transinv.models.network_size import (
+    check_answers_at,
+    resize_transformers,
+    set_image_size,
+    size_that_works,
+    vision_config,
+)
 from hf_transinv.models.opened_network import OpenedNetwork
 from hf_transinv.models.param_budget import check_sizes, no_larger_than
 from hf_transinv.models.processors import read_processor
@@ -21,20 +31,35 @@ _logger = logging.getLogger(__name__)
 _LARGEST_HEAD = 100_000_000  # 21,841 classes of 4,096 features
 
 
-def open_transformers(location: Location, num_classes: int | None, pretrained: bool) -> OpenedNetwork:
+def open_transformers(
+    location: Location,
+    num_classes: int | None,
+    pretrained: bool,
+    input_size: int | None = None,
+    model_args: Mapping[str, Any] | None = None,
+) -> OpenedNetwork:
     """A transformers network and its preprocessing.
 
     Args:
         location: of its folder.
         num_classes: another number than the checkpoint's gives a new head; None keeps the checkpoint's.
         pretrained: False takes the architecture and leaves the weights.
+        input_size: side of the images that it sees, in pixels; None: the checkpoint's.
+        model_args: fields of its configuration.
 
     Raises:
-        InputError: not an image classifier, weights that do not fit, or an image processor missing or unusual.
+        InputError: not an image classifier, weights that do not fit, an image processor missing or unusual, or a size
+            or field that the network does not take.
     """
     name, folder = location.name, location.folder
     assert folder is not None  # of every network of transformers
     config = _read_config(name, folder)
+    if model_args:
+        check_sizes(model_args, name)
+        set_config_fields(config, model_args, name)
+    built_for = _built_for(vision_config(config).to_dict())
+    if input_size is not None and not pretrained:
+        set_image_size(config, input_size)
     label_names = _label_names(config.id2label, name)
     known = config.num_labels
     if num_classes not in (None, known):
@@ -45,7 +70,15 @@ def open_transformers(location: Location, num_classes: int | None, pretrained: b
         network = _load(name, folder, config, known) if pretrained else _initialised(name, config)
     processor = _image_processor(name, folder)
     fields = config.to_dict()
-    preprocessing = read_processor(name, processor, fields.get("num_channels", 3), _built_for(fields))
+    channels = fields.get("num_channels", 3)
+    preprocessing = read_processor(name, processor, channels, built_for)
+    if input_size is None:
+        preprocessing = size_that_works(network, name, preprocessing, built_for)
+    elif {preprocessing.input_size, built_for} - {None} != {(input_size, input_size)}:
+        if pretrained:
+            network = resize_transformers(network, name, channels, input_size)
+        preprocessing = replace(preprocessing, input_size=(input_size, input_size), published=None)
+        check_answers_at(network, name, channels, input_size)
     if label_names is not None and is_placeholder(label_names):
         label_names = None
     if getattr(config, "problem_type", None) == "multi_label_classification":
