@@ -229,6 +229,20 @@ def test_a_missing_yaml_is_named():
         ("--eval_severities 1 6", "expected some of 1 to 5"),
         ("--eval_severities", "expected some of 1 to 5"),
         ("--baselines mixup", "not one of plain, crop_flip"),
+        ("--student_size 4", "student_size must be at least 8"),
+        ("--teachers a b --teacher_size 4", "teacher_size must be at least 8"),
+        ("--teacher_size 64", "there is no teacher but the student's average"),
+        ("--teachers ema --teacher_size 64", "there is no teacher but the student's average"),
+        ("--teachers a ema b c --teacher_size 64 32", r"2 sizes for 3 teachers \(ema has none\)"),
+        ("--teachers a ema a --teacher_size 64 32", "two sizes to a teacher that is named twice"),
+        ("--model_args drop_rate", "'drop_rate': expected key=value"),
+        ("--model_args drop_rate=0.1 drop_rate=0.2", "drop_rate is given twice"),
+        ("--model_args drop_rate=", "expected a number, true, false or a word"),
+        ("--model_args dims=[1,2]", "expected a number, true, false or a word"),
+        ("--model_args num_classes=5", "cannot set num_classes: the classes are those of the data"),
+        ("--model_args img_size=64", "cannot set img_size: give student_size"),
+        ("--model_args pretrained=true", "cannot set pretrained: give student and student_init"),
+        ("--model_args in_chans=1", "cannot set in_chans: the network keeps the channels"),
         ("--report_to paper", "not one of tensorboard, wandb, trackio, none"),
     ],
 )
@@ -250,6 +264,21 @@ def test_contradictions_and_impossible_values_are_refused(flags, said):
 def test_the_student_must_come_from_somewhere(flags, said):
     with pytest.raises(InputError, match=said):
         parsed("--max_steps", "3", *flags.split())
+
+
+def test_arguments_of_the_network_are_values_of_yaml(write):
+    values = {"drop_rate": 0.1, "drop_path_rate": 1e-3, "depth": 2, "qkv_bias": False, "act_layer": "gelu"}
+    given = ["drop_rate=0.1", "drop_path_rate=1e-3", "depth=2", "qkv_bias=false", "act_layer=gelu"]
+    for flags in (["--model_args", *given], ["--config", write(f"model_args: [{', '.join(given)}]\n")]):
+        names = parse(GROUPS, [*LEAST, *flags])[1]
+        assert names.network_options == {"input_size": None, "grad_checkpointing": False, "model_args": values}
+
+
+def test_a_size_for_all_teachers_or_one_for_each():
+    teachers = ["--teachers", "a", "ema", "b"]
+    sizes = [parse(GROUPS, [*LEAST, *teachers, *flags])[1].teacher_sizes for flags in ([], ["--teacher_size", "64"])]
+    assert sizes == [{}, {"a": 64, "b": 64}]
+    assert parse(GROUPS, [*LEAST, *teachers, "--teacher_size", "64", "32"])[1].teacher_sizes == {"a": 64, "b": 32}
 
 
 def test_neither_epochs_nor_steps_is_refused():

@@ -100,7 +100,8 @@ def main(description: str = __doc__ or "") -> None:
         for seed in probe.seeds:
             student = new_student(names, session.data.label_names, seed)
             panel = AugmentationPanel(1, augment)
-            judge = build_teachers([teacher], student, names.ema_decay).to(session.accelerator.device)
+            judge = build_teachers([teacher], student, names.ema_decay, names.teacher_sizes)
+            judge.to(session.accelerator.device)
             objective = TransInv(Supervised(student, train.label_smoothing), panel, judge, method)
             session.fit(f"{teacher} seed {seed}", objective, data.crop, data.flip, seed)
 

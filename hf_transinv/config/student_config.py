@@ -1,8 +1,10 @@
 """The student of a run and its teachers."""
 
 from dataclasses import dataclass
+from typing import Any
 
-from hf_transinv.config.checks import one_of
+from hf_transinv.config.checks import at_least, one_of
+from hf_transinv.config.model_args import parse_model_args
 from hf_transinv.errors import InputError
 
 
@@ -17,6 +19,13 @@ class StudentConfig:
         ema_decay: of the ema teacher.
         teacher_device: device of the frozen teachers; default: the student's; cpu: the host's, when they do not fit
             beside the student (slow). The ema teacher stays with the student.
+        student_size: side of the images that the networks of the student and of peers see, in pixels; default: their
+            checkpoints'.
+        teacher_size: the same for the teachers: one for all, or one for each; ema has none, it follows the student.
+        model_args: arguments of the student's network, key=value: of timm.create_model (drop_rate=0.1
+            drop_path_rate=0.1), or fields of a transformers config; also of a peer like the student.
+        grad_checkpointing: compute the activations of the student and of peers again in the backward pass, instead of
+            keeping them: less memory, more time, the same gradients.
     """
 
     student: str | None = None
@@ -24,6 +33,10 @@ class StudentConfig:
     teachers: tuple[str, ...] = ()
     ema_decay: float = 0.999
     teacher_device: str | None = None
+    student_size: int | None = None
+    teacher_size: tuple[int, ...] = ()
+    model_args: tuple[str, ...] = ()
+    grad_checkpointing: bool = False
 
     def __post_init__(self) -> None:
         start, _, index = self.student_init.partition(":")
@@ -47,3 +60,41 @@ class StudentConfig:
             one_of("teacher_device", self.teacher_device, ("cpu",))
         if not 0 <= self.ema_decay < 1:
             raise InputError(f"ema_decay must be in [0, 1), given {self.ema_decay}")
+        if self.student_size is not None:
+            at_least("student_size", self.student_size, 8)
+        for side in self.teacher_size:
+            at_least("teacher_size", side, 8)
+        self._check_teacher_sizes()
+        parse_model_args(self.model_args)
+
+    def _check_teacher_sizes(self) -> None:
+        """Raises InputError where it is not known which teacher has which size."""
+        own, given = [name for name in self.teachers if name != "ema"], len(self.teacher_size)
+        if given and not own:
+            raise InputError("teacher_size: there is no teacher but the student's average, which has the student's")
+        if given not in (0, 1, len(own)):
+            raise InputError(
+                f"teacher_size gives {given} sizes for {len(own)} teachers (ema has none): expected one, or one for "
+                "each"
+            )
+        if given > 1 and any(
+            self.teacher_sizes[name] != side for name, side in zip(own, self.teacher_size, strict=True)
+        ):
+            raise InputError("teacher_size gives two sizes to a teacher that is named twice: expected one")
+
+    @property
+    def teacher_sizes(self) -> dict[str, int]:
+        """The side that a teacher's network sees, in pixels, by the teacher's name; without those that have none."""
+        own = [name for name in self.teachers if name != "ema"]
+        sides = self.teacher_size * len(own) if len(self.teacher_size) == 1 else self.teacher_size
+        return dict(zip(own, sides, strict=True)) if sides else {}
+
+    @property
+    def network_options(self) -> dict[str, Any]:
+        """What the student's network is opened with, by the arguments of `open_classifier`."""
+        return {**self.shared_options, "model_args": parse_model_args(self.model_args)}
+
+    @property
+    def shared_options(self) -> dict[str, Any]:
+        """`network_options` without those of one architecture: for peers as well."""
+        return {"input_size": self.student_size, "grad_checkpointing": self.grad_checkpointing}

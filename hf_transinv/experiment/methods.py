@@ -163,7 +163,7 @@ class MethodBuilder:
                 if unknown
                 else f"no teachers: {self.method.title} needs at least one name, --teachers ID"
             )
-        teachers = build_teachers(names, student, self.names.ema_decay)
+        teachers = build_teachers(names, student, self.names.ema_decay, self.names.teacher_sizes)
         place_teachers(teachers, self.device, self.names.teacher_device)
         return cast(Sequence[Teacher], tuple(teachers))
 
@@ -171,7 +171,8 @@ class MethodBuilder:
         """The networks beside the student, untrained."""
         names = self.session.data.label_names
         architectures = self.method.peers or (self.names.student or student.architecture,)
+        options = self.names.shared_options if self.method.peers else self.names.network_options
         return [
-            open_classifier(name, num_classes=len(names), label_names=names, pretrained=False)
+            open_classifier(name, num_classes=len(names), label_names=names, pretrained=False, **options)
             for name in architectures
         ]

@@ -40,9 +40,10 @@ def new_student(config: StudentConfig, label_names: list[str], seed: int) -> Cla
     start, _, index = config.student_init.partition(":")
     name = config.teachers[int(index) - 1] if start == "teacher" else config.student
     assert name is not None  # StudentConfig refuses it
+    options = {"num_classes": len(label_names), **config.network_options}
     if start == "scratch":
-        return open_classifier(name, num_classes=len(label_names), label_names=label_names, pretrained=False)
-    student = open_classifier(name, num_classes=len(label_names))
+        return open_classifier(name, label_names=label_names, pretrained=False, **options)
+    student = open_classifier(name, **options)
     if start == "teacher" or student.label_names != label_names:
         student.relabel(label_names)
     return student

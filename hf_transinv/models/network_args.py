@@ -32,7 +32,7 @@ def check_timm_args(name: str, model: str, arguments: Mapping[str, Any]) -> None
     said = ""
     with no_larger_than(None, name), torch.device("meta"):
         try:
-            timm.create_model(model, **arguments, **{_CANARY: 0})
+            timm.create_model(model, **{**arguments, _CANARY: 0})
         except TypeError as error:
             said = str(error)
         except InputError:  # of `no_larger_than`

@@ -28,6 +28,7 @@ from hf_transinv.models.opened_network import Preprocessing
 
 _logger = logging.getLogger(__name__)
 
+_LONGEST_SIDE = 4096  # of an image that a config.json alone asks for
 _RESAMPLED = ", and resamples what its weights say of positions"
 _OTHERWISE = "Leave the size out, or choose a network that takes it, such as a convolutional one."
 
@@ -125,9 +126,7 @@ def size_that_works(
     except _Refused as error:
         reason = error
     told = f"its image processor makes images of {_by(made)}, and its network is built for {_by(built_for)}"
-    try:
-        _logits(network, _noise(channels, built_for))
-    except _Refused:
+    if max(built_for) > _LONGEST_SIDE or not _answers(network, channels, built_for):
         raise InputError(
             f"Model {name!r} cannot be used: {told} ({reason}). Correct its preprocessor_config.json or config.json."
         ) from reason
@@ -190,6 +189,14 @@ def _logits(network: nn.Module, images: Tensor, **options: bool) -> Tensor:
         return output
     logits = getattr(output, "logits", None)
     return output.last_hidden_state if logits is None else logits
+
+
+def _answers(network: nn.Module, channels: int, size: tuple[int, int]) -> bool:
+    try:
+        _logits(network, _noise(channels, size))
+    except _Refused:
+        return False
+    return True
 
 
 def _with_new_weights(network: Any, side: int) -> Any:

@@ -7,7 +7,7 @@ averaged too.
 """
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 
 import torch
@@ -124,7 +124,12 @@ def _tensors(module: nn.Module) -> chain[Tensor]:
     return chain(module.parameters(), module.buffers())
 
 
-def build_teachers(names: Sequence[str], student: Classifier, ema_decay: float = 0.999) -> nn.ModuleList:
+def build_teachers(
+    names: Sequence[str],
+    student: Classifier,
+    ema_decay: float = 0.999,
+    input_sizes: Mapping[str, int] | None = None,
+) -> nn.ModuleList:
     """The panel of teachers.
 
     A name that occurs twice is one Teacher that occurs twice, so there is at most one EMATeacher to update.
@@ -133,6 +138,8 @@ def build_teachers(names: Sequence[str], student: Classifier, ema_decay: float =
         names: of `open_classifier`, or "ema" for the student's own average.
         student: of which the average is taken.
         ema_decay: of the average.
+        input_sizes: side of the images that a teacher's network sees, in pixels, by its name; the others see their
+            checkpoint's, the average the student's.
 
     Returns:
         The teachers, in the order of `names`.
@@ -145,9 +152,11 @@ def build_teachers(names: Sequence[str], student: Classifier, ema_decay: float =
             f"Teachers were given as {names!r}; expected a list of at least one name, for example ['ema']."
         )
     panel: dict[str, Teacher] = {}
-    for name in names:
-        if name not in panel:
-            panel[name] = EMATeacher(student, ema_decay) if name == "ema" else Teacher(open_classifier(name))
+    for name in dict.fromkeys(names):
+        if name == "ema":
+            panel[name] = EMATeacher(student, ema_decay)
+        else:
+            panel[name] = Teacher(open_classifier(name, input_size=(input_sizes or {}).get(name)))
     return nn.ModuleList(panel[name] for name in names)
 
 

@@ -4,8 +4,10 @@ The oracles: timm's `set_input_size` and `create_model(img_size=...)`, transform
 """
 
 import copy
+import json
 import logging
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import timm
@@ -24,8 +26,11 @@ from transformers import (
     ViTImageProcessor,
 )
 
+from hf_transinv.config import StudentConfig
 from hf_transinv.errors import InputError
-from hf_transinv.models import open_classifier
+from hf_transinv.experiment.methods import MethodBuilder, MethodConfig
+from hf_transinv.experiment.session import new_student
+from hf_transinv.models import build_teachers, open_classifier
 from tests.models.families import SIDE, tiny_folder
 
 VIT = {"depth": 2, "embed_dim": 24, "num_heads": 2}
@@ -217,6 +222,14 @@ class TestTwoFilesThatDisagree:
         classifier = open_classifier(saved_transformers(tmp_path, network, 64))
         assert classifier.input_size == (64, 64) and classifier.published.size == (64, 64)
 
+    def test_it_is_refused_where_it_answers_to_neither(self, tmp_path):
+        """The convolutions of this LeViT leave another grid than its attention is built for, at any size."""
+        folder = tiny_folder("levit", tmp_path)
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, "image_size": 4 * SIDE, "stride": 8}))
+        with pytest.raises(InputError, match=r"makes images of 64x64 px, .* built for 256x256 px \(.*Correct its"):
+            open_classifier(str(folder), pretrained=False, model_args={"kernel_size": 1})
+
     def test_a_size_decides(self, vit, tmp_path):
         _, network = vit
         folder = saved_transformers(tmp_path, network, 48)
@@ -301,6 +314,47 @@ class TestGradCheckpointing:
     def test_refused_with_the_reason(self, name, said):
         with pytest.raises(InputError, match=f"grad_checkpointing.*{said}"):
             open_classifier(name, pretrained=False, num_classes=3, grad_checkpointing=True)
+
+
+class TestInARun:
+    def test_the_student_has_what_its_flags_say(self, timm_vit):
+        config = StudentConfig(
+            timm_vit[0],
+            "pretrained",
+            student_size=96,
+            model_args=("drop_path_rate=0.5", "drop_rate=1e-1"),
+            grad_checkpointing=True,
+        )
+        student = new_student(config, ["x", "y"], seed=0)
+        network = student.network
+        assert student.input_size == (96, 96) and network.grad_checkpointing
+        assert network.blocks[-1].drop_path1.drop_prob == 0.5 and network.head_drop.p == 0.1
+        again = new_student(config, ["x", "y"], seed=0)
+        assert all(map(torch.equal, student.state_dict().values(), again.state_dict().values()))
+
+    def test_teachers_have_sizes_of_their_own(self, timm_vit, vit):
+        names = (timm_vit[0], "ema", vit[0])
+        config = StudentConfig("test_vit", teachers=names, teacher_size=(96, 48), student_size=32)
+        student = new_student(config, NAMES, seed=0)
+        teachers = build_teachers(names, student, input_sizes=config.teacher_sizes)
+        assert [teacher.classifier.input_size[0] for teacher in teachers] == [96, 32, 48]
+        assert StudentConfig("test_vit", teachers=names, teacher_size=(64,)).teacher_sizes == {
+            timm_vit[0]: 64,
+            vit[0]: 64,
+        }
+        teachers = build_teachers(names[:2], student)
+        assert [teacher.classifier.input_size[0] for teacher in teachers] == [64, 32]
+
+    def test_a_peer_like_the_student_is_built_like_it(self, timm_vit):
+        options = {"student_size": 96, "model_args": ("drop_rate=0.1",), "grad_checkpointing": True}
+        names = StudentConfig(timm_vit[0], "pretrained", **options)
+        student = new_student(names, NAMES, seed=0)
+        for peers in ((), ("test_vit", timm_vit[0])):
+            method = MethodConfig("mutual", peers=peers)
+            builder = SimpleNamespace(session=SimpleNamespace(data=student), names=names, method=method)
+            for peer in MethodBuilder.peers(builder, student):
+                assert peer.input_size == (96, 96) and peer.network.grad_checkpointing
+                assert peer.network.head_drop.p == (0.0 if peers else 0.1)
 
 
 def test_plain_transformers_refuses_what_we_mend(vit):
