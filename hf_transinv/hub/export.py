@@ -96,6 +96,7 @@ def _save_timm(
 ) -> None:
     from timm.models import save_for_hf
 
+    has_its_size = tuple(network.pretrained_cfg["input_size"][1:]) == classifier.input_size
     network.pretrained_cfg = {
         **network.pretrained_cfg,
         "tag": tag,
@@ -105,6 +106,8 @@ def _save_timm(
     # These belonged to the weights that the network started from.
     for key in ("label_names", "label_descriptions", "label_offset", "test_input_size", "test_crop_pct", "state_dict"):
         network.pretrained_cfg.pop(key, None)
+    if not has_its_size:  # the last grid is another one as well
+        network.pretrained_cfg.pop("pool_size", None)
     model_config: dict[str, Any] = {_MARK: mark}
     if classifier.label_names is not None:
         # A list: transformers shows a dict with integer keys as labels '0', '1', ...

@@ -9,6 +9,7 @@ from pathlib import Path
 import datasets
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 
@@ -186,6 +187,32 @@ def test_a_student_is_measured_at_the_size_that_it_records(run, caplog):
     assert "Measured at 8 px, and not at the 32 px" in caplog.text
     other = json.loads(Path("other/evaluation.json").read_text())["results"]
     assert other["corruptions"] != card["corruptions"]
+
+
+def test_networks_of_other_sizes_than_their_checkpoints(run):
+    """A student for 48 px whose images have 32, a teacher for 64: all is said; evaluate.py measures as the card."""
+    sizes = {"img_size": 32, "patch_size": 8, "embed_dim": 16, "depth": 1, "num_heads": 2}
+    network = timm.create_model("vit_tiny_patch16_224", num_classes=3, **sizes)
+    timm.models.save_for_hf(network, "vit", safe_serialization=True)
+    flags = ["--student", "vit", "--student_init", "pretrained", "--student_size", 48, "--grad_checkpointing"]
+    flags += ["--model_args", "drop_rate=0.1", "drop_path_rate=1e-1", "--teachers", "vit", "ema", "--teacher_size", 64]
+    flags += ["--dataset", "digits/target", "--image_size", 32, "--max_steps", 2, "--batch_size", 16]
+    corruptions = ["--eval_corruptions", "contrast", "--eval_severities", 3]
+    code, printed, said = run(TRAIN, *flags, "--augment", "transinv", *corruptions, "--output_dir", "out")
+    assert code == 0, said
+    first = printed.split("| ")[0]
+    assert "student     vit, 0.01 M parameters, 5 classes; images 32 px resized to 48 px (bicubic)" in first
+    assert "teacher     vit, 0.01 M parameters, 3 classes; images 32 px resized to 64 px (bicubic)" in first
+    assert (
+        "teacher     the student's average: vit, 0.01 M parameters, 5 classes; images 32 px resized to 48 px" in first
+    )
+    record = json.loads(Path("out/run.json").read_text())
+    assert record["student"]["input_size"] == [48, 48] and record["config"]["model_args"][0] == "drop_rate=0.1"
+    measure = ["--model", "out/student", "--dataset", "digits/target", *corruptions, "--output_dir", "same"]
+    code, printed, said = run(EVALUATE, *measure)
+    assert code == 0 and "images 32 px resized to 48 px (bicubic)" in printed
+    same, card = json.loads(Path("same/evaluation.json").read_text())["results"], next(iter(record["rows"].values()))
+    assert same["corruptions"] == card["results"]["corruptions"] and same["clean"] == card["results"]["clean"]
 
 
 def test_the_report_measures_each_model_at_its_own_size(run, caplog):
