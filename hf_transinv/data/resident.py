@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from hf_transinv.data.balance import BalancedOrder
 from hf_transinv.data.batches import check_same_feed, permutation, share_of_batch
 from hf_transinv.data.classes import check_label
 from hf_transinv.data.image_decoder import ImageDecoder, decoding_threads, none_decoded
@@ -169,12 +170,22 @@ class ResidentFeed:
         seed: of the order, from 0 on.
         rank: which process this is.
         world: number of processes.
+        balanced: whether every class occurs equally often; rows of small classes then come again within an epoch.
 
     Raises:
-        InputError: the batch is larger than the split, or cannot be shared equally.
+        InputError: the batch is larger than the split, or cannot be shared equally, or a class has no row to balance.
     """
 
-    def __init__(self, split: ResidentSplit, batch_size: int, seed: int, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self,
+        split: ResidentSplit,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        *,
+        balanced: bool = False,
+    ) -> None:
         self.share = share_of_batch(batch_size, rank, world)
         if batch_size > len(split):
             raise InputError(
@@ -186,7 +197,11 @@ class ResidentFeed:
         self.seed = seed
         self.epoch = 0
         self.position = 0
-        self.order = permutation(len(split), seed, 0)
+        self._balanced = None
+        if balanced:
+            epoch_rows = self.batches_per_epoch * batch_size
+            self._balanced = BalancedOrder(split.labels, len(split.label_names), epoch_rows, seed)
+        self.order = self._order_of(0)
 
     @property
     def batches_per_epoch(self) -> int:
@@ -229,8 +244,11 @@ class ResidentFeed:
         if position == self.batches_per_epoch:
             epoch, position = epoch + 1, 0
         if epoch != self.epoch:
-            self.order = permutation(len(self.split), self.seed, epoch)
+            self.order = self._order_of(epoch)
         self.epoch, self.position = epoch, position
+
+    def _order_of(self, epoch: int) -> Tensor:
+        return self._balanced(epoch) if self._balanced else permutation(len(self.split), self.seed, epoch)
 
 
 def _digest(image: Tensor) -> int:

@@ -63,17 +63,26 @@ class Data:
         splits = [split for split in (self.train, self.evaluation) if isinstance(split, ResidentSplit)]
         return [found for split in splits for found in split.skipped]
 
-    def feed(self, batch_size: int, seed: int, accelerator: Accelerator) -> Feed:
+    @property
+    def class_counts(self) -> list[int] | None:
+        """Training images of each class, by the labels that the student sees; None when a stream does not say."""
+        if not isinstance(self.train, Source):
+            return self.train.with_label_noise(self.config.label_noise).class_counts()
+        return None if self.train.class_counts is None else self.train.class_counts.tolist()
+
+    def feed(self, batch_size: int, seed: int, accelerator: Accelerator, balanced: bool = False) -> Feed:
         """Endless shuffled batches of the training split with its label noise; this process's share of each.
 
         Args:
             batch_size: images in a batch of all processes together.
             seed: of the order, from 0 on.
             accelerator: says which process this is.
+            balanced: whether every class occurs equally often; not for a stream.
         """
         place: dict[str, int] = {"rank": accelerator.process_index, "world": accelerator.num_processes}
         if not isinstance(self.train, Source):
-            return ResidentFeed(self.train.with_label_noise(self.config.label_noise), batch_size, seed, **place)
+            noisy = self.train.with_label_noise(self.config.label_noise)
+            return ResidentFeed(noisy, batch_size, seed, **place, balanced=balanced)
         return StreamingFeed(
             self.train,
             batch_size,
