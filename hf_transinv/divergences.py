@@ -83,6 +83,18 @@ def euclidean_distance(first: Tensor, second: Tensor) -> Tensor:
     return torch.linalg.vector_norm(_single(first) - _single(second), dim=-1)
 
 
-def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """The cross-entropy -ln softmax(logits)_y with class indices y, `labels` [B]: [B]."""
-    return F.cross_entropy(_single(logits), labels, reduction="none", label_smoothing=label_smoothing)
+def cross_entropy(
+    logits: Tensor, labels: Tensor, label_smoothing: float = 0.0, class_weights: Tensor | None = None
+) -> Tensor:
+    """The cross-entropy -sum_c w_c t_c ln softmax(logits)_c of logits [B, C] -> [B].
+
+    Args:
+        logits: [B, C].
+        labels: class indices, int64 [B], or t, the share of each class, float [B, C].
+        label_smoothing: mass of t moved to all classes, in [0, 1).
+        class_weights: w, [C]; None: all are 1.
+    """
+    logits = _single(logits)
+    targets = labels.to(logits.dtype) if labels.is_floating_point() else labels
+    weight = None if class_weights is None else class_weights.to(logits.dtype)
+    return F.cross_entropy(logits, targets, weight, reduction="none", label_smoothing=label_smoothing)

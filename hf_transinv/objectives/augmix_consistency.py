@@ -103,7 +103,7 @@ class AugMixConsistency(Objective):
         copies = [apply_all(self.policies, batch.images, drawn) for drawn in draws.variants]
         clean, first, second = nets["student"](torch.cat([batch.images, *copies])).chunk(3)
         share = batch.share
-        labelled = cross_entropy(clean, batch.labels, self.label_smoothing).sum() * share
+        labelled = cross_entropy(clean, batch.labels, self.label_smoothing, batch.class_weights).sum() * share
         divergence = jensen_shannon(clean, first, second).sum() * share
         return {
             "total": labelled + self.config.jsd_weight * divergence,

@@ -128,7 +128,7 @@ class Distillation(Objective):
     def loss(self, player: str, nets: Mapping[str, nn.Module], batch: Batch, draws: PolicyDraws) -> dict[str, Tensor]:
         images = apply_all(self.policies, batch.images, draws)
         logits, share = nets["student"](images), batch.share
-        labelled = cross_entropy(logits, batch.labels, self.label_smoothing).sum() * share
+        labelled = cross_entropy(logits, batch.labels, self.label_smoothing, batch.class_weights).sum() * share
         of_teachers = (self._divergence(answer, logits).sum() for answer in self._answers(images))
         distilled = sum(of_teachers, logits.new_zeros(()))
         distilled = distilled * (share / len(self.teachers))

@@ -139,7 +139,8 @@ class InvariantTraining(Objective):
         if config.ait_metric != "kl":
             distances.append(euclidean_distance(first, second))
         share = batch.share
-        labelled = cross_entropy(logits, batch.labels.repeat(2), self.label_smoothing).sum() * share
+        labels = torch.cat([batch.labels, batch.labels])
+        labelled = cross_entropy(logits, labels, self.label_smoothing, batch.class_weights).sum() * share
         invariance = sum(distances[1:], distances[0]).sum() * share
         return {
             "total": labelled + config.ait_lambda * invariance,

@@ -120,7 +120,7 @@ class MultiInvariantTraining(Objective):
         ]
         logits = nets["student"](variants)
         of_each = {
-            name: cross_entropy(one, batch.labels, self.label_smoothing).sum() * share
+            name: cross_entropy(one, batch.labels, self.label_smoothing, batch.class_weights).sum() * share
             for name, one in zip(self._students, logits, strict=True)
         }
         of_pairs = (

@@ -78,7 +78,7 @@ class MutualLearning(Objective):
         logits, share = nets[player](images), batch.share
         with torch.no_grad():
             peers = [nets[name](images) for name in self.players if name != player]
-        labelled = cross_entropy(logits, batch.labels, self.label_smoothing).sum() * share
+        labelled = cross_entropy(logits, batch.labels, self.label_smoothing, batch.class_weights).sum() * share
         of_peers = (kl_divergence(peer, logits).sum() for peer in peers)
         mimicry = sum(of_peers, logits.new_zeros(())) * (share / len(peers))
         return {

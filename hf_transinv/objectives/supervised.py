@@ -49,5 +49,5 @@ class Supervised(Objective):
 
     def loss(self, player: str, nets: Mapping[str, nn.Module], batch: Batch, draws: PolicyDraws) -> dict[str, Tensor]:
         logits = nets["student"](apply_all(self.policies, batch.images, draws))
-        losses = cross_entropy(logits, batch.labels, self.label_smoothing)
+        losses = cross_entropy(logits, batch.labels, self.label_smoothing, batch.class_weights)
         return {"total": losses.sum() * batch.share}

@@ -19,12 +19,13 @@ class Batch:
 
     Attributes:
         images: [b, 3, H, W] in [0, 1], on the device, ordinary augmentation done.
-        labels: class indices, [b].
+        labels: class indices, int64 [b], or where images are mixed the share of each class, float32 [b, C].
         global_batch_size: images in the whole batch, over all processes and micro-batches.
         world_size: number of processes.
         others: further variants of the same images, each cropped and flipped anew.
         original: where `images` are deformed by a learned augmentation, the same images before, [b, 3, H, W].
         deformed: rows of those that it changed, int64 [n] on the device; None: not known, perhaps all.
+        class_weights: of the cross-entropy with the labels, [C]; None: all are 1.
     """
 
     images: Tensor
@@ -34,6 +35,7 @@ class Batch:
     others: tuple[Tensor, ...] = ()
     original: Tensor | None = None
     deformed: Tensor | None = None
+    class_weights: Tensor | None = None
 
     @property
     def share(self) -> float:
