@@ -10,6 +10,7 @@ from timm.scheduler.scheduler import Scheduler
 from torch import Tensor, nn
 
 from hf_transinv.config import TrainConfig
+from hf_transinv.data.mixing import MixDraws, Mixing
 from hf_transinv.data.transforms import CropDraws, CropFlip, to_float
 from hf_transinv.objectives.objective import Objective
 from hf_transinv.objectives.turns import Batch, only_training
@@ -26,6 +27,7 @@ class Players:
         base_augmentation: crop and flip, for all players alike.
         config: the loop's.
         max_steps: student steps in all, for the schedules.
+        mixing: what is done to the images, labels and losses of networks, beside crop and flip.
 
     Attributes:
         nets: each player as it is called in its own turn.
@@ -40,9 +42,10 @@ class Players:
         base_augmentation: CropFlip,
         config: TrainConfig,
         max_steps: int,
+        mixing: Mixing | None = None,
     ) -> None:
         self.accelerator, self.objective, self.config = accelerator, objective, config
-        self.base_augmentation = base_augmentation
+        self.base_augmentation, self.mixing = base_augmentation, mixing
         self.nets: dict[str, nn.Module] = {}
         self.optimizers: dict[str, AcceleratedOptimizer] = {}
         self.schedules: dict[str, Scheduler] = {}
@@ -64,8 +67,22 @@ class Players:
             for network in {*objective.networks.values(), *objective.teachers}:
                 network.compile()
 
+    def draw_mixing(
+        self, players: tuple[str, ...], shape: tuple[int, ...], generator: torch.Generator
+    ) -> MixDraws | None:
+        """Draw how the whole batch of that shape is mixed in a turn of these players; None: not at all."""
+        if self.mixing is None or self.objective.networks.keys().isdisjoint(players):
+            return None
+        return self.mixing.draw(shape, self.objective.variants, generator, self.accelerator.device)
+
     def play(
-        self, player: str, images: Tensor, labels: Tensor, crops: list[CropDraws], draws: Any
+        self,
+        player: str,
+        images: Tensor,
+        labels: Tensor,
+        crops: list[CropDraws],
+        draws: Any,
+        mixed: MixDraws | None = None,
     ) -> dict[str, Tensor]:
         """Forward and backward passes of one player, micro-batch by micro-batch.
 
@@ -75,6 +92,7 @@ class Players:
             labels: class indices, [b].
             crops: for each variant of the images, what was drawn for the whole batch.
             draws: what the objective drew for the whole batch.
+            mixed: how images are mixed where a network plays, for the whole batch.
 
         Returns:
             The losses by name, summed over the micro-batches, without graph.
@@ -88,8 +106,13 @@ class Players:
             for index in range(micro_batches):
                 local = slice(index * size, (index + 1) * size)
                 rows = slice(first + local.start, first + local.stop)  # of the whole batch
-                pixels, *others = (to_float(self.base_augmentation(images[local], drawn[rows])) for drawn in crops)
-                batch = Batch(pixels, labels[local], global_batch_size, accelerator.num_processes, tuple(others))
+                variants = [to_float(self.base_augmentation(images[local], drawn[rows])) for drawn in crops]
+                targets, weights = labels[local], None
+                if self.mixing and mixed is not None and player in self.objective.networks:
+                    variants, targets = self.mixing(variants, targets, mixed[rows])
+                    weights = self.mixing.class_weights
+                others, processes = tuple(variants[1:]), accelerator.num_processes
+                batch = Batch(variants[0], targets, global_batch_size, processes, others, weights)
                 is_last = index == micro_batches - 1
                 with contextlib.nullcontext() if is_last else without_sync(self.nets[player]):
                     with accelerator.autocast():

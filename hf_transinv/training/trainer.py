@@ -56,7 +56,9 @@ class Trainer:
         self.feeds, self.config, self.max_steps = setup.feeds, setup.config, setup.max_steps
         self.save_steps = self.config.save_steps or int(min(setup.steps_per_epoch, setup.max_steps))
         self.modules = {**objective.players, **objective.extra_state()}
-        self.players = Players(accelerator, objective, setup.base_augmentation, self.config, setup.max_steps)
+        self.players = Players(
+            accelerator, objective, setup.base_augmentation, self.config, setup.max_steps, setup.mixing
+        )
         self.optimizers, self.schedules = self.players.optimizers, self.players.schedules
         self.generator = torch.Generator().manual_seed(self.config.seed)
         self.losses = LossMonitor(accelerator, objective, setup.folder / "checkpoints")
@@ -76,9 +78,10 @@ class Trainer:
         shape = (feed.batch_size, *images.shape[1:])
         base = self.setup.base_augmentation
         crops = [base.draw(shape[0], shape[2:], self.generator) for _ in range(self.objective.variants)]
+        mixed = self.players.draw_mixing(players, shape, self.generator)
         for player in players:
             draws = self.objective.draw(player, shape, self.generator)
-            losses = self.players.play(player, images, labels, crops, draws)
+            losses = self.players.play(player, images, labels, crops, draws, mixed)
             self.losses.add(player, losses, images, self.step)
             if player == "student":
                 self.step += 1

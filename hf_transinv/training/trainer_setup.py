@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from hf_transinv.config import TrainConfig
 from hf_transinv.data.batches import Feed
+from hf_transinv.data.mixing import Mixing
 from hf_transinv.data.transforms import CropFlip
 
 
@@ -31,6 +32,7 @@ class TrainerSetup:
         folder: where metrics.jsonl and checkpoints/ go.
         label: shown at the progress bar.
         push: of the student, after checkpoints; for the main process alone.
+        mixing: what is done to images and labels in the networks' turns.
     """
 
     feeds: Mapping[str, Feed]
@@ -41,3 +43,4 @@ class TrainerSetup:
     folder: Path
     label: str = ""
     push: Push | None = None
+    mixing: Mixing | None = None
