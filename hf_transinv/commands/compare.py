@@ -10,6 +10,7 @@ comparison.md, comparison.json and figures/comparison.png are rewritten after ev
 in full. `hf_transinv/comparison/plan_reader.py` says what a YAML may hold.
 """
 
+import math
 from dataclasses import replace
 
 from hf_transinv.comparison.plan import Run
@@ -17,7 +18,7 @@ from hf_transinv.comparison.plan_reader import read_comparison
 from hf_transinv.comparison.table import write_comparison
 from hf_transinv.errors import InputError
 from hf_transinv.experiment.launch import agree
-from hf_transinv.experiment.methods import MethodBuilder
+from hf_transinv.experiment.methods import MethodBuilder, checked_mixing
 from hf_transinv.experiment.session import Session
 from hf_transinv.objectives.objective import Objective
 from hf_transinv.record import RunRecord
@@ -25,12 +26,13 @@ from hf_transinv.resolve.shipped import config_folder
 
 
 def build(session: Session, run: Run) -> Objective:
-    """The objective of a run; sets the session to the row's loop and label noise.
+    """The objective of a run; sets the session to the row's loop, label noise and regularisers.
 
     The student is the same in every row with this seed.
     """
     session.train = run.row.train
     session.data = replace(session.data, config=run.row.data)
+    session.mixing, _ = checked_mixing(run.row.data, run.row.options)
     return MethodBuilder(session, run.row.names, run.row.train, run.row.options).build(run.seed)
 
 
@@ -58,7 +60,8 @@ def main(description: str = __doc__ or "") -> None:
     """
     comparison = read_comparison(default_config=config_folder() / "compare_digits.yaml", description=description)
     first, output = comparison.rows[0], comparison.output
-    session = Session("compare", first.data, first.train, output, dict(comparison.config))
+    unit = math.lcm(*(checked_mixing(row.data, row.options)[1] for row in comparison.chosen_rows))
+    session = Session("compare", first.data, first.train, output, dict(comparison.config), unit)
     before = agree(session.accelerator, lambda: RunRecord.read(session.folder) if output.resume_from else {})
     runs = comparison.runs(before)
     check(session, [run for run in runs if run.name not in session.rows])

@@ -5,8 +5,9 @@ transinv train-teacher --dataset digits/source --student wrn10_1_cifar \
 """
 
 from hf_transinv.augment.policies import CorruptionConfig
-from hf_transinv.config import DataConfig, OutputConfig, StudentConfig, TrainConfig, as_dict
+from hf_transinv.config import DataConfig, MixingConfig, OutputConfig, StudentConfig, TrainConfig, as_dict
 from hf_transinv.experiment.arguments import parse
+from hf_transinv.experiment.methods import check_sampler
 from hf_transinv.experiment.publish import publish
 from hf_transinv.experiment.session import Session, new_student
 from hf_transinv.objectives.supervised import Supervised
@@ -18,10 +19,13 @@ def main(description: str = __doc__ or "") -> None:
     Args:
         description: for --help.
     """
-    groups = parse([DataConfig, StudentConfig, TrainConfig, OutputConfig, CorruptionConfig], description=description)
-    data, names, train, output, robust = groups
+    kinds = [DataConfig, StudentConfig, TrainConfig, OutputConfig, CorruptionConfig, MixingConfig]
+    groups = parse(kinds, description=description)
+    data, names, train, output, robust, mixing = groups
+    check_sampler(data, mixing)
     policies = (robust.policy(),) if robust.corruption else ()
-    session = Session("train_teacher", data, train, output, as_dict(*groups))
+    session = Session("train_teacher", data, train, output, as_dict(*groups), 2 if mixing.mixes else 1)
+    session.mixing = mixing
     student = new_student(names, session.data.label_names, train.seed)
     objective = Supervised(student, train.label_smoothing, policies)
     session.fit("teacher", objective, data.crop, data.flip)

@@ -26,7 +26,7 @@ from hf_transinv.comparison.plan import CompareConfig, Comparison, Row
 from hf_transinv.config import DataConfig, OutputConfig, StudentConfig, TrainConfig
 from hf_transinv.errors import InputError
 from hf_transinv.experiment.arguments import as_flags, build, read_fields, read_yaml, split_configs
-from hf_transinv.experiment.methods import GROUPS
+from hf_transinv.experiment.methods import GROUPS, checked_mixing
 
 CONFIGS: tuple[type, ...] = (DataConfig, StudentConfig, TrainConfig, *GROUPS, OutputConfig, CompareConfig)
 _REASONS = {
@@ -133,6 +133,7 @@ def _configure(
     added = as_flags(of_group, CONFIGS, f"group {group!r}") + as_flags(own, CONFIGS, f"row {title!r}")
     try:
         data, names, train, *options, _, _ = build(CONFIGS, read_fields(CONFIGS, [*flags, *added]))
+        checked_mixing(data, options)
     except InputError as error:
         raise InputError(f"row {title!r}{f' of group {group!r}' if group else ''}: {error}") from error
     return Row(title, group, {**of_group, **own}, data, names, train, tuple(options))

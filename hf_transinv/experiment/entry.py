@@ -7,7 +7,7 @@ from hf_transinv.augment.policies import CorruptionConfig
 from hf_transinv.config import DataConfig, OutputConfig, StudentConfig, TrainConfig, as_dict
 from hf_transinv.errors import InputError
 from hf_transinv.experiment.arguments import parse
-from hf_transinv.experiment.methods import GROUPS, MethodBuilder, MethodConfig
+from hf_transinv.experiment.methods import GROUPS, MethodBuilder, MethodConfig, checked_mixing
 from hf_transinv.experiment.publish import publish
 from hf_transinv.experiment.session import Session, new_student
 from hf_transinv.objectives.supervised import Supervised
@@ -36,12 +36,15 @@ def train(recipe: str, description: str, default_config: Path | None = None, **d
     corruption = next(one for one in options if isinstance(one, CorruptionConfig))
     if corruption.corruption and "corruption" not in (*method.augment, *method.second_augment):
         raise InputError("corruption names what the policy corruption does: add corruption to augment")
-    session = Session(recipe, data, loop, output, as_dict(*groups))
+    mixing, unit = checked_mixing(data, options)
+    session = Session(recipe, data, loop, output, as_dict(*groups), unit)
+    session.mixing = mixing
     builder = MethodBuilder(session, names, loop, options)
     objective = builder.build(loop.seed)
     plain = "crop + flip" if data.flip and data.crop != "none" else "supervised"
-    title = method.title or plain
+    title = " + ".join((method.title or plain, *mixing.titles))
     session.fit(title, objective, data.crop, data.flip)
+    session.mixing = mixing.of_classes
     for baseline in output.baselines:
         name, crop, flip = BASELINES[baseline]
         if name != title:

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from hf_transinv.augment.policies import POLICIES, CorruptionConfig, PolicyConfig, build_policies
 from hf_transinv.augment.primitives import PrimitiveConfig
-from hf_transinv.config import StudentConfig, TrainConfig
+from hf_transinv.config import DataConfig, MixingConfig, StudentConfig, TrainConfig
 from hf_transinv.errors import InputError
 from hf_transinv.experiment.session import Session, new_student
 from hf_transinv.models.classifier import Classifier, open_classifier
@@ -88,9 +88,42 @@ GROUPS: tuple[type, ...] = (
     MethodConfig,
     PolicyConfig,
     CorruptionConfig,
+    MixingConfig,
     *itertools.chain(*(kind.configs for kind in (*METHODS.values(), *LEARNED.values()))),
 )
 """Everything that a method can be told, for `arguments.parse`."""
+
+
+def checked_mixing(data: DataConfig, options: Sequence[Any]) -> tuple[MixingConfig, int]:
+    """The regularisers of a run.
+
+    Args:
+        data: of the run.
+        options: an instance of each of `GROUPS`.
+
+    Returns:
+        Them, and of what the batch size of a process's micro-batch has to be a multiple.
+
+    Raises:
+        InputError: the method or the data do not compose with them.
+    """
+    by_kind = {type(one): one for one in options}
+    method, mixing = by_kind[MethodConfig], by_kind[MixingConfig]
+    check_sampler(data, mixing)
+    task = METHODS[method.method]
+    task.check_mixing(mixing, by_kind)
+    if method.learned:
+        LEARNED[method.learned].check_mixing(mixing, by_kind)
+    return mixing, (2 * task.variants_a_network if mixing.mixes else 1)
+
+
+def check_sampler(data: DataConfig, mixing: MixingConfig) -> None:
+    """Raises InputError where classes are to be shown equally often and come as a stream."""
+    if mixing.sampler and data.streaming:
+        raise InputError(
+            f"sampler {mixing.sampler} chooses among all training images, and a stream never has all of them: leave "
+            "out streaming or sampler (class_weights balanced is for streams that know their labels, such as parquet)"
+        )
 
 
 class MethodBuilder:

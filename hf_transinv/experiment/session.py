@@ -1,7 +1,6 @@
 """What the recipes share: one run from its configuration to a trained and evaluated student in its output folder."""
 
 import logging
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,12 +10,14 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object, set_seed
 
-from hf_transinv.config import DataConfig, OutputConfig, StudentConfig, TrainConfig
+from hf_transinv.config import DataConfig, MixingConfig, OutputConfig, StudentConfig, TrainConfig
+from hf_transinv.data.mixing import build_mixing
 from hf_transinv.data.run_data import open_data
 from hf_transinv.data.transforms import CropFlip, to_float
 from hf_transinv.errors import InputError
 from hf_transinv.evaluation import evaluate
 from hf_transinv.evaluation.conditions import check_augmentations, chosen_corruptions
+from hf_transinv.experiment.batch_size import check_batch_size, fitted
 from hf_transinv.experiment.launch import Stopped, agree, check_same_run, doing, output_folder, start_accelerator
 from hf_transinv.files import atomic_write_text
 from hf_transinv.hub.push import BackgroundPush, check_token
@@ -58,28 +59,31 @@ class Session:
         train: the loop.
         output: where to, and what is measured.
         config: all fields of the run, flat.
+        unit: each micro-batch has a multiple of so many images; 2 or more where images are mixed in pairs.
 
     Attributes:
         folder: the output folder.
         record: run.json, on the main process (None elsewhere).
+        mixing: the regularisers of the next row.
         rows: what is known of each row: of an earlier start of the run, when it resumes.
     """
 
     def __init__(
-        self, recipe: str, data: DataConfig, train: TrainConfig, output: OutputConfig, config: dict[str, Any]
+        self,
+        recipe: str,
+        data: DataConfig,
+        train: TrainConfig,
+        output: OutputConfig,
+        config: dict[str, Any],
+        unit: int = 1,
     ) -> None:
-        self.recipe, self.train, self.output = recipe, train, output
+        self.recipe, self.train, self.output, self.mixing = recipe, train, output, MixingConfig()
         self.corruptions = chosen_corruptions(output.eval_corruptions)
         check_augmentations(output.eval_augment)
         if output.push_to_hub:
             check_token()
         self.accelerator = start_accelerator(output, train.ddp_timeout)
-        share = train.batch_size / (self.accelerator.num_processes * train.gradient_accumulation_steps)
-        if share != int(share):
-            raise InputError(
-                f"batch_size {train.batch_size} cannot be split into {self.accelerator.num_processes} processes x "
-                f"{train.gradient_accumulation_steps} micro-batches"
-            )
+        check_batch_size(train, self.accelerator.num_processes, unit)
         self.folder = agree(self.accelerator, lambda: output_folder(output, recipe))
         self._skipped: set[str] = set()
         self.rows: dict[str, Any] = agree(self.accelerator, lambda: self._earlier_rows(config))
@@ -93,28 +97,10 @@ class Session:
             }
         doing("reading the data")
         self.data = open_data(data, self.accelerator)
-        self.train = self._fitting(train)
-
-    def _fitting(self, train: TrainConfig) -> TrainConfig:
-        """The loop with a batch no larger than the data: default sizes are made for more.
-
-        Raises:
-            InputError: there are too few images for every process and micro-batch to have one.
-        """
-        rows, parts = self.data.num_rows, self.accelerator.num_processes * train.gradient_accumulation_steps
-        if rows is None or train.batch_size <= rows:
-            return train
-        if rows < parts:
-            raise InputError(
-                f"the training split has {rows} images for {parts} processes x micro-batches, which need one each: "
-                "launch fewer processes, or lower gradient_accumulation_steps"
-            )
-        step = math.lcm(parts, 2) if rows >= math.lcm(parts, 2) else parts  # some methods show each image twice
-        smaller = replace(train, batch_size=rows // step * step)
-        if self.record:
-            said = f"batch_size {train.batch_size} is more than the {rows} training images"
-            logger.warning("%s: %d is used", said, smaller.batch_size)
-        return smaller
+        self.train = fitted(train, self.data.num_rows, self.accelerator.num_processes, unit)
+        if self.train is not train and self.record:
+            said = f"batch_size {train.batch_size} is more than the {self.data.num_rows} training images"
+            logger.warning("%s: %d is used", said, self.train.batch_size)
 
     def _describe(self, objective: Objective) -> None:
         """What a run says at its start, on one screen: data, student, teachers, and how images reach each."""
@@ -250,8 +236,9 @@ class Session:
                 f"multiple of {variants}"
             )
         batch_size = train.batch_size // variants
+        balanced = bool(self.mixing.sampler)
         feeds = {
-            player: self.data.feed(batch_size, train.seed + (0 if player == "student" else 1_000_003), accelerator)
+            player: self.data.feed(batch_size, train.seed + 1_000_003 * (player != "student"), accelerator, balanced)
             for player in sorted({"student" if "student" in players else players[0] for players in objective.turns})
         }
         with accelerator.autocast():
@@ -260,7 +247,8 @@ class Session:
         is_pushed = self.output.push_every and self.record and folder == self.folder
         student = next(iter(objective.students.values()))
         push = BackgroundPush(student, self.output, name.lower(), self.data.image_size) if is_pushed else None
-        setup = TrainerSetup(feeds, CropFlip(crop, flip), train, *self.steps(), folder, name, push)
+        mixed = build_mixing(self.mixing, len(self.data.label_names), self.data.class_counts, accelerator.device)
+        setup = TrainerSetup(feeds, CropFlip(crop, flip), train, *self.steps(), folder, name, push, mixed)
         return Trainer(accelerator, objective, setup)
 
     def _resume(self, trainer: Trainer, folder: Path, main: bool) -> None:

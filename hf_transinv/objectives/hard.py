@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from hf_transinv.augment.hard_augmenters import Augmenter, AugmenterConfig, build_augmenter
+from hf_transinv.config import MixingConfig
 from hf_transinv.divergences import cross_entropy, kl_divergence
 from hf_transinv.errors import InputError
 from hf_transinv.models.classifier import Classifier
@@ -151,6 +152,19 @@ class Hard(Objective):
         if augment:
             raise InputError("method hard learns its own augmentation (hard_augmenter): leave out augment")
 
+    @classmethod
+    def check_mixing(cls, mixing: MixingConfig, options: Mapping[type, Any]) -> None:
+        if mixing.titles:
+            raise InputError(
+                f"method hard takes no {mixing.titles[0]}: its turns change by the disagreement of student and teacher"
+                ", which would be measured on such images in the student's turns alone"
+            )
+        if mixing.class_weights and not options[HardConfig].hard_ce_weight:
+            raise InputError(
+                "class_weights weigh the student's cross-entropy with the labels, and method hard has none: give it a "
+                "hard_ce_weight, or leave out class_weights"
+            )
+
     def next_turn(self, turn: int) -> tuple[str, ...]:
         """The player of the phase that `TurnSwitch` is in, whatever the number of the turn."""
         return (self.switch.player,)
@@ -175,7 +189,7 @@ class Hard(Objective):
         on_clean = self._divergence(clean, reference).sum() * share
         terms = {"total": on_augmented + on_clean, "disagreement": on_augmented.detach(), "clean": on_clean.detach()}
         if self.config.hard_ce_weight:
-            ce = cross_entropy(clean, batch.labels).sum() * share
+            ce = cross_entropy(clean, batch.labels, class_weights=batch.class_weights).sum() * share
             terms |= {"total": terms["total"] + self.config.hard_ce_weight * ce, "ce": ce.detach()}
         return terms
 

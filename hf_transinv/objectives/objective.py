@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from hf_transinv.augment.policies.policy import Policy
 from hf_transinv.augment.saving import save_weights
-from hf_transinv.config import TrainConfig
+from hf_transinv.config import MixingConfig, TrainConfig
 from hf_transinv.errors import InputError
 from hf_transinv.figures import plot_examples
 from hf_transinv.models.classifier import Classifier
@@ -117,7 +117,7 @@ class Objective(ABC):
 
         Args:
             images: [B, 3, H, W], float in [0, 1], on the players' device.
-            labels: class indices, int64 [B].
+            labels: class indices, int64 [B], or where images are mixed the share of each class, float [B, C].
             others: further variants of the same images, for a method that compares `variants` of them.
 
         Returns:
@@ -198,6 +198,11 @@ class Objective(ABC):
             InputError: with the reason.
         """
         return  # most methods compose with all
+
+    @classmethod
+    def check_mixing(cls, mixing: MixingConfig, options: Mapping[type, Any]) -> None:
+        """Raises InputError for regularisers that the method, with these options by their classes, does not take."""
+        return
 
     @property
     def networks(self) -> Mapping[str, nn.Module]:

@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from hf_transinv.augment.replay import ReplayBuffer, ReplayDraws
 from hf_transinv.augment.sampled import Sampled
 from hf_transinv.augment.teach_augmentation import TeachAugmentation, TeachAugmentDraws
+from hf_transinv.config import MixingConfig
 from hf_transinv.divergences import cross_entropy
 from hf_transinv.errors import InputError
 from hf_transinv.models.classifier import Classifier
@@ -189,6 +190,14 @@ class TeachAugment(AdversarialAugmentation):
         )
         average = EMATeacher(student, parts.ema_decay).to(parts.device)
         return cls(task, augmentation, average, config, config.copy_steps(parts.steps_per_epoch), parts.max_steps)
+
+    @classmethod
+    def check_mixing(cls, mixing: MixingConfig, options: Mapping[type, Any]) -> None:
+        if mixing.mixes:
+            raise InputError(
+                "augment teachaugment takes no mixup and no cutmix: its networks deform an image by its one class, "
+                "and a mixed image has two"
+            )
 
     # What is random
 

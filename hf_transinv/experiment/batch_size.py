@@ -1,0 +1,52 @@
+"""Batches that can be split into processes and micro-batches, and are no larger than the data."""
+
+import math
+from dataclasses import replace
+
+from hf_transinv.config import TrainConfig
+from hf_transinv.errors import InputError
+
+
+def check_batch_size(train: TrainConfig, processes: int, unit: int = 1) -> None:
+    """Refuse a batch that cannot be split.
+
+    Args:
+        train: the loop.
+        processes: how many there are.
+        unit: each micro-batch has a multiple of so many images, 2 or more where neighbours are mixed.
+
+    Raises:
+        InputError: with what it would be split into.
+    """
+    micro_batches = train.gradient_accumulation_steps
+    if train.batch_size % (processes * micro_batches * unit):
+        pairs = f" of {unit} images or a multiple: mixup and cutmix mix neighbours" if unit > 1 else ""
+        raise InputError(
+            f"batch_size {train.batch_size} cannot be split into {processes} processes x {micro_batches} "
+            f"micro-batches{pairs}"
+        )
+
+
+def fitted(train: TrainConfig, rows: int | None, processes: int, unit: int = 1) -> TrainConfig:
+    """The loop with a batch no larger than the data: default sizes are made for more.
+
+    Args:
+        train: the loop, as it was checked.
+        rows: training images; None: not known.
+        processes: how many there are.
+        unit: as above.
+
+    Raises:
+        InputError: there are too few images for every process and micro-batch.
+    """
+    if rows is None or train.batch_size <= rows:
+        return train
+    parts = processes * train.gradient_accumulation_steps
+    least = parts * unit
+    if rows < least:
+        raise InputError(
+            f"the training split has {rows} images for {parts} processes x micro-batches, which need "
+            f"{'one' if unit == 1 else unit} each: launch fewer processes, or lower gradient_accumulation_steps"
+        )
+    step = math.lcm(least, 2) if rows >= math.lcm(least, 2) else least  # some methods show each image twice
+    return replace(train, batch_size=rows // step * step)
