@@ -1,6 +1,6 @@
 """The usual regularisers of fine-tuning: mixed and erased images, weighted and evenly drawn classes."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from hf_transinv.config.checks import at_least, one_of
 from hf_transinv.errors import InputError
@@ -77,5 +77,4 @@ class MixingConfig:
     @property
     def of_classes(self) -> "MixingConfig":
         """What concerns classes alone, for the baselines, whose images stay as they are."""
-        off = {"mixup": 0.0, "cutmix": 0.0, "mixup_prob": None, "mixup_switch_prob": None}
-        return replace(self, **off, random_erasing=0.0, random_erasing_mode=None)
+        return MixingConfig(class_weights=self.class_weights, sampler=self.sampler)

@@ -16,7 +16,9 @@ from typing import Any
 import yaml
 from huggingface_hub import ModelCard, ModelCardData
 
+from hf_transinv.config import MixingConfig
 from hf_transinv.formats import markdown
+from hf_transinv.formats.typed_json import read_as
 from hf_transinv.hub import card_about as about
 from hf_transinv.hub import card_invariances as invariances
 from hf_transinv.hub import card_results as results
@@ -68,6 +70,8 @@ def render_card(
     )
     template = (files("hf_transinv") / "templates" / "student_card.md").read_text(encoding="utf-8")
     facts = _facts(run, to_run) | _listings(run, content["config"]) | _loading(run, repo_id, revision, folder)
+    mixing = read_as(MixingConfig, content["config"], "run.json.config")
+    facts["method"] = " ".join(filter(None, (facts["method"], about.regularisers(mixing))))
     card = ModelCard.from_template(
         _metadata(run, title), template_str=template, title=markdown.escape(title), md=markdown, **facts
     )

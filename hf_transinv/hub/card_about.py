@@ -5,6 +5,7 @@ recorded, a function returns an empty text, and the card says nothing.
 """
 
 from hf_transinv.augment.policies import POLICIES
+from hf_transinv.config import MixingConfig
 from hf_transinv.formats.markdown import code, duration, escape, hub_link, plain, steps, words
 from hf_transinv.hub.recorded_run import Hardware, Run, Student, Teacher
 from hf_transinv.objectives.objective import Objective
@@ -52,6 +53,22 @@ def method(run: Run) -> str:
         sentences.append(f"Its training images were augmented by {words(named)}.")
     if run.trained_on:
         sentences.append(f"It was trained to be robust to {words(_corruptions(run.trained_on))}.")
+    return " ".join(sentences)
+
+
+def regularisers(mixing: MixingConfig) -> str:
+    """How its images were mixed and erased, and its classes weighted."""
+    sentences = []
+    if mixing.mixes:
+        alphas = {"MixUp": mixing.mixup, "CutMix": mixing.cutmix}
+        named = [f"{name} (alpha {alpha:.4g})" for name, alpha in alphas.items() if alpha]
+        sentences.append(f"Its training images were mixed in pairs by {words(named)}.")
+    if mixing.random_erasing:
+        sentences.append(f"A rectangle was erased from {100 * mixing.random_erasing:.4g} % of its training images.")
+    if mixing.class_weights:
+        sentences.append("Its cross-entropy was weighted by the inverse frequency of the classes.")
+    if mixing.sampler:
+        sentences.append("It was shown every class equally often.")
     return " ".join(sentences)
 
 
