@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from hf_transinv.augment.learned import AugmentationConfig, AugmentationPanel
 from hf_transinv.config import TrainConfig
 from hf_transinv.data.batches import Feed
+from hf_transinv.data.mixing import Mixing
 from hf_transinv.data.resident import ResidentFeed, ResidentSplit
 from hf_transinv.data.transforms import CropFlip
 from hf_transinv.models.classifier import Classifier
@@ -47,6 +48,7 @@ def tiny_trainer(
     method: dict[str, Any] | None = None,
     augment: dict[str, Any] | None = None,
     dropout: float = 0.0,
+    mixing: Mixing | None = None,
     **train: Any,
 ) -> Trainer:
     """A Trainer whose fields are TrainConfig's; everything random about it follows from the seed alone."""
@@ -65,9 +67,8 @@ def tiny_trainer(
         for number, player in enumerate(("student", "augmentation"))
     }
     ordinary = CropFlip()
-    return Trainer(
-        accelerator, objective, TrainerSetup(feeds, ordinary, config, config.max_steps, 5.0, folder, "tiny")
-    )
+    setup = TrainerSetup(feeds, ordinary, config, config.max_steps, 5.0, folder, "tiny", mixing=mixing)
+    return Trainer(accelerator, objective, setup)
 
 
 def tensors_of(trainer: Trainer) -> dict[str, torch.Tensor]:

@@ -56,6 +56,10 @@ EVERY = {
         *("--consistency_warmup", 0.5, "--consistency_target", "ema"),
     ],
     "ait-teachaugment": ["--method", "ait", "--augment", "teachaugment"],
+    "mixed-transinv": [
+        *("--augment", "transinv", "--teachers", JUDGE, "--student_init", "teacher:1", "--sampler", "balanced"),
+        *("--mixup", 0.2, "--cutmix", 1, "--mixup_prob", 0.9, "--random_erasing", 0.25),
+    ],
 }
 NAMED = {flag for flags in EVERY.values() for flag in flags}
 EVERY |= {name: ["--method", name] for name in METHODS if name not in NAMED | {"supervised"}}

@@ -8,7 +8,9 @@ from torch import nn
 
 from hf_transinv.augment.policies.fixed import FixedAug
 from hf_transinv.augment.policies.jitter import ColorJitter
-from hf_transinv.config import TrainConfig
+from hf_transinv.config import MixingConfig, TrainConfig
+from hf_transinv.data.mixing import Mixing
+from hf_transinv.data.resident import ResidentFeed
 from hf_transinv.data.transforms import CropFlip
 from hf_transinv.models import EMATeacher, Teacher
 from hf_transinv.objectives.augmix_consistency import AugMixConsistency, AugMixConsistencyConfig
@@ -20,9 +22,22 @@ from hf_transinv.objectives.mutual import MutualLearning
 from hf_transinv.objectives.objective import Objective
 from hf_transinv.training.trainer import Trainer
 from hf_transinv.training.trainer_setup import TrainerSetup
-from tests.tiny_run import resident_feed, tiny_vit
+from tests.tiny_run import random_split, resident_feed, tiny_vit
 
-METHODS = ("augmix", "consistency", "ait", "ait_features", "multi_ait", "mutual", "distillation")
+METHODS = (
+    "augmix",
+    "consistency",
+    "ait",
+    "ait_features",
+    "multi_ait",
+    "mutual",
+    "distillation",
+    "ait_mixed",
+    "mutual_mixed",
+)
+
+MIXING = MixingConfig(mixup=0.4, cutmix=1.0, random_erasing=0.5)
+"""Of the methods that end in _mixed, with weights of classes and a balanced feed."""
 
 
 def objective_of(method: str) -> Objective:
@@ -53,6 +68,11 @@ def trainer_of(method: str, folder: Path, **train: int) -> Trainer:
     options = {"max_steps": 4, "batch_size": 8, "learning_rate": 0.05, "logging_steps": 1, "save_steps": 2}
     config = TrainConfig(**options | train)
     accelerator = Accelerator(cpu=True)
-    feeds = {"student": resident_feed(config.batch_size, config.seed, accelerator)}
-    objective = objective_of(method)
-    return Trainer(accelerator, objective, TrainerSetup(feeds, CropFlip(), config, 4, 5.0, folder, method))
+    feeds, mixing = {"student": resident_feed(config.batch_size, config.seed, accelerator)}, None
+    if method.endswith("_mixed"):
+        place = accelerator.process_index, accelerator.num_processes
+        feeds = {"student": ResidentFeed(random_split(), config.batch_size, config.seed, *place, balanced=True)}
+        mixing = Mixing(MIXING, 3, torch.tensor([0.5, 1.0, 2.0]))
+    objective = objective_of(method.removesuffix("_mixed"))
+    setup = TrainerSetup(feeds, CropFlip(), config, 4, 5.0, folder, method, mixing=mixing)
+    return Trainer(accelerator, objective, setup)
