@@ -38,32 +38,33 @@ def supervised_trainer(folder, objective=None, mixed=None, **train):
     )
 
 
-def recorded(trainer):
-    """Plays six turns; the batches that each player was given."""
-    seen, loss = {}, trainer.objective.loss
+def recorded(trainer, turns):
+    """Plays so many turns; each player with the batch that it was given, in order."""
+    seen, loss = [], trainer.objective.loss
 
     def record(player, nets, batch, draws):
-        seen.setdefault(player, []).append(batch)
+        seen.append((player, batch))
         return loss(player, nets, batch, draws)
 
     trainer.objective.loss = record
-    for _ in range(6):
+    for _ in range(turns):
         trainer.take_turn()
     return seen
 
 
 def test_the_students_images_are_mixed_and_the_augmentations_are_not(tmp_path):
-    """The plain run sees the same images in the same order: both draw crops from generators of the same seed."""
-    seen = recorded(tiny_trainer(tmp_path / "mixed", mixing=mixing()))
-    assert {player: len(batches) for player, batches in seen.items()} == {"student": 4, "augmentation": 2}
-    for batch in seen["student"]:
+    seen = recorded(tiny_trainer(tmp_path, mixing=mixing()), 6)
+    students, augmentations = ([batch for who, batch in seen if who == name] for name in ("student", "augmentation"))
+    assert (len(students), len(augmentations)) == (4, 2)
+    for batch in students:
         assert batch.labels.shape == (8, 3) and batch.labels.sum(1).allclose(torch.ones(8))
         assert torch.equal(batch.class_weights, WEIGHTS)
-    assert any(((batch.labels > 0).sum(1) == 2).any() for batch in seen["student"])
-    for batch in seen["augmentation"]:
+    assert any(((batch.labels > 0).sum(1) == 2).any() for batch in students)
+    for batch in augmentations:
         assert batch.labels.dtype == torch.int64 and batch.class_weights is None
-        assert (batch.images * 255).frac().abs().minimum(1 - (batch.images * 255).frac()).max() < 1e-4, "pixels"
-    assert torch.equal(seen["augmentation"][0].labels, next_labels())
+        levels = batch.images * 255
+        torch.testing.assert_close(levels, levels.round(), rtol=0, atol=1e-4)  # neither blended nor filled
+    assert torch.equal(augmentations[0].labels, next_labels())
 
 
 def next_labels():
@@ -79,15 +80,9 @@ def test_a_shared_batch_is_mixed_for_the_student_alone(tmp_path):
     config = TeachAugmentConfig(teach_inner_steps=1, teach_share_batch=True)
     method = TeachAugment(Supervised(student), augmentation, EMATeacher(student), config, 5, 4)
     trainer = supervised_trainer(tmp_path, method, mixing(MixingConfig(random_erasing=1.0), None))
-    seen = []
-    method.loss, loss = (
-        lambda player, *rest: (seen.append((player, rest[1].images)), loss(player, *rest))[1],
-        method.loss,
-    )
-    trainer.take_turn()
-    (first, own), (second, erased) = seen
+    (first, own), (second, erased) = recorded(trainer, 1)
     assert (first, second) == ("augmentation", "student")
-    assert 0 < (own != erased).any(1).float().mean() < 1 / 2
+    assert 0 < (own.images != erased.images).any(1).float().mean() < 1 / 2
 
 
 def test_two_micro_batches_are_one_batch_under_a_learned_augmentation(tmp_path):
@@ -129,15 +124,12 @@ def test_without_it_a_turn_draws_what_it_drew_before(tmp_path, mixed):
 def test_weights_of_classes_change_the_loss_as_torch_has_it(tmp_path):
     """The mean over the images of w_y times the cross-entropy."""
     trainer = supervised_trainer(tmp_path, mixed=mixing(MixingConfig(class_weights="balanced")))
-    batches = []
-    loss = trainer.objective.loss
-    trainer.objective.loss = lambda *given: (batches.append(given[2]), loss(*given))[1]
     network = trainer.objective.players["student"]
     weights = {name: value.clone() for name, value in network.state_dict().items()}
-    trainer.take_turn()
+    ((_, batch),) = recorded(trainer, 1)
     network.load_state_dict(weights)
     with torch.no_grad():
-        logits = network(batches[0].images)
-    labels = batches[0].labels
+        logits = network(batch.images)
+    labels = batch.labels
     expected = torch.nn.functional.cross_entropy(logits, labels, WEIGHTS) * WEIGHTS[labels].mean()
     torch.testing.assert_close(trainer.losses.values["student/total"][0], expected)
