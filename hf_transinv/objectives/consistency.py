@@ -126,7 +126,7 @@ class ConsistencyTraining(Objective):
 
     def loss(self, player: str, nets: Mapping[str, nn.Module], batch: Batch, draws: PolicyDraws) -> dict[str, Tensor]:
         logits = nets["student"](apply_all(self.policies, batch.images, draws))
-        labelled = cross_entropy(logits, batch.labels, self.label_smoothing).sum() * batch.share
+        labelled = cross_entropy(logits, batch.labels, self.label_smoothing, batch.class_weights).sum() * batch.share
         original = batch.images if batch.original is None else batch.original
         # Several processes make the same calls, whatever was deformed on which.
         if not self.policies and batch.deformed is not None and batch.world_size == 1:
