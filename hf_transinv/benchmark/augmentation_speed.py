@@ -72,22 +72,24 @@ def section(config: BenchmarkConfig, accelerator: Accelerator) -> tuple[str, dic
 # Primitives
 
 
-def measure_primitives(config: BenchmarkConfig, device: torch.device) -> list[PrimitiveRow]:
-    """Every learned primitive, in float32, as the panel calls it whatever the mixed precision."""
+def measure_primitives(
+    config: BenchmarkConfig, device: torch.device, names: Sequence[str] = tuple(PRIMITIVES)
+) -> list[PrimitiveRow]:
+    """Learned primitives, default: all, in float32, as the panel calls them whatever the mixed precision."""
     generator = torch.Generator().manual_seed(config.seed)
     images = to_float(picture_levels(config.batch_size, config.image_size, config.seed)).to(device)
     options = PrimitiveConfig()
     z = torch.randn(len(images), options.latent_dim, generator=generator).to(device)
     noise = torch.randn(images.shape, generator=generator).to(device)
     works = {}
-    for name in PRIMITIVES:
+    for name in names:
         primitive = build_primitive(name, options).to(device)
         for backward in (False, True):
             call = _deformation(primitive, images, z, noise, backward)
             works[f"{name} {backward}"] = Work(call, device)
     seconds = measure_in_rounds(works, config.rounds, config.seconds, "primitives")
     speeds = {name: Spread.of([len(images) / each for each in figures]) for name, figures in seconds.items()}
-    return [PrimitiveRow(name, speeds[f"{name} False"], speeds[f"{name} True"]) for name in PRIMITIVES]
+    return [PrimitiveRow(name, speeds[f"{name} False"], speeds[f"{name} True"]) for name in names]
 
 
 def _deformation(primitive: Primitive, images: Tensor, z: Tensor, noise: Tensor, backward: bool) -> Callable[[], None]:
@@ -113,22 +115,24 @@ def primitives_markdown(rows: Sequence[PrimitiveRow]) -> str:
 # Policies
 
 
-def measure_policies(config: BenchmarkConfig, accelerator: Accelerator) -> list[PolicyRow]:
-    """Every fixed policy, and torchvision's transform of the same kind where there is one."""
+def measure_policies(
+    config: BenchmarkConfig, accelerator: Accelerator, names: Sequence[str] = tuple(POLICIES)
+) -> list[PolicyRow]:
+    """Fixed policies, default: all, and torchvision's transform of the same kind where there is one."""
     device, size = accelerator.device, config.image_size
     levels = picture_levels(config.batch_size, size, config.seed)
     images = to_float(levels).to(device)
     options = replace(PolicyConfig(), corruption_policy=CorruptionConfig(corruption=config.corruptions))
     transforms = torchvision_transforms(options, size)
     works = {}
-    for name, policy in zip(POLICIES, build_policies(tuple(POLICIES), options), strict=True):
+    for name, policy in zip(names, build_policies(names, options), strict=True):
         generator = torch.Generator().manual_seed(config.seed)
         works[name] = Work(_augmentation(policy, images, generator, accelerator.autocast), device)
         if name in transforms:
             pictures = singly(transforms[name], levels)
             works[f"{name} singly"] = Work(_loop(transforms[name], pictures), CPU)
     seconds = measure_in_rounds(works, config.rounds, config.seconds, "policies")
-    return [policy_row(name, seconds, transforms, config.batch_size) for name in POLICIES]
+    return [policy_row(name, seconds, transforms, config.batch_size) for name in names]
 
 
 def torchvision_transforms(options: PolicyConfig, size: int) -> dict[str, v2.Transform]:

@@ -134,14 +134,18 @@ def _network(config: BenchmarkConfig) -> Classifier:
 
 
 def build_trainer(
-    objective: Objective, config: BenchmarkConfig, accelerator: Accelerator, split: ResidentSplit
+    objective: Objective,
+    config: BenchmarkConfig,
+    accelerator: Accelerator,
+    split: ResidentSplit,
+    max_steps: int = MAX_STEPS,
 ) -> Trainer:
     """The library's Trainer; each network is shown `batch_size` images per turn."""
     batch_size = config.batch_size // objective.variants_a_network
     student = ResidentFeed(split, batch_size, config.seed)
     feeds: dict[str, Feed] = {"student": student, "augmentation": ResidentFeed(split, batch_size, config.seed + 1)}
     # The folder is for records and checkpoints, which single turns do not write.
-    setup = TrainerSetup(feeds, CropFlip(), config.train, MAX_STEPS, student.batches_per_epoch, Path("."))
+    setup = TrainerSetup(feeds, CropFlip(), config.train, max_steps, student.batches_per_epoch, Path("."))
     return Trainer(accelerator, objective, setup)
 
 
