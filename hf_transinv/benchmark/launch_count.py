@@ -13,11 +13,13 @@ others. A single number is none, as it travels with the call.
 """
 
 import sys
+import traceback
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -128,15 +130,16 @@ class LaunchCounter(TorchDispatchMode):
         """Count a copy of a tensor between host and device; of an empty one there is none."""
         if not tensor.numel():
             return
+        place = place_in(traceback.walk_stack(sys._getframe()))
         how = "blocking" if not non_blocking else "pinned" if self.is_pinned(tensor) else "unpinned"
         self.count.copies += to_device
         self.count.waits += not non_blocking
-        self.count.places[f"{how} copy to {'device' if to_device else 'host'}: {_place()}"] += 1
+        self.count.places[f"{how} copy to {'device' if to_device else 'host'}: {place}"] += 1
 
     def note_wait(self, what: str) -> None:
         """Count a wait."""
         self.count.waits += 1
-        self.count.places[f"{what}: {_place()}"] += 1
+        self.count.places[f"{what}: {place_in(traceback.walk_stack(sys._getframe()))}"] += 1
 
     def _note_kernel(self, tensors: int = 1) -> None:
         self.count.kernels += 1
@@ -234,12 +237,14 @@ def _is_view(func: OpOverload) -> bool:
     return bool(aliases) and not any(alias.is_write for alias in aliases)
 
 
-def _place() -> str:
-    """The innermost function of this package on the stack, as file:line function."""
-    frame: Any = sys._getframe(1)
-    while frame is not None:
+def place_in(frames: Iterable[tuple[FrameType, int]]) -> str:
+    """The first function of this package, as file:line function.
+
+    Args:
+        frames: with the line that each is at, the innermost first, as `traceback.walk_stack` gives them.
+    """
+    for frame, line in frames:
         code = frame.f_code
         if code.co_filename not in _OWN and _PACKAGE in Path(code.co_filename).parents:
-            return f"{Path(code.co_filename).relative_to(_PACKAGE)}:{frame.f_lineno} {code.co_qualname}"
-        frame = frame.f_back
+            return f"{Path(code.co_filename).relative_to(_PACKAGE)}:{line} {code.co_qualname}"
     return "outside the package"

@@ -1,7 +1,6 @@
 """What turns launch: the section, and that no turn of a method waits for the device."""
 
 import json
-import os
 
 import pytest
 import torch
@@ -13,7 +12,6 @@ from hf_transinv.benchmark.pretended_device import DEVICE, pretended_device
 from hf_transinv.benchmark.runners import PLAIN, Entry, build_objective, build_trainer, entries
 from hf_transinv.benchmark.synthetic import synthetic_split
 from hf_transinv.errors import InputError
-from tests.launching import PYTHON, succeed
 
 TINY = BenchmarkConfig(
     student="wrn10_1_cifar", num_classes=3, batch_size=24, inner_steps=2, teacher_counts=(1, 3), sections=("launches",)
@@ -105,30 +103,3 @@ def test_no_turn_waits_for_the_device(accelerator, entry):
     counts = launches.count_turns(entry, TINY, accelerator)
     waits = {", ".join(turn): dict(each.places) for turn, seen in counts.items() for each in seen if each.waits}
     assert not waits
-
-
-ON_CUDA = """
-import torch
-from accelerate import Accelerator
-from hf_transinv.benchmark.runners import build_objective, build_trainer, cycle_of, entries
-from hf_transinv.benchmark.synthetic import synthetic_split
-from tests.benchmark.test_launches import TINY
-
-accelerator = Accelerator()
-(entry,) = [entry for entry in entries(TINY) if entry.title == {title!r}]
-objective = build_objective(entry, TINY, accelerator.device)
-split = synthetic_split(96, 32, 3, 0, accelerator.device)
-trainer = build_trainer(objective, TINY, accelerator, split)
-cycle = cycle_of(entry, TINY, objective)
-for turn in range(2 * cycle):
-    torch.cuda.set_sync_debug_mode("error" if turn >= cycle else "default")
-    trainer.take_turn()
-"""
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("entry", ENTRIES)
-def test_no_turn_waits_for_a_cuda_device(tmp_path, entry):
-    program = tmp_path / "turns.py"
-    program.write_text(ON_CUDA.format(title=entry.title))
-    succeed(PYTHON, program, cwd=tmp_path, CUDA_VISIBLE_DEVICES=os.environ.get("CUDA_VISIBLE_DEVICES", "0"))
