@@ -2,8 +2,11 @@
 
 python recipes/gpu_check.py --output_dir outputs/gpu_check
     every part, in the order of its worth, each within a limit of its own; what fails is noted, and the next one starts
-python recipes/gpu_check.py --output_dir outputs/gpu_check --parts epochs --minutes 9
-    go on with the epochs of the last part, from their checkpoint
+python recipes/gpu_check.py --output_dir outputs/gpu_check
+    the same command in another ten minutes: parts that are done stay, the others go on from what is there
+python recipes/gpu_check.py --output_dir outputs/gpu_check --parts epochs --local_hub DIR \
+    --dataset DATA/cifar100 --teachers MODELS/wrn28_10_cifar10 MODELS/resnet18 ema
+    rows of table 2 of TransInv, from and to their checkpoints, on data and teachers in folders
 """
 
 from hf_transinv.commands.gpu_check import main

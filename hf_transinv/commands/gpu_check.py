@@ -2,33 +2,33 @@
 
 transinv gpu-check --output_dir outputs/gpu_check
     every part, in the order of its worth, each within a limit of its own; what fails is noted, and the next one starts
-transinv gpu-check --output_dir outputs/gpu_check --parts epochs --minutes 9 --run cifar100_three_teachers
-    go on with the epochs of the last part, from their checkpoint
+transinv gpu-check --output_dir outputs/gpu_check
+    the same command in another ten minutes: parts that are done stay, the others go on from what is there
+transinv gpu-check --output_dir outputs/gpu_check --parts epochs --local_hub DIR \
+    --dataset DATA/cifar100 --teachers MODELS/wrn28_10_cifar10 MODELS/resnet18 ema
+    rows of table 2 of TransInv, from and to their checkpoints, on data and teachers in folders
 
-It leaves gpu_check.md and gpu_check.json, written anew after each part. Data and teachers are read from the folder
-that HF_TRANSINV_LOCAL_HUB names.
+It leaves gpu_check.md and gpu_check.json, which are rewritten after each part, and of each part PART.jsonl (its
+figures, a line for each as soon as it is measured) and PART.log. `transinv compare` is what trains the epochs.
 """
 
-import json
-import shutil
+import os
+import signal
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
-
-from hf_transinv.commands.limited_parts import Found, LimitedParts, Part
+from hf_transinv.commands.gpu_parts import PARTS, ROWS
+from hf_transinv.commands.limited_parts import DONE, Found, LimitedParts
+from hf_transinv.comparison.plan_reader import read_comparison
 from hf_transinv.errors import InputError
 from hf_transinv.experiment.arguments import parse
 from hf_transinv.files import atomic_write_text, read_json, write_json
-from hf_transinv.formats.markdown import code, table
-from hf_transinv.objectives.registry import LEARNED, METHODS
-from hf_transinv.record import environment, read_metrics
-from hf_transinv.training.checkpointing import checkpoints
-
-_STUDENTS = ("wrn16_2_cifar", "wrn40_2_cifar", "wrn28_10_cifar")
-_DIGITS = ("--dataset", "digits/target", "--image_size", "32", "--batch_size", "16", "--eval_corruptions", "none")
+from hf_transinv.formats.markdown import escape, fenced, table
+from hf_transinv.record import environment
+from hf_transinv.resolve.local_hub import VARIABLE
 
 
 @dataclass
@@ -36,17 +36,28 @@ class GPUCheckConfig:
     """What is checked.
 
     Attributes:
-        output_dir: where the two files and everything else go.
+        output_dir: where the two files and everything else go. Of an earlier check there, with the same versions and
+            device, the parts that are done stay.
         minutes: for all parts together.
         parts: some of tests, waits, turns, policies, resume, losses and epochs, in this order; default: all.
-        run: configuration of the part epochs, by name or path.
-        tiny: the smallest networks and fewest turns, to try the command itself.
+        run: of the part epochs: a comparison with the rows "crop + flip" and "TransInv", by name or path.
+        scale: of that comparison; null: its first.
+        num_train_epochs: of both rows, for their whole schedule; default: the comparison's.
+        dataset: of both rows, a folder or a Hub id; default: the comparison's.
+        teachers: of both rows, folders or names; default: the comparison's.
+        local_hub: folder with copies of Hub ids (see HF_TRANSINV_LOCAL_HUB); default: what that variable names.
+        tiny: the smallest networks and few turns, to try the command itself; epochs then run without a GPU, too.
     """
 
     output_dir: str = "outputs/gpu_check"
     minutes: float = 10.0
     parts: tuple[str, ...] = ()
-    run: str = "cifar100_three_teachers"
+    run: str = "compare_transinv_table2"
+    scale: str | None = "paper"
+    num_train_epochs: float | None = None
+    dataset: str | None = None
+    teachers: tuple[str, ...] = ()
+    local_hub: str | None = None
     tiny: bool = False
 
     def __post_init__(self) -> None:
@@ -55,154 +66,73 @@ class GPUCheckConfig:
             raise InputError(f"parts {', '.join(unknown)}: expected some of {', '.join(PARTS)}")
         if not 0 < self.minutes < float("inf"):
             raise InputError(f"minutes must be positive, given {self.minutes}")
+        if self.local_hub and not os.path.isdir(self.local_hub):
+            raise InputError(f"local_hub {self.local_hub!r} is not a folder")
+        for name in filter(None, (self.dataset, *self.teachers)):
+            if name.startswith(("/", ".", "~")) and not os.path.exists(os.path.expanduser(name)):
+                raise InputError(f"{name!r} does not exist; give a folder, or a name that local_hub has a copy of")
 
+    @property
+    def chosen(self) -> list[str]:
+        """The parts, in order."""
+        return [name for name in PARTS if not self.parts or name in self.parts]
 
-def tests(check: LimitedParts, found: Found) -> None:
-    """The project's own tests of objectives, augmentations and models."""
-    root = Path(__file__).parents[2]
-    if not (root / "tests" / "objectives").is_dir():
-        found.state, found.reason = "skipped", "no checkout: the tests do not travel in a wheel"
-        return
-    places = ["test_divergences.py"] if check.tiny else ["objectives", "augment", "models"]
-    paths = [str(root / "tests" / place) for place in places]
-    said = check.command(found, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow", *paths)
-    if said is not None:
-        found.lines.append(said.strip().splitlines()[-1])
-
-
-def waits(check: LimitedParts, found: Found) -> None:
-    """What each method's turns launch, copy and wait for."""
-    _benchmark(check, found, "launches", *(["--student", "wrn10_1_cifar"] if check.tiny else []))
-
-
-def turns(check: LimitedParts, found: Found) -> None:
-    """Turns of every method beside plain training, as they are and compiled."""
-    for student in ("wrn10_1_cifar",) if check.tiny else _STUDENTS:
-        for compiled in (False,) if check.tiny else (False, True):
-            flags = ["--mixed_precision", "bf16", "--student", student, "--compile", compiled]
-            _benchmark(check, found, "turns", *flags, name=f"{student}{', compiled' * compiled}")
-
-
-def policies(check: LimitedParts, found: Found) -> None:
-    """Images per second of primitives, fixed policies and corruptions."""
-    _benchmark(check, found, "augmentation")
-    _benchmark(check, found, "corruptions", *(["--corruptions", "contrast"] if check.tiny else []))
-
-
-def _benchmark(check: LimitedParts, found: Found, section: str, *flags: object, name: str = "") -> None:
-    output = check.folder / f"{section}.json"
-    if check.tiny:
-        flags += ("--batch_size", 8, "--rounds", 1, "--seconds", 0.01, "--methods", "transinv", "--teacher_counts", 1)
-    said = check.transinv(found, "benchmark", "--sections", section, *flags, "--output", output)
-    if said is not None:
-        found.lines += [f"### {name or section}", said[said.index("\nbatch ") :].strip().replace("\n## ", "\n#### ")]
-        found.numbers[name or section] = json.loads(output.read_text())
-
-
-def resume(check: LimitedParts, found: Found) -> None:
-    """Six steps at once against three and three: are the weights equal to the bit?"""
-    flags = [*_DIGITS, "--augment", "transinv", "--teachers", "ema", "--student", "wrn10_1_cifar", "--save_steps", 3]
-    flags += ["--save_total_limit", 9, "--max_steps", 6, "--output_dir"]
-    whole, again = check.folder / "resume", check.folder / "resumed"
-    for folder in (whole, again):  # of an earlier check
-        shutil.rmtree(folder, ignore_errors=True)
-    if check.transinv(found, "train", *flags, whole) is None:
-        return
-    saved = Path("checkpoints", "step_00000003")
-    shutil.copytree(whole / saved, again / saved)
-    shutil.copy(whole / "metrics.jsonl", again)
-    write_json(again / "run.json", {**read_json(whole / "run.json"), "rows": {}})
-    if check.transinv(found, "train", *flags, again, "--resume_from", "latest") is None:
-        return
-    ends = [out / "checkpoints" / "step_00000006" for out in (whole, again)]
-    names = sorted(path.name for path in ends[0].glob("*.safetensors"))
-    farthest = {name: _difference(*(end / name for end in ends)) for name in names}
-    found.numbers = farthest
-    for name, value in farthest.items():
-        found.lines.append(f"- {code(name)}: {'equal' if not value else f'differs by up to {value:.2g}'}")
-
-
-def _difference(first: Path, second: Path) -> float:
-    """The largest difference of any weight."""
-    one, two = load_file(first), load_file(second)
-    return max((one[name].double() - two[name].double()).abs().max().item() for name in one)
-
-
-def losses(check: LimitedParts, found: Found) -> None:
-    """A short run of each method on the device, its loss beside the CPU's with the same seed."""
-    steps, rows = 4 if check.tiny else 20, []
-    methods = ["supervised", "transinv"] if check.tiny else [*METHODS, *LEARNED]
-    for method in methods:
-        flags: list[object] = ["--augment", method] if method in LEARNED else ["--method", method]
-        flags += ["--student", "wrn10_1_cifar", "--teachers", "ema", "--distill_top_k", 3, "--inner_steps", 2]
-        last = []
-        for place in ("cpu", "device") if check.has_gpu else ("cpu",):
-            folder = check.folder / "losses" / f"{method}_{place}"
-            shutil.rmtree(folder, ignore_errors=True)
-            more = ["--max_steps", steps, "--logging_steps", steps, "--output_dir", folder]
-            if check.transinv(found, "train", *_DIGITS, *flags, *more, cpu=place == "cpu") is None:
-                return
-            last.append(read_metrics(folder / "metrics.jsonl")[-1]["student/total"])
-        rows.append([method, *(f"{loss:.4f}" for loss in last)])
-        found.numbers[method] = last
-    header = ["method", "loss on the CPU", *(["on the device"] if check.has_gpu else [])]
-    found.lines = [f"Mean loss of {steps} steps:\n", table(header, rows)]
-
-
-def epochs(check: LimitedParts, found: Found) -> None:
-    """As much of a real run as fits; the same command goes on with it."""
-    folder = check.folder / "epochs"
-    flags = ["train", "--config", check.run, "--output_dir", folder]
-    if check.has_gpu:
-        flags[1:1] = ["--mixed_precision", "bf16"]
-    if checkpoints(folder / "checkpoints"):
-        flags += ["--resume_from", "latest"]
-    check.transinv(found, *flags)
-    lines = read_metrics(folder / "metrics.jsonl")
-    if lines:
-        last = lines[-1]
-        found.numbers = last
-        speed, loss = last["images_per_second"], last.get("student/total")
-        found.lines = [f"Step {last['step']}, epoch {last['epoch']}, {speed} images/s, loss {loss}"]
-
-
-PARTS = {
-    "tests": Part(0.25, True, tests),
-    "waits": Part(0.15, False, waits),
-    "turns": Part(0.5, False, turns),
-    "policies": Part(0.3, False, policies),
-    "resume": Part(0.5, False, resume),
-    "losses": Part(0.6, False, losses),
-    "epochs": Part(1.0, True, epochs),
-}
-"""In the order of their worth."""
+    def comparison(self) -> list[str]:
+        """The flags of `transinv compare` for the part epochs, without rows and folder."""
+        flags = ["--config", self.run, "--seeds", "0"]
+        for name in ("scale", "num_train_epochs", "dataset"):
+            value = getattr(self, name)
+            flags += [] if value is None else [f"--{name}", str(value)]
+        return flags + (["--teachers", *self.teachers] if self.teachers else [])
 
 
 def run(config: GPUCheckConfig) -> Iterator[Found]:
-    """The parts one after another, as soon as each has ended; the two files are written after each."""
-    check = LimitedParts(Path(config.output_dir), config.minutes, config.run, config.tiny)
-    all_found: list[Found] = []
-    record = environment()
-    for name, part in PARTS.items():
-        if config.parts and name not in config.parts:
-            continue
-        found = check.take(name, part)
-        all_found.append(found)
-        write_json(check.folder / "gpu_check.json", {**record, "parts": [asdict(one) for one in all_found]})
-        atomic_write_text(check.folder / "gpu_check.md", markdown(record, all_found))
-        yield found
+    """The parts one after another, as soon as each has ended; the two files are written after each.
+
+    Raises:
+        InputError: the comparison of the part epochs cannot be read, lacks one of the rows, or has groups.
+    """
+    if "epochs" in config.chosen:
+        comparison = read_comparison([*config.comparison(), "--rows", *ROWS])
+        if len({row.group for row in comparison.rows}) > 1:
+            raise InputError(f"run {config.run!r} has groups: expected a comparison whose rows are trained once")
+    variables = {VARIABLE: os.path.abspath(config.local_hub)} if config.local_hub else {}
+    check = LimitedParts(Path(config.output_dir), config.minutes, config, variables)
+    record = {**environment(), "tiny": config.tiny}
+    all_found = _earlier(check, record)
+    for name in config.chosen:
+        if name not in all_found or all_found[name].state != DONE:
+            all_found[name] = check.take(name, PARTS[name])
+        ordered = [all_found[part] for part in PARTS if part in all_found]
+        write_json(check.folder / "gpu_check.json", {**record, "parts": [asdict(one) for one in ordered]})
+        atomic_write_text(check.folder / "gpu_check.md", markdown(record, ordered))
+        yield all_found[name]
+
+
+def _earlier(check: LimitedParts, record: dict[str, Any]) -> dict[str, Found]:
+    """What an earlier check of the same thing has found; what one of another thing has left is removed."""
+    file = check.folder / "gpu_check.json"
+    before = read_json(file) if file.exists() else {}
+    if {name: before.get(name) for name in record} == record:
+        return {one["part"]: Found(**one) for one in before["parts"]}
+    for part in PARTS:
+        check.figures(part).unlink(missing_ok=True)
+    return {}
 
 
 def markdown(record: dict[str, Any], parts: list[Found]) -> str:
     """Everything that was found, ready to be put into a page of results."""
     versions, hardware = record["versions"], record["hardware"]
-    machine = hardware.get("accelerator", f"no GPU, {hardware['cpu_cores']} cores of {hardware['machine']}")
-    text = [f"# Check of {machine}", f"torch {versions['torch']}, commit {record['commit'] or 'unknown'}"]
-    rows = [[one.part, one.state, f"{one.seconds:.0f} s", one.reason] for one in parts]
-    text.append(table(["part", "", "time", "why"], rows))
+    machine = hardware.get("accelerator") or f"no GPU, {hardware['cpu_cores']} cores of {hardware['machine']}"
+    tiny = "; tiny networks: no figure here says how fast the machine is" if record["tiny"] else ""
+    text = [f"# Check of {machine}", f"torch {versions['torch']}, commit {record['commit'] or 'unknown'}{tiny}"]
+    rows = [[one.part, one.state, f"{one.seconds:.0f} s", one.ended, escape(one.reason)] for one in parts]
+    text.append(table(["part", "", "time", "ended", "why"], rows, numeric_from=5))
     for one in parts:
-        if one.lines:
-            text += [f"## {one.part}", "\n".join(one.lines)]
+        if one.lines or one.log:
+            text += [f"## {one.part}", *one.lines]
+        if one.log:
+            text += ["The last lines of its log:", fenced("\n".join(one.log), "text")]
     return "\n\n".join(text) + "\n"
 
 
@@ -213,6 +143,7 @@ def main(description: str = __doc__ or "") -> None:
         description: for --help.
     """
     (config,) = parse([GPUCheckConfig], description=description)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # the part's processes end with this one
     for found in run(config):
         print(f"{found.part}: {found.state}, {found.seconds:.0f} s {found.reason}", flush=True)
     print(f"gpu_check.md and gpu_check.json are in {config.output_dir}")
