@@ -86,6 +86,12 @@ def open_timm(
     return OpenedNetwork(network, network.num_classes, label_names, preprocessing)
 
 
+def outline_timm(location: Location) -> Any:
+    """The network without weights or memory, on the meta device; raises as `open_timm` does."""
+    with torch.device("meta"):
+        return _create(location, None, False, {})
+
+
 def _create(location: Location, num_classes: int | None, pretrained: bool, arguments: Mapping[str, Any]) -> Any:
     """The network: a Module with timm's attributes (num_classes, pretrained_cfg, reset_classifier)."""
     name, folder, architecture = location.name, location.folder, location.architecture

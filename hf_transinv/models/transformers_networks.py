@@ -86,6 +86,14 @@ def open_transformers(
     return OpenedNetwork(network, config.num_labels, label_names, preprocessing, processor)
 
 
+def outline_transformers(location: Location) -> nn.Module:
+    """The network without weights or memory, on the meta device; raises as `open_transformers` does."""
+    name, folder = location.name, location.folder
+    assert folder is not None  # of every network of transformers
+    with no_larger_than(None, name), torch.device("meta"):
+        return _initialised(name, _read_config(name, folder))
+
+
 def _cannot_be_opened(name: str, error: Exception) -> InputError:
     """The error for what transformers raises: a wrong value in a JSON surfaces anywhere in it, as nearly any type."""
     return InputError(
@@ -166,7 +174,7 @@ def _load(name: str, folder: Path, config: Any, known: int) -> nn.Module:
         raise
     except Exception as error:
         raise _cannot_be_opened(name, error) from error
-    head = _head_names(config) if config.num_labels != known else set()
+    head = head_names(config) if config.num_labels != known else set()
     problems = [f"{key} is missing" for key in sorted(info["missing_keys"]) if key not in head]
     problems += [f"{key} is not part of the network" for key in sorted(info["unexpected_keys"])]
     mismatched = [_mismatch(entry, network) for entry in sorted(info["mismatched_keys"])]
@@ -188,7 +196,7 @@ def _mismatch(entry: Any, network: nn.Module) -> tuple[str, str]:
     return key, f"shape {tuple(given)}, expected {tuple(expected)}"
 
 
-def _head_names(config: Any) -> set[str]:
+def head_names(config: Any) -> set[str]:
     """Names of the tensors whose shape depends on the number of classes."""
     from transformers import AutoModelForImageClassification
 
