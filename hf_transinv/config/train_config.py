@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from hf_transinv.config.checks import at_least
+from hf_transinv.config.checks import at_least, one_of
 from hf_transinv.errors import InputError
 
 
@@ -16,14 +16,24 @@ class TrainConfig:
         max_steps: student steps.
         batch_size: images per step, over all processes and micro-batches.
         gradient_accumulation_steps: micro-batches into which a process splits its share of the batch.
+        preset: defaults of optimizer, learning_rate, momentum, weight_decay, lr_scheduler, warmup_ratio and
+            layer_decay, each of which may still be given: scratch, finetune_cnn, finetune_transformer, or auto, by
+            what the student is and starts from (in a comparison: scratch).
         optimizer: of the student, by timm's name; sgd is Nesterov's.
         learning_rate: of the student, at its peak.
+        head_learning_rate: of the student's classifier head, in place of learning_rate, with the same schedule.
+        layer_decay: the learning rate of each layer of the student is that of the next one times this, in (0, 1], and
+            the last one's is learning_rate. Default: all layers learn at the same rate, but see preset.
+        freeze: keep a part of the student as it was loaded, its BatchNorm statistics included: all (but the classifier
+            head), or a number N: its first N groups of layers (the stem, then stages, or blocks of a transformer).
         momentum: of the student's optimizer.
         weight_decay: of the student, not on BatchNorm and biases.
         lr_scheduler: of the student, by timm's name.
         warmup_ratio: share of the steps, in [0, 1), in which the learning rate rises.
         max_grad_norm: clip the student's gradient at this norm; 0: no clipping.
         label_smoothing: of the student's loss.
+        ema: what becomes of the student's exponential moving average (see ema_decay): none (there is none), beside
+            (it is measured, and exported beside the student), or instead (it is exported as the student).
         augment_learning_rate: of phi (AdamW).
         augment_weight_decay: of phi.
         selection_learning_rate: of the logits of p, q and r (Adam).
@@ -44,14 +54,19 @@ class TrainConfig:
     max_steps: int | None = None
     batch_size: int = 128
     gradient_accumulation_steps: int = 1
+    preset: str = "auto"
     optimizer: str = "sgd"
     learning_rate: float = 0.1
+    head_learning_rate: float | None = None
+    layer_decay: float | None = None
+    freeze: int | str | None = None
     momentum: float = 0.9
     weight_decay: float = 5e-4
     lr_scheduler: str = "cosine"
     warmup_ratio: float = 0.05
     max_grad_norm: float = 5.0
     label_smoothing: float = 0.0
+    ema: str = "none"
     augment_learning_rate: float = 1e-3
     augment_weight_decay: float = 1e-2
     selection_learning_rate: float = 0.03
@@ -81,5 +96,21 @@ class TrainConfig:
         for name in ("learning_rate", "augment_learning_rate", "selection_learning_rate"):
             if not 0 < getattr(self, name) < math.inf:
                 raise InputError(f"{name} must be positive, given {getattr(self, name)}")
+        self._check_fine_tuning()
         if self.warmup_ratio >= 1 or not 0 <= self.label_smoothing < 1:
             raise InputError("warmup_ratio and label_smoothing must be in [0, 1)")
+
+    def _check_fine_tuning(self) -> None:
+        one_of("preset", self.preset, ("auto", "scratch", "finetune_cnn", "finetune_transformer"))
+        one_of("ema", self.ema, ("none", "beside", "instead"))
+        if self.head_learning_rate is not None and not 0 < self.head_learning_rate < math.inf:
+            raise InputError(f"head_learning_rate must be positive, given {self.head_learning_rate}")
+        if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
+            raise InputError(f"layer_decay must be in (0, 1], given {self.layer_decay}")
+        if self.freeze is not None and self.freeze != "all" and not (type(self.freeze) is int and self.freeze >= 1):
+            raise InputError(f"freeze {self.freeze!r}: expected all, or how many groups of layers, at least 1")
+        for name in ("layer_decay", "head_learning_rate"):
+            if self.freeze == "all" and getattr(self, name) is not None:
+                raise InputError(
+                    f"freeze all trains the classifier head alone, whose rate is learning_rate: leave out {name}"
+                )

@@ -15,7 +15,7 @@ from hf_transinv.config import MixingConfig, TrainConfig
 from hf_transinv.errors import InputError
 from hf_transinv.figures import plot_examples
 from hf_transinv.models.classifier import Classifier
-from hf_transinv.models.teacher import Teacher
+from hf_transinv.models.teacher import EMATeacher, Teacher
 from hf_transinv.objectives.parts import Parts
 from hf_transinv.objectives.passes import Passes
 from hf_transinv.objectives.turns import AUGMENTATION, Batch, Turn, only_training
@@ -69,6 +69,7 @@ class Objective(ABC):
         turns: who plays on each batch, in order, repeated for ever: ("student",) or ("augmentation",), ...
         policies: fixed augmentations of the student's images, one after another.
         teachers: frozen networks that judge or are learned from.
+        average: of the student's weights, where the run measures and exports it (`training.averaging`).
         variants: of each image in a batch, each with a crop and flip of its own.
         turn: turns that are over, counted by `step`; the Trainer counts its own.
         variants_a_network: those that one network sees: the batch has so many times fewer images, so that a network
@@ -87,6 +88,7 @@ class Objective(ABC):
     turns: Sequence[Turn]
     policies: Sequence[Policy] = ()
     teachers: Sequence[Teacher] = ()
+    average: EMATeacher | None = None
     variants: int = 1
     variants_a_network: int = 1
     turn: int = 0

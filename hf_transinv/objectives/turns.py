@@ -9,6 +9,9 @@ from torch import Tensor, nn
 Turn = tuple[str, ...]
 """Who plays in a turn, in order."""
 
+STUDENT = "student"
+"""The player whose steps are counted, and which is exported."""
+
 AUGMENTATION = "augmentation"
 """The player that is no network of the student's kind: it has an optimizer of its own and no schedule."""
 

@@ -1,33 +1,46 @@
 """The optimizers of the players, and the schedule of networks (timm's factories)."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
 import torch
-from timm.optim import create_optimizer_v2
+from timm.optim import create_optimizer_v2, param_groups_layer_decay, param_groups_weight_decay
 from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
 from torch import nn
 
 from hf_transinv.config import TrainConfig
 from hf_transinv.errors import InputError
+from hf_transinv.models.classifier import Classifier
+from hf_transinv.models.layer_groups import group_matcher, head_parameters
 from hf_transinv.objectives.objective import Objective
+from hf_transinv.objectives.turns import STUDENT
 
 
 def build_optimizer(objective: Objective, player: str, config: TrainConfig) -> torch.optim.Optimizer:
     """The optimizer of one player: timm's for a network, AdamW for an augmentation.
 
+    Layers and head of the student may have rates of their own; networks beside it start untrained, and have not.
+
     Raises:
-        InputError: timm has no such optimizer, or it refuses the options.
+        InputError: timm has no such optimizer, or it refuses the options; or the layers of the student are not known.
     """
-    if player in objective.networks:
+    if player == STUDENT:
         return network_optimizer(objective.players[player], config)
+    if player in objective.networks:
+        return network_optimizer(objective.players[player], replace(config, layer_decay=None, head_learning_rate=None))
     return torch.optim.AdamW(objective.parameter_groups(player, config))
 
 
 def network_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """The configured optimizer of timm; biases and normalisation do not decay.
+    """The configured optimizer of timm; biases and normalisation do not decay, what is frozen is left out.
 
     Raises:
-        InputError: timm has no such optimizer, or it refuses the options.
+        InputError: timm has no such optimizer, or it refuses the options; or the layers of the network are not known.
     """
+    has_own_rates = config.layer_decay is not None or config.head_learning_rate is not None
+    groups = _groups_with_rates(network, config) if has_own_rates else None
     try:
         return create_optimizer_v2(
             network,
@@ -35,11 +48,50 @@ def network_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Op
             lr=config.learning_rate,
             weight_decay=config.weight_decay,
             momentum=config.momentum,
+            param_group_fn=(lambda _: groups) if groups else None,
         )
     except (ValueError, AssertionError, KeyError) as error:
         raise InputError(
             f"optimizer {config.optimizer!r}: {error}; timm.optim.list_optimizers() lists them"
         ) from error
+
+
+def unscaled_rate(optimizer: torch.optim.Optimizer) -> float:
+    """The learning rate now, before it is scaled for layers or head."""
+    group = optimizer.param_groups[0]
+    rate: float = group["lr"] / group.get("lr_scale", 1.0)
+    return rate
+
+
+def _groups_with_rates(network: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
+    """Groups of parameters whose `lr_scale` timm's schedules multiply into the rate.
+
+    Layers are scaled as timm does (after BEiT, Bao et al., ICLR 2022): by layer_decay for each layer that follows.
+    """
+    if not isinstance(network, Classifier):
+        raise InputError(
+            "layer_decay and head_learning_rate are for a single classifier, and this method trains a "
+            f"{type(network).__name__}: leave them out (--layer_decay null, where a preset gives it)"
+        )
+    bare: Any = network.network
+    if config.layer_decay is None:
+        groups = param_groups_weight_decay(network, config.weight_decay)
+    else:
+        matcher = group_matcher(bare)
+        # What timm asks a network for: those of transformers have no matcher of their own.
+        layered: Any = SimpleNamespace(named_parameters=bare.named_parameters, group_matcher=lambda coarse: matcher)
+        not_decayed: set[str] = getattr(bare, "no_weight_decay", set)()
+        groups = param_groups_layer_decay(layered, config.weight_decay, not_decayed, layer_decay=config.layer_decay)
+    if config.head_learning_rate is None:
+        return groups
+    names = head_parameters(bare)
+    head = {id(parameter) for name, parameter in bare.named_parameters() if name in names}
+    scale, split = config.head_learning_rate / config.learning_rate, []
+    for group in groups:
+        parts = [[x for x in group["params"] if (id(x) in head) is in_head] for in_head in (False, True)]
+        scales = (group.get("lr_scale", 1.0), scale)
+        split += [{**group, "params": part, "lr_scale": own} for part, own in zip(parts, scales, strict=True) if part]
+    return split
 
 
 def network_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig, max_steps: int) -> Scheduler:

@@ -13,8 +13,10 @@ from hf_transinv.config import TrainConfig
 from hf_transinv.data.mixing import MixDraws, Mixing
 from hf_transinv.data.transforms import CropDraws, CropFlip, to_float
 from hf_transinv.objectives.objective import Objective
-from hf_transinv.objectives.turns import Batch, only_training
+from hf_transinv.objectives.turns import STUDENT, Batch, only_training
+from hf_transinv.training.averaging import own_average
 from hf_transinv.training.distributed import Placement, to_device, without_sync
+from hf_transinv.training.freezing import freeze
 from hf_transinv.training.optim import build_optimizer, network_schedule
 
 
@@ -49,16 +51,20 @@ class Players:
         self.nets: dict[str, nn.Module] = {}
         self.optimizers: dict[str, AcceleratedOptimizer] = {}
         self.schedules: dict[str, Scheduler] = {}
+        self._frozen_norms: list[nn.Module] = []
         layout = torch.channels_last if config.channels_last else torch.preserve_format
         self.placement = Placement(accelerator, layout, config.sync_batchnorm)
         for name, player in objective.players.items():
             is_network = name in objective.networks
             self.placement.move(name, player, is_network)
+            if name == STUDENT and config.freeze is not None:
+                self._frozen_norms = freeze(player, config.freeze)
             optimizer = build_optimizer(objective, name, config)
             self.nets[name], self.optimizers[name] = self.placement.prepare(player, optimizer, is_network)
             if is_network:
                 self.schedules[name] = network_schedule(optimizer, config, max_steps)
-        for module in objective.extra_state().values():
+        self._averages = own_average(objective).values()
+        for module in (*objective.extra_state().values(), *self._averages):
             to_device(module, accelerator.device, layout)
         for teacher in objective.teachers:  # on the device it was given
             teacher.to(memory_format=layout)
@@ -102,6 +108,8 @@ class Players:
         size = len(images) // micro_batches
         sums: dict[str, Tensor] = {}
         with only_training(player, self.objective.players):
+            for layer in self._frozen_norms:
+                layer.eval()
             nets = {**self.objective.players, player: self.nets[player]}
             for index in range(micro_batches):
                 local = slice(index * size, (index + 1) * size)
@@ -138,6 +146,9 @@ class Players:
             schedule.step_update(steps)
             self._share_buffers(self.objective.players[player])
         self.objective.after_step(player, self.objective.players)
+        if player == STUDENT:
+            for average in self._averages:
+                average.update(self.objective.students[player])
         optimizer.zero_grad()
 
     def _share_buffers(self, network: nn.Module) -> None:

@@ -23,9 +23,11 @@ from hf_transinv.data.batches import Feed
 from hf_transinv.errors import InputError
 from hf_transinv.objectives.objective import Objective
 from hf_transinv.record import Metrics, flat_numbers
+from hf_transinv.training.averaging import own_average
 from hf_transinv.training.checkpointing import checkpoints, discard, load_state, save_state, tidy
 from hf_transinv.training.distributed import gather_objects, optimizer_shards, whole
 from hf_transinv.training.nan_guard import LossMonitor, TrainingDiverged
+from hf_transinv.training.optim import unscaled_rate
 from hf_transinv.training.players import Players
 from hf_transinv.training.signals import StopRequest
 from hf_transinv.training.state_check import check_state
@@ -55,7 +57,7 @@ class Trainer:
         self.accelerator, self.objective, self.setup = accelerator, objective, setup
         self.feeds, self.config, self.max_steps = setup.feeds, setup.config, setup.max_steps
         self.save_steps = self.config.save_steps or int(min(setup.steps_per_epoch, setup.max_steps))
-        self.modules = {**objective.players, **objective.extra_state()}
+        self.modules = {**objective.players, **objective.extra_state(), **own_average(objective)}
         self.players = Players(
             accelerator, objective, setup.base_augmentation, self.config, setup.max_steps, setup.mixing
         )
@@ -176,7 +178,7 @@ class Trainer:
             "step": self.step,
             "epoch": round(self.step / self.setup.steps_per_epoch, 4),
             "images_per_second": round(speed, 1),
-            "learning_rate": self.optimizers["student"].param_groups[0]["lr"],
+            "learning_rate": unscaled_rate(self.optimizers["student"]),
             **values,
         }
         self.metrics.append(**line, **learned)

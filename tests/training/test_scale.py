@@ -120,6 +120,7 @@ from hf_transinv.objectives.multi_invariant import MultiInvariantConfig, MultiIn
 from hf_transinv.objectives.mutual import MutualLearning
 from hf_transinv.objectives.supervised import Supervised
 from hf_transinv.objectives.transinv import TransInv, TransInvConfig
+from hf_transinv.training.averaging import keep_average
 from hf_transinv.training.trainer import Trainer
 from hf_transinv.training.trainer_setup import TrainerSetup
 from tests.sharding import shard_on_cpu
@@ -171,6 +172,10 @@ def mutual():
     return MutualLearning([wide_student(), wide_student()])
 
 
+def tuned():
+    return keep_average(Supervised(wide_student()), 0.9)
+
+
 def refusal(act):
     try:
         act()
@@ -199,6 +204,8 @@ saved["sync"] = refusal(lambda: trainer_of(transinv, "sync", sync_batchnorm=True
 
 trained(transinv, "replicated")
 trained(mutual, "replicated_peers")
+fine = {"freeze": 2, "layer_decay": 0.7, "head_learning_rate": 0.1}
+trained(tuned, "replicated_tuned", **fine)
 shard_on_cpu()
 sharded = trainer_of(transinv, "look")
 parameters = list(sharded.objective.players["student"].parameters())
@@ -208,6 +215,7 @@ student = trained(transinv, "sharded").objective.players["student"]
 trained(transinv, "resumed", "sharded")
 trained(transinv, "from_replicated", "replicated")
 trained(mutual, "sharded_peers")
+trained(tuned, "sharded_tuned", **fine)
 if Accelerator(cpu=True).is_main_process:
     export_classifier(student, folder / "student")
 saved["cohort"] = refusal(lambda: trainer_of(
@@ -248,7 +256,9 @@ def test_only_the_gradients_of_the_player_whose_turn_it_is_are_sent(two):
         ]
 
 
-@pytest.mark.parametrize("name", ["replicated", "sharded", "resumed", "replicated_peers", "sharded_peers"])
+@pytest.mark.parametrize(
+    "name", ["replicated", "sharded", "resumed", "replicated_peers", "sharded_peers", "sharded_tuned"]
+)
 def test_all_processes_end_with_the_same_bits(two, name):
     """BatchNorm statistics and the average too."""
     first, second = (rank[name] for rank in two[1])
@@ -262,9 +272,9 @@ def test_each_process_has_half_of_a_sharded_student(two):
     assert sum(rank["local"] for rank in two[1]) == two[1][0]["whole"]
 
 
-@pytest.mark.parametrize("kind", ["", "_peers"])
+@pytest.mark.parametrize("kind", ["", "_peers", "_tuned"])
 def test_sharded_training_is_replicated_training(two, kind):
-    """Clipping, micro-batches, the augmentation's turns, the average and peers that answer each other included."""
+    """Clipping, micro-batches, the augmentation's turns, averages, peers that answer each other, frozen layers."""
     first = two[1][0]
     assert largest_difference(first[f"replicated{kind}"], first[f"sharded{kind}"]) < 1e-5
 
