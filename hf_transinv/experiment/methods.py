@@ -22,6 +22,7 @@ from hf_transinv.models.teacher import Teacher, build_teachers, place_teachers
 from hf_transinv.objectives.objective import Objective
 from hf_transinv.objectives.parts import Options
 from hf_transinv.objectives.registry import LEARNED, METHODS
+from hf_transinv.training.averaging import keep_average
 
 
 @dataclass
@@ -149,6 +150,7 @@ class MethodBuilder:
         second = self.method.second_augment
         self.second_policies = build_policies(second, fixed) if second else None
         self.label_smoothing, self.ema_decay = train.label_smoothing, names.ema_decay
+        self._keeps_average = train.ema != "none"
         self.device = session.accelerator.device
         self.image_size = cast(tuple[int, int], tuple(session.data.evaluation.images.shape[-2:]))
 
@@ -160,7 +162,9 @@ class MethodBuilder:
         """
         student = new_student(self.names, self.session.data.label_names, seed)
         task = METHODS[self.method.method].build(student, self)
-        return LEARNED[self.method.learned].build_over(task, student, self) if self.method.learned else task
+        learned = self.method.learned
+        objective = LEARNED[learned].build_over(task, student, self) if learned else task
+        return keep_average(objective, self.ema_decay) if self._keeps_average else objective
 
     def options(self, kind: type[Options]) -> Options:
         """The options of a kind, as they were given."""

@@ -35,6 +35,7 @@ from hf_transinv.models.teacher import EMATeacher, Teacher
 from hf_transinv.objectives.objective import Objective, Sample
 from hf_transinv.record import RunRecord
 from hf_transinv.resolve.shipped import model_folder
+from hf_transinv.training.averaging import AVERAGE, exported
 
 _MOST_LABELS = 20
 _SHOWN = 4
@@ -57,7 +58,8 @@ def publish(session: Session, objective: Objective) -> str:
     text = ""
     doing("publishing the student")
     if session.record:
-        config, student = session.record.content["config"], next(iter(objective.students.values()))
+        config, ema, main = session.record.content["config"], session.train.ema, str(session.main_row)
+        student, average = exported(objective, ema), objective.average
         evaluation = session.data.evaluation
         sample = Sample(
             session.folder,
@@ -79,8 +81,17 @@ def publish(session: Session, objective: Objective) -> str:
             figures=_figures(session.folder),
             citations=objective.citations,
         )
+        tag, side = main.lower(), session.data.image_size
+        if average is not None:
+            told = {**session.record.content["student"], "ema_decay": average.decay}
+            of_average = {"main_row": f"{main}, {AVERAGE}", "student": told}
+            if ema == "instead":
+                session.record.add(**of_average)
+            else:
+                card = render_card({**session.record.content, **of_average}, folder="ema", to_run="..")
+                place = session.folder / "ema"
+                export_classifier(average.classifier, place, card=card, tag=tag, image_size=side)
         card = render_card(session.record.content, to_run="..")
-        tag, side = str(session.main_row).lower(), session.data.image_size
         export_classifier(student, session.folder / "student", card=card, tag=tag, image_size=side)
         session.record.update()
         results = {name: row["results"] for name, row in session.rows.items()}

@@ -26,7 +26,9 @@ from hf_transinv.models.description import describe
 from hf_transinv.models.teacher import EMATeacher, check_answers
 from hf_transinv.objectives.objective import Objective
 from hf_transinv.record import RunRecord
+from hf_transinv.training.averaging import exported, measured
 from hf_transinv.training.checkpointing import checkpoints
+from hf_transinv.training.freezing import describe_frozen
 from hf_transinv.training.trainer import Trainer
 from hf_transinv.training.trainer_setup import TrainerSetup
 
@@ -66,6 +68,7 @@ class Session:
         record: run.json, on the main process (None elsewhere).
         mixing: the regularisers of the next row.
         rows: what is known of each row: of an earlier start of the run, when it resumes.
+        told: lines that are said at the start besides.
     """
 
     def __init__(
@@ -88,6 +91,7 @@ class Session:
         self._skipped: set[str] = set()
         self.rows: dict[str, Any] = agree(self.accelerator, lambda: self._earlier_rows(config))
         self.main_row: str | None = None
+        self.told: list[str] = []
         self.record = RunRecord(self.folder, recipe, config) if self.accelerator.is_main_process else None
         if self.record:
             self.record.content["hardware"] |= {
@@ -113,7 +117,8 @@ class Session:
             lines.append(f"teacher     {own}{describe(teacher.classifier, side)}")
         if self.train.compile:
             lines.append("compiled    students and teachers, the augmentation not: the first steps take minutes")
-        print("\n".join(("", *lines, "")), flush=True)
+        lines += describe_frozen(next(iter(objective.students.values())), self.train.freeze)
+        print("\n".join(("", *lines, *self.told, "")), flush=True)
 
     def _earlier_rows(self, config: dict[str, Any]) -> dict[str, Any]:
         """What an earlier start of this run has finished."""
@@ -156,7 +161,7 @@ class Session:
 
         Returns:
             Results, seconds and images seen; kept in run.json under rows. Networks that trained beside the student
-            have rows of their own: "NAME, PLAYER".
+            have rows of their own: "NAME, PLAYER", and so has the student's average: "NAME, EMA".
 
         Raises:
             Stopped: a signal ended the training; a checkpoint is written.
@@ -201,7 +206,7 @@ class Session:
             "warnings": trainer.warnings,
         }
         doing(f"evaluating {name!r}")
-        for index, (player, student) in enumerate(objective.students.items()):
+        for index, (player, student) in enumerate(measured(objective).items()):
             results = evaluate(
                 student,
                 self.data.evaluation,
@@ -245,7 +250,7 @@ class Session:
             check_answers(objective.teachers, to_float(self.data.evaluation.images[:_ASKED]))
         folder.mkdir(parents=True, exist_ok=True)
         is_pushed = self.output.push_every and self.record and folder == self.folder
-        student = next(iter(objective.students.values()))
+        student = exported(objective, self.train.ema)
         push = BackgroundPush(student, self.output, name.lower(), self.data.image_size) if is_pushed else None
         mixed = build_mixing(self.mixing, len(self.data.label_names), self.data.class_counts, accelerator.device)
         setup = TrainerSetup(feeds, CropFlip(crop, flip), train, *self.steps(), folder, name, push, mixed)

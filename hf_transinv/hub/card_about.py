@@ -53,6 +53,11 @@ def method(run: Run) -> str:
         sentences.append(f"Its training images were augmented by {words(named)}.")
     if run.trained_on:
         sentences.append(f"It was trained to be robust to {words(_corruptions(run.trained_on))}.")
+    if run.student.ema_decay is not None:
+        sentences.append(
+            "Its weights are the exponential moving average of those that were trained (decay "
+            f"{run.student.ema_decay:g})."
+        )
     return " ".join(sentences)
 
 

@@ -33,7 +33,7 @@ from hf_transinv.resolve.hub_errors import LOG_IN, client_says
 
 logger = logging.getLogger(__name__)
 
-_BESIDE = ("augmentation", "figures")
+_BESIDE = ("augmentation", "figures", "ema")
 _DRAFT = """---
 library_name: {library}
 pipeline_tag: image-classification

@@ -57,6 +57,7 @@ class Student:
         mean: of each channel, for pixels in [0, 1].
         std: the same.
         base_model: Hub id of the repository whose weights it started from.
+        ema_decay: of the average over its training that its weights are; None: they are those at its end.
     """
 
     library: str = "timm"
@@ -69,6 +70,7 @@ class Student:
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     base_model: str | None = None
+    ema_decay: float | None = None
 
 
 @dataclass(frozen=True)
@@ -263,28 +265,25 @@ def _completed(run: Run, content: Mapping[str, Any]) -> Run:
     Early records describe none of the three, and have the main row first. Teachers that judged nothing, and only gave
     the student its first weights, are described in none.
     """
-    config = run.config
+    config, student = run.config, run.student
     kind = "embedded" if config.dataset in EMBEDDED_NAMES else None
     dataset = run.dataset if "dataset" in content else Dataset(short_name(config.dataset), kind, None, None, None)
     name = (config.student or "").partition(".")[0]
-    student = run.student
     if "student" not in content and config.student_init == "scratch" and timm.is_model(name):
         student = Student(architecture=name, is_own_architecture=is_own_architecture(name))
     teachers = run.teachers or tuple(Teacher(short_name(given), None) for given in config.teachers)
-    main_row = run.main_row or next(iter(run.rows))
-    return replace(run, dataset=dataset, student=student, teachers=teachers, main_row=main_row)
+    first = next(iter(run.rows))
+    return replace(run, dataset=dataset, student=student, teachers=teachers, main_row=run.main_row or first)
 
 
 def _check(run: Run) -> None:
     """Raises InputError where fields do not fit together."""
     if run.main_row not in run.rows:
         raise InputError(f"run.json.main_row: expected one of rows, found {run.main_row!r}")
-    start, _, index = (run.config.student_init or "").partition(":")
-    if start == "teacher" and index not in {str(number) for number in range(1, len(run.teachers) + 1)}:
-        raise InputError(
-            f"run.json.config.student_init: expected teacher:1 to teacher:{len(run.teachers)}, found {start}:{index}"
-        )
     count, learned = len(run.teachers), run.main.learned
+    start, _, index = (run.config.student_init or "").partition(":")
+    if start == "teacher" and index not in map(str, range(1, count + 1)):
+        raise InputError(f"run.json.config.student_init: expected teacher:1 to teacher:{count}, found {start}:{index}")
     for name, entries in (("p", learned.p), ("q", learned.q), ("r", learned.r), ("magnitudes", run.magnitudes)):
         if count and entries and len(entries) != count:
             raise InputError(f"run.json: {name} has {len(entries)} entries for {count} teachers")
