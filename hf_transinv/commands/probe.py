@@ -17,7 +17,7 @@ from hf_transinv.augment.corruptions import check_corruption
 from hf_transinv.augment.learned import AugmentationConfig, AugmentationPanel
 from hf_transinv.config import DataConfig, OutputConfig, StudentConfig, TrainConfig, as_dict
 from hf_transinv.errors import InputError
-from hf_transinv.experiment.arguments import parse
+from hf_transinv.experiment.presets import parse_run
 from hf_transinv.experiment.session import Session, new_student
 from hf_transinv.figures import plot_probe
 from hf_transinv.files import atomic_write_text, write_json
@@ -87,7 +87,7 @@ def main(description: str = __doc__ or "") -> None:
     Args:
         description: for --help.
     """
-    groups = parse(
+    groups, preset = parse_run(
         [DataConfig, StudentConfig, TrainConfig, TransInvConfig, AugmentationConfig, OutputConfig, ProbeConfig],
         default_config=config_folder() / "digits_probe.yaml",
         description=description,
@@ -95,7 +95,10 @@ def main(description: str = __doc__ or "") -> None:
     data, names, train, method, augment, output, probe = groups
     if probe.own and len(probe.own) != len(names.teachers):
         raise InputError(f"own names {len(probe.own)} corruptions for {len(names.teachers)} teachers: one for each")
+    if train.ema != "none":
+        raise InputError(f"ema {train.ema}: a probe asks for p and q, and exports no student; leave it out")
     session = Session("probe", data, train, output, as_dict(*groups))
+    session.told.append(preset)
     for teacher in names.teachers:
         for seed in probe.seeds:
             student = new_student(names, session.data.label_names, seed)

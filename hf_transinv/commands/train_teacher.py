@@ -6,11 +6,13 @@ transinv train-teacher --dataset digits/source --student wrn10_1_cifar \
 
 from hf_transinv.augment.policies import CorruptionConfig
 from hf_transinv.config import DataConfig, MixingConfig, OutputConfig, StudentConfig, TrainConfig, as_dict
-from hf_transinv.experiment.arguments import parse
 from hf_transinv.experiment.methods import check_sampler
+from hf_transinv.experiment.presets import parse_run
 from hf_transinv.experiment.publish import publish
 from hf_transinv.experiment.session import Session, new_student
+from hf_transinv.objectives.objective import Objective
 from hf_transinv.objectives.supervised import Supervised
+from hf_transinv.training.averaging import keep_average
 
 
 def main(description: str = __doc__ or "") -> None:
@@ -20,13 +22,16 @@ def main(description: str = __doc__ or "") -> None:
         description: for --help.
     """
     kinds = [DataConfig, StudentConfig, TrainConfig, OutputConfig, CorruptionConfig, MixingConfig]
-    groups = parse(kinds, description=description)
+    groups, preset = parse_run(kinds, description=description)
     data, names, train, output, robust, mixing = groups
     check_sampler(data, mixing)
     policies = (robust.policy(),) if robust.corruption else ()
     session = Session("train_teacher", data, train, output, as_dict(*groups), 2 if mixing.mixes else 1)
     session.mixing = mixing
+    session.told.append(preset)
     student = new_student(names, session.data.label_names, train.seed)
-    objective = Supervised(student, train.label_smoothing, policies)
+    objective: Objective = Supervised(student, train.label_smoothing, policies)
+    if train.ema != "none":
+        objective = keep_average(objective, names.ema_decay)
     session.fit("teacher", objective, data.crop, data.flip)
     print(publish(session, objective))

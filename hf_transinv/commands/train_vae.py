@@ -16,8 +16,8 @@ from accelerate.utils import set_seed
 
 from hf_transinv.config import DataConfig, OutputConfig, TrainConfig, as_dict
 from hf_transinv.data.transforms import CropFlip, to_float
-from hf_transinv.experiment.arguments import parse
 from hf_transinv.experiment.launch import Stopped
+from hf_transinv.experiment.presets import parse_run
 from hf_transinv.experiment.session import Session
 from hf_transinv.models.conv_vae import ConvVAE, VAEConfig, save_vae
 from hf_transinv.objectives.elbo import VAEObjective
@@ -112,7 +112,7 @@ def main(description: str = __doc__ or "") -> None:
     Args:
         description: for --help.
     """
-    groups = parse([DataConfig, TrainConfig, VAEConfig, VAEOutputConfig], description=description)
+    groups, _ = parse_run([DataConfig, TrainConfig, VAEConfig, VAEOutputConfig], description=description)
     data, train, size, where = groups
     session = Session("train_vae", data, train, where.output(), as_dict(*groups))
     images = session.data.evaluation.images

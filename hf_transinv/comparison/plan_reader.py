@@ -18,15 +18,16 @@ import re
 import reprlib
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 from hf_transinv.comparison.plan import CompareConfig, Comparison, Row
 from hf_transinv.config import DataConfig, OutputConfig, StudentConfig, TrainConfig
 from hf_transinv.errors import InputError
-from hf_transinv.experiment.arguments import as_flags, build, read_fields, read_yaml, split_configs
+from hf_transinv.experiment.arguments import as_flags, build, given_fields, read_fields, read_yaml, split_configs
 from hf_transinv.experiment.methods import GROUPS, checked_mixing
+from hf_transinv.experiment.presets import check_start, fill
 
 CONFIGS: tuple[type, ...] = (DataConfig, StudentConfig, TrainConfig, *GROUPS, OutputConfig, CompareConfig)
 _REASONS = {
@@ -45,6 +46,7 @@ _FREE_IN_ROWS = {
 _FREE_IN_GROUPS = _FREE_IN_ROWS | {
     *("label_noise", "student", "optimizer", "learning_rate", "momentum", "weight_decay", "lr_scheduler"),
     *("warmup_ratio", "max_grad_norm", "label_smoothing", "student_size", "model_args"),
+    *("preset", "layer_decay", "head_learning_rate"),
 }
 
 
@@ -77,7 +79,7 @@ def read_comparison(
         raise InputError(f"config {where} has no rows: expected rows: title -> what each does otherwise")
 
     flags = [*as_flags(content, CONFIGS, where), *flags]
-    base = read_fields(CONFIGS, flags)
+    base = _read(flags)
     chosen, output = build([CompareConfig, OutputConfig], base)
     _check_titles("rows", chosen.rows, rows)
     _check_titles("plain", [chosen.plain] if chosen.plain else [], rows)
@@ -132,11 +134,18 @@ def _configure(
     _refuse_unfair(own, _FREE_IN_ROWS, f"row {title!r}")
     added = as_flags(of_group, CONFIGS, f"group {group!r}") + as_flags(own, CONFIGS, f"row {title!r}")
     try:
-        data, names, train, *options, _, _ = build(CONFIGS, read_fields(CONFIGS, [*flags, *added]))
+        data, names, train, *options, _, _ = build(CONFIGS, _read([*flags, *added]))
         checked_mixing(data, options)
+        check_start(names.student_init, asdict(train))
     except InputError as error:
         raise InputError(f"row {title!r}{f' of group {group!r}' if group else ''}: {error}") from error
     return Row(title, group, {**of_group, **own}, data, names, train, tuple(options))
+
+
+def _read(flags: Sequence[str]) -> dict[str, Any]:
+    """All fields, with the preset's: from scratch unless one is named, as rows may differ in what they start from."""
+    values = read_fields(CONFIGS, flags)
+    return fill(values, given_fields(flags), "scratch" if values["preset"] == "auto" else values["preset"])
 
 
 def _check_same_network(rows: Sequence[Row]) -> None:
@@ -168,5 +177,7 @@ def _check_shared(base: Mapping[str, Any], output: OutputConfig) -> None:
         raise InputError(
             "a comparison has its baselines as rows and publishes no student: no baselines, no push_to_hub"
         )
+    if base["ema"] == "instead":
+        raise InputError("ema instead: a comparison exports no student; beside gives the average rows of its own")
     if output.resume_from not in (None, "latest"):
         raise InputError(f"resume_from {output.resume_from!r}: a comparison goes on from where it stopped: latest")

@@ -83,7 +83,6 @@ def read_fields(
     Raises:
         InputError: an unknown key (the nearest known one is named), or a wrong type.
     """
-    argv = list(sys.argv[1:] if argv is None else argv)
     parser = _Parser(description=description, exit_on_error=False, allow_abbrev=False)
     parser.add_argument(
         "--config",
@@ -93,10 +92,7 @@ def read_fields(
     for group in groups:
         _add_fields(parser, group)
     parser.set_defaults(dict(defaults or {}))
-    given = {token.split("=")[0] for token in argv}
-    if default_config and not given & {"--config", "--dataset"}:
-        argv = ["--config", str(default_config), *argv]
-    configs, flags = split_configs(argv)
+    configs, flags = split_configs(_command_line(argv, default_config))
     known = _hints(groups)
     for token in flags:
         if token.startswith("--"):
@@ -110,6 +106,22 @@ def read_fields(
         for value in values[name] if isinstance(values[name], list) else [values[name]]:
             _check_value(name, value)
     return {name: _plain(values[name]) for name in known}
+
+
+def given_fields(argv: Sequence[str] | None = None, default_config: Path | None = None) -> set[str]:
+    """Names of the fields that a YAML or a flag gives; arguments as of `read_fields`, which checks them."""
+    configs, flags = split_configs(_command_line(argv, default_config))
+    named = {token.split("=")[0].removeprefix("--") for token in flags if token.startswith("--")}
+    return named.union(*map(read_yaml, configs))
+
+
+def _command_line(argv: Sequence[str] | None, default_config: Path | None) -> list[str]:
+    """The command line, that of the process by default, with the default YAML where it is read."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    named = {token.split("=")[0] for token in argv}
+    if default_config and not named & {"--config", "--dataset"}:
+        return ["--config", str(default_config), *argv]
+    return argv
 
 
 def split_configs(argv: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -6,8 +6,8 @@ from typing import Any
 from hf_transinv.augment.policies import CorruptionConfig
 from hf_transinv.config import DataConfig, OutputConfig, StudentConfig, TrainConfig, as_dict
 from hf_transinv.errors import InputError
-from hf_transinv.experiment.arguments import parse
 from hf_transinv.experiment.methods import GROUPS, MethodBuilder, MethodConfig, checked_mixing
+from hf_transinv.experiment.presets import parse_run
 from hf_transinv.experiment.publish import publish
 from hf_transinv.experiment.session import Session, new_student
 from hf_transinv.objectives.supervised import Supervised
@@ -25,7 +25,7 @@ def train(recipe: str, description: str, default_config: Path | None = None, **d
         default_config: YAML that is read when neither --config nor --dataset is given.
         defaults: of this recipe, instead of the dataclasses' own.
     """
-    groups = parse(
+    groups, preset = parse_run(
         [DataConfig, StudentConfig, TrainConfig, *GROUPS, OutputConfig],
         default_config=default_config,
         description=description,
@@ -39,6 +39,7 @@ def train(recipe: str, description: str, default_config: Path | None = None, **d
     mixing, unit = checked_mixing(data, options)
     session = Session(recipe, data, loop, output, as_dict(*groups), unit)
     session.mixing = mixing
+    session.told.append(preset)
     builder = MethodBuilder(session, names, loop, options)
     objective = builder.build(loop.seed)
     plain = "crop + flip" if data.flip and data.crop != "none" else "supervised"

@@ -26,8 +26,10 @@ from hf_transinv.training.checkpointing import checkpoints
 from hf_transinv.training.nan_guard import TrainingDiverged
 from hf_transinv.training.signals import ProcessLost, noticing_lost_processes
 
-# What may differ when a run is resumed: where it reports to and how long it waits, not what it computes.
+# What may differ when a run is resumed: where it reports to and how long it waits, not what it computes. A preset is
+# judged by the values that it fills in.
 _FREE_ON_RESUME = {
+    "preset",
     *("resume_from", "output_dir", "report_to", "eval_batch_size", "ddp_timeout"),
     *("push_to_hub", "private", "hub_revision", "push_every", "license"),
 }
@@ -257,7 +259,11 @@ def check_same_run(before: dict[str, Any], now: dict[str, Any]) -> None:
         f"{name} was {before.get(name)!r}, is {value!r}"
         for name, value in now.items()
         # A record of an earlier version lacks fields that have come since; what is off now was not there then.
-        if name not in _FREE_ON_RESUME and before.get(name) != value and (name in before or value)
+        if name not in _FREE_ON_RESUME
+        and before.get(name) != value
+        and (name in before or (value and value != "none"))
     ]
     if changed:
-        raise InputError("a run is resumed with the fields it was started with, but " + "; ".join(changed))
+        is_old = "preset" not in before and now.get("preset", "scratch") != "scratch"
+        hint = ". It was started before there were presets: add --preset scratch" if is_old else ""
+        raise InputError("a run is resumed with the fields it was started with, but " + "; ".join(changed) + hint)
