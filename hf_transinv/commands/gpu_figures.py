@@ -16,7 +16,7 @@ import torch
 from accelerate import Accelerator
 
 from hf_transinv.augment.policies import POLICIES
-from hf_transinv.augment.primitives import PRIMITIVES
+from hf_transinv.augment.primitive_sets import PRIMITIVES
 from hf_transinv.benchmark import augmentation_speed, corruption_speed
 from hf_transinv.benchmark.cuda_waits import waits_of
 from hf_transinv.benchmark.matrix_share import SIZES, measure_shares, measured_peak
