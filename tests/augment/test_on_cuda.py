@@ -6,7 +6,8 @@ import torch
 from hf_transinv.augment.corruptions import CORRUPTIONS, corrupt
 from hf_transinv.augment.policies import POLICIES, CorruptionConfig, PolicyConfig, build_policies
 from hf_transinv.augment.policies.policy import apply_all, draw_all
-from hf_transinv.augment.primitives import PRIMITIVES, PrimitiveConfig, build_primitive
+from hf_transinv.augment.primitive_sets import PRIMITIVES, build_primitive
+from hf_transinv.augment.primitives import PrimitiveConfig
 
 DEVICE = "cuda"
 
