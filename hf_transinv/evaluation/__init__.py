@@ -1,4 +1,4 @@
-"""Evaluation of a classifier: accuracy and calibration on clean, corrupted and augmented images.
+"""Evaluation of a classifier: accuracy, classes and calibration on clean, corrupted and augmented images.
 
 Corrupted images are a pure function of (images, seed, corruption, severity, batch size, batch number): the random
 numbers of a batch are drawn on the CPU from its own seed. Or they are read from a folder, as the authors of CIFAR-C
@@ -29,6 +29,7 @@ from hf_transinv.errors import InputError
 from hf_transinv.evaluation.conditions import CLEAN, Augmented, Condition, check_augmentations
 from hf_transinv.evaluation.corrupted_folders import Opened, open_corrupted_folder
 from hf_transinv.evaluation.corruption_table import corruption_markdown, evaluation_markdown
+from hf_transinv.evaluation.error_pictures import ErrorPictures
 from hf_transinv.evaluation.scorer import Scorer
 from hf_transinv.evaluation.splits import Split, TensorSplit
 from hf_transinv.evaluation.summary import summary
@@ -55,6 +56,7 @@ def evaluate(
     frost_folder: str | None = None,
     match_labels: bool = False,
     trust_label_order: bool = False,
+    error_pictures: ErrorPictures | None = None,
     show_progress: bool = True,
 ) -> dict[str, Any]:
     """Score a classifier on clean images, under each corruption at each severity, and under each augmentation.
@@ -74,14 +76,17 @@ def evaluate(
         frost_folder: of the authors' photographs of frost; None for synthetic textures.
         match_labels: whether to match the split's classes to the classifier's by name, and to evaluate among those.
         trust_label_order: whether to take class k of the split for column k of the classifier, whatever their names.
+        error_pictures: keeps the pictures of the most confident errors; None: they are not kept.
         show_progress: whether the main process shows a progress bar.
 
     Returns:
         Plain numbers, ready for JSON: {"num_images", "clean": {"top1", "nll", "top5" (with more than five classes),
-        "ece", "brier"}, "corruptions": {name: {"1": top1, ..., "mean"}}, "corruption_mean" and "corruption_ece"
-        (None without corruptions), "corruption_errors": {name: {"percent", "definition"}}, "augmented": {name:
-        {"top1", "kl", "feature_distance" (None if the model's last layer is unknown)}}, "severities", "seed"}. top1,
-        top5 and corruption_mean are percentages; see evaluation.scores for the others and evaluation.summary for mCE.
+        "ece", "brier"}, "classes": scores of each class on clean images, the confusion matrix and the most confident
+        errors (see evaluation.result.ClassScores), "corruptions": {name: {"1": top1, ..., "mean"}}, "corruption_mean"
+        and "corruption_ece" (None without corruptions), "corruption_errors": {name: {"percent", "definition"}},
+        "augmented": {name: {"top1", "kl", "feature_distance" (None if the model's last layer is unknown)}},
+        "severities", "seed"}. top1, top5 and corruption_mean are percentages; see evaluation.scores for the others
+        and evaluation.summary for mCE.
 
     Raises:
         InputError: a corruption, severity or augmentation is unknown, the split is empty, its classes do not fit the
@@ -98,14 +103,22 @@ def evaluate(
         folder = open_corrupted_folder(corrupted_folder, conditions, rows.label_names)
     is_quiet = not show_progress or (accelerator is not None and not accelerator.is_main_process)
     with _evaluating(model), torch.inference_mode(), tqdm(unit="batch", disable=is_quiet) as progress:
-        options = {"batch_size": batch_size, "seed": seed, "frost_folder": frost_folder, "progress": progress}
-        scorer = Scorer(model, columns, accelerator, **options)
+        scorer = Scorer(
+            model,
+            columns,
+            accelerator,
+            batch_size=batch_size,
+            seed=seed,
+            frost_folder=frost_folder,
+            error_pictures=error_pictures,
+            progress=progress,
+        )
         made: list[Condition | Augmented] = [*([] if folder else conditions), *map(Augmented, augmentations)]
         scores, image_size = scorer.score(rows, [CLEAN, *made])
         for condition, opened in folder.items():
             of_condition, image_size = scorer.score(opened(), [condition], are_corrupted=True)
             scores |= of_condition
-    found = summary(scores, len(rows.label_names), image_size, scorer.last_layer is not None)
+    found = summary(scores, rows.label_names, image_size, scorer.last_layer is not None)
     return found | {"severities": list(severities), "seed": seed}
 
 

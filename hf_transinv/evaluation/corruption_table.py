@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from hf_transinv.evaluation.class_table import class_markdown
 from hf_transinv.evaluation.result import ERROR_TITLES, AugmentedScores, Result
 from hf_transinv.formats.markdown import MARK, escape, table
 from hf_transinv.formats.typed_json import read_as
@@ -50,7 +51,7 @@ def corruption_markdown(
 
 
 def evaluation_markdown(title: str, result: Mapping[str, Any], trained_on: Sequence[str] = ()) -> str:
-    """One model's result: a line of its scores on clean images, then tables by augmentation, corruption and severity.
+    """One model's result: its scores on clean images, then tables by class, augmentation, corruption and severity.
 
     Args:
         title: what was evaluated on what, as Markdown.
@@ -62,6 +63,8 @@ def evaluation_markdown(title: str, result: Mapping[str, Any], trained_on: Seque
     top5 = f"top-5 {clean.top5:.2f} %, " if clean.top5 is not None else ""
     scores = f"top-1 {clean.top1:.2f} %, {top5}NLL {clean.nll:.4f}, ECE {clean.ece:.4f}, "
     text = f"{title}\n\n{found.num_images} clean images: {scores}Brier score {clean.brier:.4f}.\n"
+    if found.classes is not None:
+        text += f"\n{class_markdown(found.classes)}\n"
     if found.augmented:
         text += f"\n{_augmented_table(found.augmented)}"
     if not names:

@@ -29,6 +29,45 @@ class CleanScores:
 
 
 @dataclass(frozen=True)
+class ClassScores:
+    """Scores of each of C classes on the images as they are, in percent (see `evaluation.per_class`).
+
+    Attributes:
+        names: of the classes.
+        support: images of each class.
+        recall: of each class; None: it has no images.
+        precision: of each class; None: the model never answers it.
+        f1: of each class; None: it has no images.
+        macro_f1: mean of f1, without classes that have no images.
+        balanced_accuracy: mean of recall, the same.
+        confusion: the cells of the confusion matrix that are not 0: [class, answer, images], by their numbers.
+        errors: the most confident ones, at most 20, the surest first: [image, class, answer, confidence], the image
+            by its number in the split, from 0 on and without those that could not be decoded; confidence in [0, 1].
+    """
+
+    names: tuple[str, ...]
+    support: tuple[int, ...]
+    recall: tuple[float | None, ...]
+    precision: tuple[float | None, ...]
+    f1: tuple[float | None, ...]
+    macro_f1: float
+    balanced_accuracy: float
+    confusion: tuple[tuple[int, int, int], ...] = ()
+    errors: tuple[tuple[int, int, int, float], ...] = ()
+
+    def __post_init__(self) -> None:
+        num_classes = len(self.names)
+        for name in ("support", "recall", "precision", "f1"):
+            if len(getattr(self, name)) != num_classes:
+                raise InputError(f"{name}: expected {num_classes} entries, one per class")
+        pairs = (*((cell[0], cell[1]) for cell in self.confusion), *((error[1], error[2]) for error in self.errors))
+        if any(not 0 <= number < num_classes for pair in pairs for number in pair):
+            raise InputError(f"confusion and errors: expected numbers of classes from 0 to {num_classes - 1}")
+        if any(error[0] < 0 for error in self.errors):
+            raise InputError("errors: expected numbers of images from 0 on")
+
+
+@dataclass(frozen=True)
 class AugmentedScores:
     """Scores on augmented images.
 
@@ -64,6 +103,7 @@ class Result:
     Attributes:
         clean: scores on clean images.
         num_images: images of the split.
+        classes: scores of each class on clean images; None: not recorded.
         corruptions: top-1 in percent, corruption -> {severity: ..., "mean": over the severities}.
         corruption_mean: mean over the corruptions, in percent.
         corruption_ece: mean ECE under corruption, in [0, 1].
@@ -75,6 +115,7 @@ class Result:
 
     clean: CleanScores
     num_images: int | None = None
+    classes: ClassScores | None = None
     corruptions: dict[str, dict[str, float]] = field(default_factory=dict)
     corruption_mean: float | None = None
     corruption_ece: float | None = None

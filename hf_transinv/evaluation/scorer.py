@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from hf_transinv.errors import InputError
 from hf_transinv.evaluation.conditions import CLEAN, Augmented, Condition
+from hf_transinv.evaluation.error_pictures import ErrorPictures
 from hf_transinv.evaluation.scores import COLUMNS, Answer, image_scores
 from hf_transinv.evaluation.splits import Batch, Split
 from hf_transinv.models.classifier import Classifier
@@ -29,6 +30,7 @@ class Scorer:
         batch_size: images per batch.
         seed: of the corruptions and augmentations.
         frost_folder: see `evaluate`.
+        error_pictures: see `evaluate`.
         progress: a bar that advances by one per batch and condition.
     """
 
@@ -41,10 +43,12 @@ class Scorer:
         batch_size: int,
         seed: int,
         frost_folder: str | None,
+        error_pictures: ErrorPictures | None,
         progress: tqdm,
     ) -> None:
         self.model, self.accelerator, self.progress = model, accelerator, progress
         self.batch_size, self.seed, self.frost_folder = batch_size, seed, frost_folder
+        self.error_pictures = error_pictures
         self.device = accelerator.device if accelerator else next(model.parameters()).device
         self.columns = None if columns is None else columns.to(self.device)
         self.last_layer = last_layer(model)
@@ -62,7 +66,7 @@ class Scorer:
             are_corrupted: whether the images are already in the one condition, and are classified as they are.
 
         Returns:
-            The scores of each condition, float32 [N, 7], on the CPU, in the order of the images (see
+            The scores of each condition, float32 [N, 9], on the CPU, in the order of the images (see
             evaluation.scores); and the side of the images in pixels.
 
         Raises:
@@ -74,6 +78,8 @@ class Scorer:
         for batch in split.batches(self.batch_size, self.rank, self.world):
             side = batch.images.shape[-1]
             scores = self._score_batch(batch, conditions, are_corrupted)
+            if self.error_pictures is not None and conditions[0] == CLEAN:
+                self.error_pictures.offer(batch, scores[0])
             blocks.append((batch.number, scores))
         gathered, side = self._gather(blocks, len(conditions), side)
         return dict(zip(conditions, gathered, strict=True)), side
@@ -84,7 +90,7 @@ class Scorer:
         return len(range(self.rank, -(-split.num_images // self.batch_size), self.world)) * num_conditions
 
     def _score_batch(self, batch: Batch, conditions: Sequence[Condition | Augmented], are_corrupted: bool) -> Tensor:
-        """Scores [conditions, B, 7], on the CPU, with one wait for the device per batch."""
+        """Scores [conditions, B, 9], on the CPU, with one wait for the device per batch."""
         pixels = batch.images.to(self.device).float() / 255
         labels = batch.labels.to(self.device)
         scores, original = [], None
@@ -112,7 +118,7 @@ class Scorer:
         return Answer(logits if self.columns is None else logits[:, self.columns], features)
 
     def _gather(self, blocks: list[tuple[int, Tensor]], num_conditions: int, side: int) -> tuple[Tensor, int]:
-        """Gather (batch number, scores [conditions, B, 7]) of all processes: [conditions, N, 7], and the side."""
+        """Gather (batch number, scores [conditions, B, 9]) of all processes: [conditions, N, 9], and the side."""
         num_batches = blocks[-1][0] + 1 if blocks else 0
         if self.accelerator is not None and self.world > 1:
             known = torch.tensor([[num_batches, side]], device=self.device)

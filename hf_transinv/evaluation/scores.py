@@ -25,7 +25,10 @@ from torch import Tensor
 
 from hf_transinv.divergences import euclidean_distance, kl_divergence
 
-COLUMNS = ("top1", "top5", "nll", "brier", "confidence", "kl", "feature_distance")
+MEASURES = ("top1", "top5", "nll", "brier", "confidence", "kl", "feature_distance")
+COLUMNS = (*MEASURES, "label", "predicted")
+"""Of each image: the measures, its class and the answer, which float32 holds exactly for up to 2^24 classes."""
+
 NUM_BINS = 15  # Guo et al., table 1
 # torchmetrics puts a confidence of exactly 1 into a sixteenth bin, and takes larger ones for logits.
 _LARGEST_CONFIDENCE = 1 - 2**-24
@@ -49,13 +52,14 @@ def image_scores(answer: Answer, labels: Tensor, original: Answer | None = None)
     Args:
         answer: to the images.
         labels: class indices, int64 [B].
-        original: answer to the images before augmentation; if None, the last two columns are 0.
+        original: answer to the images before augmentation; if None, kl and feature_distance are 0.
 
     Returns:
-        float32 [B, 7]; top1 and top5 are 0 or 1.
+        float32 [B, 9]; top1 and top5 are 0 or 1.
     """
     logits = answer.logits.float()
-    is_label = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
+    ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices
+    is_label = ranked == labels[:, None]
     probabilities = logits.softmax(dim=1)
     errors = probabilities - F.one_hot(labels, logits.shape[1])
     columns = (
@@ -65,6 +69,8 @@ def image_scores(answer: Answer, labels: Tensor, original: Answer | None = None)
         errors.square().sum(dim=1),
         probabilities.amax(dim=1),
         *_variation(answer, original),
+        labels,
+        ranked[:, 0],
     )
     return torch.stack([column.float() for column in columns], dim=1)
 
@@ -80,13 +86,18 @@ def _variation(answer: Answer, original: Answer | None) -> tuple[Tensor, Tensor]
     return kl, euclidean_distance(original.features, answer.features)
 
 
+def column(scores: Tensor, name: str) -> Tensor:
+    """Scores [N, 9] of images -> one of `COLUMNS`, [N]."""
+    return scores[:, COLUMNS.index(name)]
+
+
 def top1(scores: Tensor) -> float:
-    """Scores [N, 7] of images -> accuracy in percent."""
+    """Scores [N, 9] of images -> accuracy in percent."""
     return 100 * scores[:, 0].double().sum().item() / len(scores)
 
 
 def calibration_error(scores: Tensor) -> float:
-    """Scores [N, 7] of images -> their ECE, in [0, 1]."""
+    """Scores [N, 9] of images -> their ECE, in [0, 1]."""
     # Imported late, as it takes seconds.
     from torchmetrics.functional.classification import binary_calibration_error
 
@@ -95,7 +106,7 @@ def calibration_error(scores: Tensor) -> float:
 
 
 def all_scores(scores: Tensor, num_classes: int) -> dict[str, float]:
-    """Scores [N, 7] of images -> top1, nll, top5 (with more than five classes), ece, brier; the first in percent."""
+    """Scores [N, 9] of images -> top1, nll, top5 (with more than five classes), ece, brier; the first in percent."""
     means = _means(scores)
     top5 = {"top5": 100 * means["top5"]} if num_classes > 5 else {}
     calibration = {"ece": calibration_error(scores), "brier": means["brier"]}
@@ -103,7 +114,7 @@ def all_scores(scores: Tensor, num_classes: int) -> dict[str, float]:
 
 
 def augmented_scores(scores: Tensor, has_features: bool) -> dict[str, float | None]:
-    """Scores [N, 7] of augmented images -> top1 in percent, kl, feature_distance (None without features)."""
+    """Scores [N, 9] of augmented images -> top1 in percent, kl, feature_distance (None without features)."""
     means = _means(scores)
     moved = means["feature_distance"] if has_features else None
     return {"top1": top1(scores), "kl": means["kl"], "feature_distance": moved}
@@ -111,4 +122,4 @@ def augmented_scores(scores: Tensor, has_features: bool) -> dict[str, float | No
 
 def _means(scores: Tensor) -> dict[str, float]:
     # fsum rounds once, so the result depends neither on the order of the images nor on the number of threads.
-    return dict(zip(COLUMNS, (math.fsum(column) / len(scores) for column in scores.T.tolist()), strict=True))
+    return {name: math.fsum(column(scores, name).tolist()) / len(scores) for name in MEASURES}

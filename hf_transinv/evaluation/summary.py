@@ -9,7 +9,7 @@ at severity s:
 Both are over all 15 corruptions at all 5 severities. A mean over fewer is not called mCE here.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from hf_transinv.augment.corruptions.severities import LARGEST_SMALL_IMAGE, SEVERITIES
 from hf_transinv.evaluation.conditions import CLEAN, Augmented, Condition
+from hf_transinv.evaluation.per_class import class_scores
 from hf_transinv.evaluation.scores import all_scores, augmented_scores, calibration_error, top1
 
 # AlexNet on ImageNet-C, in percent, mean over the severities: Hendrycks and Dietterich, ICLR 2019. The keys are the
@@ -43,13 +44,13 @@ ALEXNET_ERRORS: MappingProxyType[str, float] = MappingProxyType(
 
 
 def summary(
-    scores: Mapping[Condition | Augmented, Tensor], num_classes: int, image_size: int, has_features: bool
+    scores: Mapping[Condition | Augmented, Tensor], label_names: Sequence[str], image_size: int, has_features: bool
 ) -> dict[str, Any]:
     """The part of `evaluate`'s result that follows from the scores.
 
     Args:
-        scores: of each condition, the clean one among them, [N, 7].
-        num_classes: number of classes that the model chose among.
+        scores: of each condition, the clean one among them, [N, 9].
+        label_names: the classes that the model chose among.
         image_size: side of the corrupted images, in pixels.
         has_features: whether the model's features were known.
     """
@@ -66,7 +67,8 @@ def summary(
         row["mean"] = _mean(row.values())
     return {
         "num_images": len(scores[CLEAN]),
-        "clean": all_scores(scores[CLEAN], num_classes),
+        "clean": all_scores(scores[CLEAN], len(label_names)),
+        "classes": class_scores(scores[CLEAN], label_names),
         "corruptions": table,
         "corruption_mean": _mean(row["mean"] for row in table.values()) if table else None,
         "corruption_ece": _mean(calibration) if table else None,

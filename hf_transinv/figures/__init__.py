@@ -1,7 +1,13 @@
-"""Figures: r, q and p over training, images under each learned primitive, probes, corruption heatmaps."""
+"""Figures: r, q and p over training, images under each learned primitive, probes, corruptions,
+classes, errors, learning curves.
+"""
 
+from hf_transinv.figures.class_bars import plot_classes
+from hf_transinv.figures.confusion_matrix import plot_confusion
 from hf_transinv.figures.corruption_heatmap import plot_corruption_heatmap
+from hf_transinv.figures.error_sheet import plot_errors
 from hf_transinv.figures.image_grids import LARGEST_MAGNIFIED_IMAGE, plot_augmentations, plot_examples
+from hf_transinv.figures.learning_curves import plot_curves
 from hf_transinv.figures.probe_bars import plot_probe
 from hf_transinv.figures.selection_history import plot_history
 from hf_transinv.figures.style import COLORS, LINE_STYLES, save_figure
@@ -11,7 +17,11 @@ __all__ = [
     "LARGEST_MAGNIFIED_IMAGE",
     "LINE_STYLES",
     "plot_augmentations",
+    "plot_classes",
+    "plot_confusion",
     "plot_corruption_heatmap",
+    "plot_curves",
+    "plot_errors",
     "plot_examples",
     "plot_history",
     "plot_probe",

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from hf_transinv.errors import InputError
-from hf_transinv.figures.style import COLORS, LINE_STYLES, save_figure, short
+from hf_transinv.figures.style import COLORS, LINE_STYLES, bare, save_figure, short
 
 LEGEND_COLUMNS = 4
 
@@ -26,10 +26,7 @@ def _plot_lines(axes: Axes, steps: Sequence[int], values: np.ndarray, names: Seq
     axes.set_ylim(-0.03, 1.03)
     axes.set_yticks((0, 0.5, 1))
     axes.xaxis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=1))
-    axes.tick_params(labelsize=8)
-    axes.grid(color="#DDDDDD", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    bare(axes)
     axes.set_xlabel("step", fontsize=8)
 
 

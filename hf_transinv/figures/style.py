@@ -1,7 +1,10 @@
-"""What all figures share: colours, sizes, and how a file is written."""
+"""What all figures share: colours, sizes, names cut to length, and how a file is written."""
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hf_transinv.files import atomic_write
@@ -12,11 +15,37 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#00
 LINE_STYLES = ("-", "--", ":", "-.")
 DOTS_PER_INCH = 200
 LONGEST_NAME = 28
+LONGEST_CLASS = 24
 
 
 def short(name: str) -> str:
     """A long name (a path, a Hub id) cut to its end, where names differ."""
     return name if len(name) <= LONGEST_NAME else f"…{name[1 - LONGEST_NAME :]}"
+
+
+def class_labels(names: Sequence[str], longest: int = LONGEST_CLASS) -> list[str]:
+    """Names of classes on one line, cut to their beginning; equal ones with the number of their class.
+
+    Args:
+        names: of all classes.
+        longest: characters of a label.
+
+    Returns:
+        One label per class, in which matplotlib reads no mathematics.
+    """
+    lines = [" ".join(name.split()) for name in names]
+    cut = [line if len(line) <= longest else f"{line[: longest - 1].rstrip()}…" for line in lines]
+    count = Counter(cut)
+    labels = [f"{label} ({number})" if count[label] > 1 else label for number, label in enumerate(cut)]
+    return [label.replace("$", r"\$") for label in labels]
+
+
+def bare(axes: Axes) -> None:
+    """Small ticks, a pale grid behind, and no frame at the top and on the right."""
+    axes.tick_params(labelsize=8)
+    axes.grid(color="#DDDDDD", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def save_figure(figure: Figure, path: str | Path) -> Path:
