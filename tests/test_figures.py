@@ -7,7 +7,16 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from hf_transinv.errors import InputError
-from hf_transinv.figures import plot_augmentations, plot_corruption_heatmap, plot_history
+from hf_transinv.figures import (
+    plot_augmentations,
+    plot_classes,
+    plot_confusion,
+    plot_corruption_heatmap,
+    plot_curves,
+    plot_errors,
+    plot_history,
+)
+from hf_transinv.figures.style import class_labels
 
 TEACHERS = ["elastic", "some/very/long/path/to/a/folder/of/a/teacher", "ema"]
 PRIMITIVES = ["contrast_brightness", "geometric", "gaussian_blur", "gaussian_noise"]
@@ -176,3 +185,110 @@ def luminance(color):
 def test_a_heat_map_without_corruptions_is_refused(tmp_path):
     with pytest.raises(InputError, match="No corruptions"):
         plot_corruption_heatmap({"a": evaluated({})}, tmp_path / "map.png")
+
+
+LONG = "black-and-gold garden spider, Argiope aurantia"
+
+
+def test_names_of_classes_are_short_distinct_and_no_mathematics():
+    names = ["hen", LONG, f"{LONG} (male)", "crane", "crane", "5 $ or $x_1$", "a\nb"]
+    labels = class_labels(names)
+    assert labels == [
+        "hen",
+        "black-and-gold gard… (1)",
+        "black-and-gold gard… (2)",
+        "crane (3)",
+        "crane (4)",
+        r"5 \$ or \$x_1\$",
+        "a b",
+    ]
+    assert max(len(label.replace("\\", "")) for label in labels) <= 24
+
+
+def test_the_confusion_matrix_is_in_percent_of_each_class(tmp_path, saved_figure):
+    cells = [(0, 0, 300), (0, 1, 99), (0, 2, 1), (1, 0, 1), (1, 1, 3)]
+    path = plot_confusion(cells, (400, 4, 0), ["a", LONG, "c"], tmp_path / "new" / "confusion.png")
+    with Image.open(path) as picture:
+        assert min(picture.size) > 300
+    (axes,) = saved_figure[0].axes
+    expected = [[75, 24.75, 0.25], [25, 75, 0], [np.nan] * 3]
+    np.testing.assert_allclose(axes.images[0].get_array(), expected)
+    assert axes.images[0].get_clim() == (0, 100)
+    assert [text.get_text() for text in axes.texts] == ["75", "25", "<1", "25", "75"]
+    assert [text.get_position() for text in axes.texts] == [(0, 0), (1, 0), (2, 0), (0, 1), (1, 1)]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "black-and-gold garden s…", "c"]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("answer", "class")
+
+
+def test_the_numbers_on_the_confusion_matrix_can_be_read(tmp_path, saved_figure):
+    cells = [(label, label, 4 * label) for label in range(26)] + [(label, 26, 100 - 4 * label) for label in range(26)]
+    plot_confusion(cells, [100] * 27, [str(label) for label in range(27)], tmp_path / "confusion.png")
+    (axes,) = saved_figure[0].axes
+    for text in axes.texts:
+        column, row = text.get_position()
+        cell = luminance(axes.images[0].to_rgba(axes.images[0].get_array()[row, column])[:3])
+        ink = {"white": 1.0, "black": 0.0}[text.get_color()]
+        assert (max(cell, ink) + 0.05) / (min(cell, ink) + 0.05) > 3
+
+
+def test_of_many_classes_the_most_confused_pairs_are_shown(tmp_path, saved_figure):
+    """Of 31 classes, class k has k of its 100 images taken for the next one."""
+    cells = [cell for k in range(31) for cell in ((k, k, 100 - k), (k, (k + 1) % 31, k)) if cell[2]]
+    plot_confusion(cells, [100] * 31, [f"class {k}" for k in range(31)], tmp_path / "confusion.png")
+    (axes,) = saved_figure[0].axes
+    assert [bar.get_width() for bar in axes.patches] == list(range(30, 10, -1))
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert labels[:2] == ["class 30 → class 0", "class 29 → class 30"] and len(labels) == 20
+    assert axes.texts[0].get_text() == " 30 % (30 of 100)"
+    plot_confusion([(k, k, 1) for k in range(31)], [1] * 31, [str(k) for k in range(31)], tmp_path / "none.png")
+
+
+def test_classes_are_bars_the_worst_first_without_absent_ones(tmp_path, saved_figure):
+    plot_classes((50.0, None, 0.0, 100.0), (60.0, None, 0.0, 80.0), (4, 0, 2, 3), list("abcd"), tmp_path / "c.png")
+    (axes,) = saved_figure[0].axes
+    assert [bar.get_width() for bar in axes.patches] == [0, 50, 100]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["c · 2", "a · 4", "d · 3"]
+    np.testing.assert_array_equal(axes.lines[0].get_xdata(), [0, 60, 80])
+    assert axes.lines[1].get_xdata()[0] == 50, "balanced accuracy"
+    assert axes.get_title(loc="left").endswith("(1 without)")
+
+
+def test_of_many_classes_the_worst_and_the_best_are_bars(tmp_path, saved_figure):
+    recall = [float(k) for k in range(51)]
+    plot_classes(recall, recall, [1] * 51, [str(k) for k in range(51)], tmp_path / "classes.png")
+    (axes,) = saved_figure[0].axes
+    assert [bar.get_width() for bar in axes.patches] == [*range(15), *range(36, 51)]
+    assert "… 21 more classes …" in [text.get_text() for text in axes.texts]
+
+
+def test_errors_are_shown_with_class_answer_and_confidence(tmp_path, saved_figure):
+    images = torch.randint(0, 256, (7, 3, 8, 8), dtype=torch.uint8)
+    errors = [(k % 2, 2, 0.99 - k / 10) for k in range(7)]
+    plot_errors(images, errors, ["hen", "crane", LONG], tmp_path / "errors.png")
+    panels = saved_figure[0].axes
+    assert len(panels) == 7
+    for k, axes in enumerate(panels):
+        np.testing.assert_array_equal(axes.images[0].get_array(), images[k].permute(1, 2, 0).numpy())
+        assert axes.get_title() == ("crane" if k % 2 else "hen")
+        assert axes.get_xlabel() == f"black-and-gold garde…\n{99 - 10 * k} %"
+
+
+def test_curves_have_what_the_lines_have(tmp_path, saved_figure):
+    lines = [{"step": step, "student/total": 2.0 / step} for step in (1, 2, 3)]
+    lines[1] |= {"eval/loss": 1.5, "eval/top1": 40.0}
+    lines.append({"step": 4, "student/total": float("nan"), "eval/loss": 1.25, "eval/top1": 60.0, "p": [[1.0]]})
+    assert plot_curves(lines, tmp_path / "curves.png") == tmp_path / "curves.png"
+    loss, top1 = saved_figure[0].axes
+    curves = {text.get_text().strip(): line for text, line in zip(loss.texts, loss.lines, strict=True)}
+    np.testing.assert_allclose(curves["training"].get_xydata(), [(1, 2), (2, 1), (3, 2 / 3)])
+    np.testing.assert_allclose(curves["validation"].get_xydata(), [(2, 1.5), (4, 1.25)])
+    np.testing.assert_allclose(top1.lines[0].get_xydata(), [(2, 40), (4, 60)])
+    plot_curves([{"step": 1, "student/total": 2.0}], tmp_path / "curves.png")
+    (alone,) = saved_figure[1].axes
+    assert alone.get_title(loc="left") == "training loss"
+
+
+def test_without_values_there_are_no_curves(tmp_path):
+    assert plot_curves([], tmp_path / "curves.png") is None
+    assert plot_curves([{"step": 1, "augmentation/total": 1.0}], tmp_path / "curves.png") is None
+    assert not (tmp_path / "curves.png").exists()

@@ -1,6 +1,4 @@
-"""Figures: r, q and p over training, images under each learned primitive, probes, corruptions,
-classes, errors, learning curves.
-"""
+"""Figures: of a run, of what it learned, and of evaluations."""
 
 from hf_transinv.figures.class_bars import plot_classes
 from hf_transinv.figures.confusion_matrix import plot_confusion

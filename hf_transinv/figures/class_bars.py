@@ -33,7 +33,7 @@ def plot_classes(
     """
     labels = class_labels(names)
     found = [
-        (own, harmonic, f"{label} ({images})")
+        (own, harmonic, f"{label} · {images}")
         for own, harmonic, label, images in zip(recall, f1, labels, support, strict=True)
         if own is not None and harmonic is not None
     ]
@@ -48,24 +48,25 @@ def plot_classes(
     figure = Figure(figsize=(6, 0.19 * max(rows, 3) + 1.0), layout="constrained")
     axes = figure.subplots()
     where = [place[0] for place in places]
-    axes.barh(where, [place[1] for place in places], color=COLORS[4], height=0.75, label="recall")
-    axes.plot([place[2] for place in places], where, "o", color=COLORS[1], markersize=3.5, label="F1")
-    for place, own, harmonic, _ in places:
-        axes.text(max(own, harmonic) + 1.2, place, f"{own:.0f}", va="center", fontsize=7)
+    bars = axes.barh(where, [place[1] for place in places], color=COLORS[4], height=0.75)
+    (points,) = axes.plot([place[2] for place in places], where, "o", color=COLORS[1], markersize=3.5)
+    for place, own, _, _ in places:
+        axes.text(0.8, place, f"{own:.0f}", va="center", fontsize=7)
     mean = sum(one[0] for one in found) / len(found)
-    axes.axvline(mean, color="#666666", linewidth=0.8, linestyle="--", label=f"balanced accuracy, {mean:.1f}")
+    line = axes.axvline(mean, color="#666666", linewidth=0.8, linestyle="--")
     if left_out:
         axes.text(1, NUM_EXTREMES, f"… {left_out} more classes …", va="center", fontsize=7, color="#444444")
     axes.set_yticks(where, [place[3] for place in places])
     axes.set_ylim(rows - 0.4, -0.6)
-    axes.set_xlim(0, 108)
+    axes.set_xlim(0, 101)
     axes.set_xticks(range(0, 101, 20))
     bare(axes)
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0)
     absent = len(names) - len(found)
-    title = "Recall and F1 by class (number of images)"
-    axes.set_title(f"{title}; {absent} without images" if absent else title, fontsize=9, loc="left")
+    title = "Recall and F1 of each class · number of its images"
+    axes.set_title(f"{title} ({absent} without)" if absent else title, fontsize=9, loc="left")
     axes.set_xlabel("%", fontsize=8)
-    figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    told = ["recall", "F1", f"balanced accuracy: {mean:.1f}"]
+    figure.legend([bars, points, line], told, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     return save_figure(figure, path)

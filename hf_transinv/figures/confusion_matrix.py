@@ -41,15 +41,15 @@ def _matrix(confusion: Sequence[Cell], support: Sequence[int], names: Sequence[s
         percent[label, answer] = 100 * images / support[label]
     percent[np.array(support) == 0] = np.nan
     room = 0.075 * max(map(len, labels))
-    side = max(0.27 * number, 1.6) + room + 0.7
+    side = max(0.27 * number, 1.6) + room + 0.8
     figure = Figure(figsize=(side, side), layout="constrained")
     axes = figure.subplots()
     axes.imshow(percent, cmap="Blues", vmin=0, vmax=100)
     for row, column in np.argwhere(percent > 0):
         value = percent[row, column]
         shown = "<1" if value < 0.5 else f"{value:.0f}"
-        # "Blues" is light on its lower half: black is legible there, white on the upper.
-        axes.text(column, row, shown, ha="center", va="center", fontsize=6.5, color="white" if value > 55 else "black")
+        # "Blues" is light on its lower two thirds: black is legible there, white above.
+        axes.text(column, row, shown, ha="center", va="center", fontsize=6.5, color="white" if value > 65 else "black")
     axes.set_xticks(range(number), labels, rotation=90)
     axes.set_yticks(range(number), labels)
     axes.tick_params(labelsize=8, length=0)
@@ -60,7 +60,7 @@ def _matrix(confusion: Sequence[Cell], support: Sequence[int], names: Sequence[s
     axes.spines[:].set_color("#DDDDDD")
     axes.set_xlabel("answer", fontsize=9)
     axes.set_ylabel("class", fontsize=9)
-    axes.set_title("Images of each class by answer (%)", fontsize=9, loc="left")
+    axes.set_title("Answers to each class (%)", fontsize=9, loc="left")
     return figure
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from torch import Tensor
 
 from hf_transinv.figures.image_grids import LARGEST_MAGNIFIED_IMAGE
@@ -31,7 +32,7 @@ def plot_errors(
     labels = class_labels(names, LONGEST_CAPTION)
     columns = min(COLUMNS, len(images))
     rows = math.ceil(len(images) / columns)
-    figure = Figure(figsize=(max(1.45 * columns, 3.2), 1.75 * rows + 0.3), layout="constrained")
+    figure = Figure(figsize=(max(1.45 * columns, 3.2), 1.85 * rows + 0.3), layout=ConstrainedLayoutEngine(h_pad=0.07))
     panels = figure.subplots(rows, columns, squeeze=False).flatten()
     is_small = images.shape[-1] <= LARGEST_MAGNIFIED_IMAGE
     pixels = images.cpu().permute(0, 2, 3, 1).numpy()

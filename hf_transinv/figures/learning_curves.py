@@ -38,8 +38,10 @@ def plot_curves(lines: Sequence[Mapping[str, Any]], path: str | Path) -> Path | 
         return None
     figure = Figure(figsize=(3.6 * len(panels) + 0.4, 2.4), layout="constrained")
     for axes, (title, curves) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        top = max(points[-1][1] for points in curves.values())
         for index, (name, points) in enumerate(curves.items()):
-            _draw_curve(axes, points, name if len(curves) > 1 else "", COLORS[index])
+            place = "center" if len(curves) == 1 else "bottom" if points[-1][1] == top else "top"
+            _draw_curve(axes, points, name if len(curves) > 1 else "", COLORS[index], place)
         axes.set_title(f"training {title}" if list(curves) == ["training"] else title, fontsize=9, loc="left")
         axes.set_xlabel("step", fontsize=8)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
@@ -52,17 +54,17 @@ def _points(lines: Sequence[Mapping[str, Any]], key: str) -> list[tuple[int, flo
     return [(step, value) for step, value in found if isinstance(value, int | float) and math.isfinite(value)]
 
 
-def _draw_curve(axes: Axes, points: Sequence[tuple[int, float]], name: str, color: str) -> None:
-    """One curve, with its name behind its last point."""
+def _draw_curve(axes: Axes, points: Sequence[tuple[int, float]], name: str, color: str, place: str) -> None:
+    """One curve, with its name, or its last value, behind its last point."""
     steps, values = zip(*points, strict=True)
     axes.plot(steps, values, color=color, linewidth=1.5, marker="o" if len(points) < 10 else None, markersize=3)
     axes.annotate(
-        f" {name or f'{values[-1]:.1f}'}",
+        f" {name or f'{values[-1]:.3g}'}",
         (steps[-1], values[-1]),
         xytext=(3, 0),
         textcoords="offset points",
         fontsize=8,
         color=color,
-        va="center",
+        va=place,
         annotation_clip=False,
     )

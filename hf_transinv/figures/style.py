@@ -34,10 +34,17 @@ def class_labels(names: Sequence[str], longest: int = LONGEST_CLASS) -> list[str
         One label per class, in which matplotlib reads no mathematics.
     """
     lines = [" ".join(name.split()) for name in names]
-    cut = [line if len(line) <= longest else f"{line[: longest - 1].rstrip()}…" for line in lines]
-    count = Counter(cut)
-    labels = [f"{label} ({number})" if count[label] > 1 else label for number, label in enumerate(cut)]
+    labels = [_cut(line, longest) for line in lines]
+    count = Counter(labels)
+    for number, line in enumerate(lines):
+        if count[labels[number]] > 1:
+            end = f" ({number})"
+            labels[number] = _cut(line, longest - len(end)) + end
     return [label.replace("$", r"\$") for label in labels]
+
+
+def _cut(line: str, longest: int) -> str:
+    return line if len(line) <= longest else f"{line[: longest - 1].rstrip()}…"
 
 
 def bare(axes: Axes) -> None:
