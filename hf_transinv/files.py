@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+# In indented JSON. A string holds no line break, so none is taken for a list.
+_NUMBERS = re.compile(r"\[\n\s*([^\[\]{}\"]+?)\n\s*\]")
+_NEXT_LINE = re.compile(r",\n\s*")
 
 
 @contextlib.contextmanager
@@ -47,7 +52,12 @@ def put_in_place(partial: Path, folder: Path) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     """Writes a JSON file, as a whole or not at all."""
-    atomic_write_text(path, json.dumps(content, indent=2) + "\n")
+    atomic_write_text(path, json_text(content))
+
+
+def json_text(content: Any) -> str:
+    """JSON that is indented, with each list of numbers on one line."""
+    return _NUMBERS.sub(lambda found: f"[{_NEXT_LINE.sub(', ', found[1])}]", json.dumps(content, indent=2)) + "\n"
 
 
 def read_json(path: Path) -> dict[str, Any]:

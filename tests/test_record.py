@@ -8,7 +8,7 @@ from importlib.metadata import version
 import pytest
 
 from hf_transinv.errors import InputError
-from hf_transinv.files import write_json
+from hf_transinv.files import json_text, write_json
 from hf_transinv.record import Metrics, RunRecord, environment, read_metrics
 
 
@@ -20,6 +20,23 @@ def test_json_is_replaced_whole_or_not_at_all(tmp_path):
         write_json(path, {"a": object()})
     assert json.loads(path.read_text()) == {"a": [1, 2]}
     assert os.listdir(tmp_path) == ["run.json"]
+
+
+def test_lists_of_numbers_take_one_line_of_json():
+    content = {
+        "numbers": [1, -2.5e-8, None, True],
+        "rows": [[0, 1, 17], [1, 1, 200]],
+        "texts": ["[\n  1,\n  2\n]", "a"],
+        "none": [],
+        "nested": [{"p": [0.5]}, 3],
+        "infinite": [float("inf")],
+    }
+    text = json_text(content)
+    assert json.loads(text) == content and text.endswith("}\n")
+    lines = [line.strip() for line in text.splitlines()]
+    assert '"numbers": [1, -2.5e-08, null, true],' in lines and "[0, 1, 17]," in lines and "[1, 1, 200]" in lines
+    assert '"p": [0.5]' in lines and '"a"' in lines and '"infinite": [Infinity]' in lines
+    assert json_text([1, 2]) == "[1, 2]\n"
 
 
 def test_the_environment_says_what_ran_where():

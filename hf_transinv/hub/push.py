@@ -6,7 +6,6 @@ token is that of the environment or of `hf auth login`; this module takes, store
 
 import contextlib
 import copy
-import json
 import logging
 import queue
 import shlex
@@ -23,7 +22,7 @@ from torch import Tensor
 
 from hf_transinv.config import OutputConfig
 from hf_transinv.errors import InputError
-from hf_transinv.files import plain_state, read_json
+from hf_transinv.files import json_text, plain_state, read_json
 from hf_transinv.formats.markdown import escape
 from hf_transinv.hub.card import render_card
 from hf_transinv.hub.export import export_classifier
@@ -94,7 +93,7 @@ def push_run(folder: Path, repo_id: str, *, private: bool = False, revision: str
     contents = {Path("run.json"): run}
     if (learned := Path("augmentation", "config.json")) in files:
         contents[learned] = _read(folder / learned)
-    files |= {path: (json.dumps(published(content), indent=2) + "\n").encode() for path, content in contents.items()}
+    files |= {path: json_text(published(content)).encode() for path, content in contents.items()}
     try:
         return _commit(files, repo_id, private, revision, "Student trained with hf_transinv")
     except InputError as error:
