@@ -35,6 +35,16 @@ def hub_link(repo_id: str, kind: str = "") -> str:
     return f"[{escape(repo_id)}](https://huggingface.co/{kind}{quote(plain(repo_id))})"
 
 
+def image(caption: str, path: str) -> str:
+    """An image with its caption below.
+
+    Args:
+        caption: as text.
+        path: from the page's folder.
+    """
+    return f"![{escape(caption)}]({quote(path)})\n\n*{escape(caption)}.*"
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], numeric_from: int = 1) -> str:
     """A Markdown table.
 

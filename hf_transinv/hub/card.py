@@ -111,6 +111,7 @@ def _facts(run: Run, to_run: str) -> dict[str, Any]:
         "limits": about.limits(run),
         "scores_table": results.scores_table(run),
         "scores_note": results.scores_note(run),
+        "classes": results.classes(run, to_run),
         "corruption_heading": results.corruption_heading(run),
         "corruption_table": results.corruption_table(run),
         "corruption_note": results.corruption_note(run),

@@ -5,10 +5,9 @@ Where nothing was learned or recorded, a function returns an empty text.
 
 from collections.abc import Sequence
 from pathlib import PurePosixPath
-from urllib.parse import quote
 
 from hf_transinv.augment.magnitudes import ParameterRange
-from hf_transinv.formats.markdown import code, escape, number, span, table
+from hf_transinv.formats.markdown import code, escape, image, number, span, table
 from hf_transinv.hub.card_about import teacher_link
 from hf_transinv.hub.recorded_run import Run
 
@@ -25,6 +24,7 @@ _PRIMITIVES = {
 }
 _IN_TABLE_ONLY = ("width : height", "shear")  # their figures say little to a reader
 _LEAST_SHARE = 0.05  # of a teacher's images: rarer primitives are in the table only
+_ELSEWHERE = ("confusion", "per_class", "errors", "curves")  # figures below the results, or in the folder alone
 _CAPTIONS = {
     "augmentation": "Images, and each primitive applied to them, with its probability p, for each teacher",
     "selection": "r, q and p over the training",
@@ -85,7 +85,7 @@ def magnitudes_table(run: Run) -> str:
 
 
 def pictures(run: Run, to_run: str) -> list[str]:
-    """The run's figures as Markdown images.
+    """The run's figures as Markdown images, without those of its evaluation and its learning curves.
 
     Args:
         run: with figures or without.
@@ -93,10 +93,9 @@ def pictures(run: Run, to_run: str) -> list[str]:
     """
     found = []
     for path in run.figures:
-        stem = PurePosixPath(path).stem
-        caption = escape(_CAPTIONS.get(stem, stem))
-        place = PurePosixPath(to_run, "figures", PurePosixPath(path).name)
-        found.append(f"![{caption}]({quote(str(place))})\n\n*{caption}.*")
+        name, stem = PurePosixPath(path).name, PurePosixPath(path).stem
+        if stem not in _ELSEWHERE:
+            found.append(image(_CAPTIONS.get(stem, stem), str(PurePosixPath(to_run, "figures", name))))
     return found
 
 

@@ -4,11 +4,13 @@ Where nothing was measured, a function returns an empty text.
 """
 
 from collections.abc import Callable
+from pathlib import PurePosixPath
 
 from huggingface_hub import EvalResult
 
+from hf_transinv.evaluation.class_table import class_markdown
 from hf_transinv.evaluation.result import ERROR_TITLES, Result
-from hf_transinv.formats.markdown import MARK, escape, plain, steps, table, words
+from hf_transinv.formats.markdown import MARK, escape, image, plain, steps, table, words
 from hf_transinv.hub.recorded_run import Run
 
 Arguments = dict[str, str | int] | None
@@ -84,6 +86,22 @@ def scores_note(run: Run) -> str:
     return " ".join(notes)
 
 
+def classes(run: Run, to_run: str) -> str:
+    """Macro F1, the table of classes, and the confusion matrix where the run has drawn it.
+
+    Args:
+        run: with scores of classes or without.
+        to_run: path from the card's folder to the one that holds figures/.
+    """
+    found = run.main.results.classes
+    if found is None:
+        return ""
+    drawn = [path for path in run.figures if PurePosixPath(path).stem == "confusion"]
+    caption = "Which classes are taken for which, in percent of the images of each"
+    shown = [image(caption, str(PurePosixPath(to_run, "figures", PurePosixPath(path).name))) for path in drawn]
+    return "\n\n".join([class_markdown(found), *shown])
+
+
 def corruption_table(run: Run) -> str:
     """Top-1 by corruption: one column per model, or, of one model alone, one per severity.
 
@@ -129,7 +147,7 @@ def corruption_note(run: Run) -> str:
 
 
 def eval_results(run: Run) -> list[EvalResult]:
-    """The model-index: top-1, top-5 and ECE on clean images, then under corruption; accuracies as fractions."""
+    """The model-index: top-1, top-5, ECE and macro F1 on clean images, then under corruption; shares as fractions."""
     found, dataset, config = run.main.results, run.dataset, run.config
     severities: Arguments = {"severities": ", ".join(map(str, found.severities))} if found.severities else None
     measured: list[tuple[str, str, float | None, Arguments]] = [
@@ -139,6 +157,8 @@ def eval_results(run: Run) -> list[EvalResult]:
         ("accuracy", "Top-1 under corruption, mean", _fraction(found.corruption_mean), severities),
         ("ece", "Expected calibration error under corruption, mean", found.corruption_ece, severities),
     ]
+    if found.classes is not None:
+        measured.append(("f1", "Macro F1", _fraction(found.classes.macro_f1), {"average": "macro"}))
     for name, error in found.corruption_errors.items():
         if name in _ERRORS:
             measured.append(

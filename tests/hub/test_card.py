@@ -50,6 +50,19 @@ def result(top1: float, shift: float = 0.0) -> dict:
     }
 
 
+CLASSES = {
+    "names": NAMES,
+    "support": [200, 200, 200, 100, 96],
+    "recall": [91.5, 81.5, 71.5, 61.5, 51.5],
+    "precision": [92.5, 82.5, 72.5, 62.5, 52.5],
+    "f1": [91.75, 81.75, 71.75, 61.75, 51.75],
+    "macro_f1": 71.875,
+    "balanced_accuracy": 71.375,
+    "confusion": [[0, 0, 183], [0, 1, 17]],
+    "errors": [[17, 0, 1, 0.9875]],
+}
+
+
 def record() -> dict:
     """A run.json as this version writes it, with numbers that stand nowhere else."""
     noise = {"name": "noise variance", "unit": "", "low": 0.0, "high": 0.12, "rest": 0.0}
@@ -80,7 +93,7 @@ def record() -> dict:
         "commit": "0123456789ab",
         "main_row": "TransInv",
         "rows": {
-            "TransInv": {"results": result(81.125), "learned": learned, **row},
+            "TransInv": {"results": result(81.125) | {"classes": copy.deepcopy(CLASSES)}, "learned": learned, **row},
             "crop + flip": {"results": result(71.5, -10), "learned": {}, **row},
         },
         "name": "out",
@@ -103,7 +116,7 @@ def record() -> dict:
             {"name": "blur", "hub_id": None, "architecture": "wrn", "num_classes": 7, "trained_on": ["defocus_blur"]},
         ],
         "magnitudes": [{"gaussian_noise": [noise | {"quantiles": [0.011, 0.022, 0.051]}]}, {}],
-        "figures": ["figures/augmentation.png"],
+        "figures": [f"figures/{name}.png" for name in ("augmentation", "confusion", "curves", "errors", "per_class")],
         "citations": ["@article{someone2024,\n  title = {A Method}\n}"],
     }
 
@@ -143,13 +156,14 @@ def test_the_hub_client_reads_the_metadata_back(tmp_path):
         ("accuracy", "Top-1"): 0.81125,
         ("accuracy", "Top-5"): 0.99125,
         ("ece", "Expected calibration error"): 0.0875,
+        ("f1", "Macro F1"): 0.71875,
         ("accuracy", "Top-1 under corruption, mean"): 0.42375,
         ("ece", "Expected calibration error under corruption, mean"): 0.2125,
         ("mce", "Mean corruption error, percent"): 57.625,
         ("accuracy", "Top-1 under gaussian noise"): 0.4125,
         ("accuracy", "Top-1 under contrast"): 0.435,
     }
-    assert metadata["metrics"] == ["accuracy", "ece", "mce"]
+    assert metadata["metrics"] == ["accuracy", "ece", "f1", "mce"]
     assert {(found.dataset_type, found.dataset_split) for found in results} == {("lab/pictures", "test")}
     again = ModelCardData(**metadata)
     assert yaml.safe_load(again.to_yaml()) == metadata
@@ -173,6 +187,26 @@ def test_the_tables_show_the_recorded_figures():
     assert "| [lab/noisy](https://huggingface.co/lab/noisy) | `vit` | 9 | 0.58 | 0.64 | 0.75 | 0.25 |" in text
     assert "| `blur` | `wrn` | 7 | 0.42 | 0.32 | 0.12 | 0.88 |" in text
     assert "see the same number of training images (1,232)" in text and "mean of the severities 1, 5" in text
+
+
+def test_few_classes_have_a_table_and_of_many_the_worst():
+    text = text_of(render_card(record()))
+    assert "Macro F1 71.9 %, balanced accuracy 71.4 %. By class, in percent:" in text
+    assert "| class | images | recall | precision | F1 |" in text and "| bee | 200 | 81.5 | 82.5 | 81.8 |" in text
+    run = record()
+    many = {name: CLASSES[name] * 5 for name in ("names", "support", "recall", "precision", "f1")}
+    run["rows"]["TransInv"]["results"]["classes"] = CLASSES | many
+    text = text_of(render_card(run))
+    assert "The 5 classes with the lowest F1, in percent:" in text
+    assert text.count("| elk | 96 | 51.5 | 52.5 | 51.8 |") == 5 and "| bee |" not in text
+
+
+def test_a_record_without_classes_has_no_table_of_them():
+    run = record()
+    del run["rows"]["TransInv"]["results"]["classes"]
+    run["figures"] = ["figures/augmentation.png"]
+    text = text_of(render_card(run))
+    assert "F1" not in text and "| class |" not in text and "confusion" not in text
 
 
 def test_what_was_learned_is_said_in_words():
@@ -253,7 +287,7 @@ def test_without_corruptions_none_are_spoken_of(tmp_path):
     assert "corrupted" not in card and "Hendrycks" not in card and "mCE" not in card
     assert "Measured on clean images only." in card
     _, results = model_index_to_eval_results(metadata_of(card, tmp_path)["model-index"])
-    assert len(results) == 3
+    assert len(results) == 4
 
 
 def test_augmented_images_have_columns_where_they_were_measured():
@@ -290,6 +324,8 @@ def test_a_run_without_results_is_refused():
     [
         ("rows.TransInv.results.clean.top1", "high", "expected a number, found 'high'"),
         ("rows.TransInv.results.corruptions.contrast", {"1": 5.0}, "corruptions.contrast.mean is missing"),
+        ("rows.TransInv.results.classes.f1", [1.0], "f1: expected 5 entries, one per class"),
+        ("rows.TransInv.results.classes.recall", ["a"] * 5, r"recall\[0\]: expected a number, found 'a'"),
         ("rows.TransInv.learned.p", [[0.75, None], [0.5, 0.5]], r"p\[0\]\[1\]: expected a number, found None"),
         ("rows.TransInv.learned.q", [0.5], "q has 1 entries for 2 teachers"),
         ("rows.TransInv.steps", True, "expected a whole number, found True"),
@@ -376,12 +412,14 @@ def test_many_labels_are_cut_short():
 @pytest.mark.parametrize("place", ["local", "hub"])
 def test_links_of_pictures_resolve_where_the_card_stands(tmp_path, place):
     (tmp_path / "figures").mkdir()
-    (tmp_path / "figures" / "augmentation.png").write_bytes(b"")
+    for name in ("augmentation", "confusion"):
+        (tmp_path / "figures" / f"{name}.png").write_bytes(b"")
     where = tmp_path / "student" if place == "local" else tmp_path
     where.mkdir(exist_ok=True)
     card = render_card(record(), to_run="..") if place == "local" else render_card(record(), repo_id="me/s")
     links = re.findall(r"!\[[^\]]*\]\(([^)]*)\)", card)
-    assert len(links) == 1 and (where / links[0]).is_file()
+    assert len(links) == 2 and all((where / link).is_file() for link in links)
+    assert card.index("## Results") < card.index("figures/confusion.png") < card.index("## Teachers")
 
 
 # What is recorded
