@@ -63,6 +63,8 @@ class ClassScores:
         pairs = (*((cell[0], cell[1]) for cell in self.confusion), *((error[1], error[2]) for error in self.errors))
         if any(not 0 <= number < num_classes for pair in pairs for number in pair):
             raise InputError(f"confusion and errors: expected numbers of classes from 0 to {num_classes - 1}")
+        if any(images > self.support[label] for label, _, images in self.confusion):
+            raise InputError("confusion: expected at most as many images as the class has")
         if any(error[0] < 0 for error in self.errors):
             raise InputError("errors: expected numbers of images from 0 on")
 

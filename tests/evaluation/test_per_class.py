@@ -165,6 +165,7 @@ def test_the_page_of_an_evaluation_has_the_table():
         ("support", [1]),
         ("f1", []),
         ("confusion", [[0, 6, 1]]),
+        ("confusion", [[3, 0, 1]]),
         ("errors", [[0, -1, 1, 0.5]]),
         ("errors", [[-1, 0, 1, 1]]),
     ],
