@@ -19,7 +19,6 @@ transinv evaluate --model timm/resnet50.a1_in1k --dataset ILSVRC/imagenet-1k \
 import logging
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from accelerate import Accelerator
@@ -33,7 +32,9 @@ from hf_transinv.data.run_data import named_classes, warnings_of
 from hf_transinv.data.sources import Source, default_eval_split, open_dataset
 from hf_transinv.errors import InputError
 from hf_transinv.evaluation import evaluate, evaluation_markdown
+from hf_transinv.evaluation.class_figures import draw_classes
 from hf_transinv.evaluation.conditions import check_augmentations, chosen_corruptions
+from hf_transinv.evaluation.error_pictures import ErrorPictures
 from hf_transinv.evaluation.splits import SourceSplit, first_image_size
 from hf_transinv.experiment.arguments import parse
 from hf_transinv.experiment.launch import agree, output_folder, start_accelerator
@@ -226,14 +227,6 @@ class EvaluationConfig:
         return f"Corrupted images made with seed {self.seed}, batches of {self.eval_batch_size} and {frost}."
 
 
-def save(folder: Path, record: dict, table: str) -> None:
-    """Write evaluation.json, evaluation.md and, with corruptions, the heat map."""
-    write_json(folder / "evaluation.json", record)
-    atomic_write_text(folder / "evaluation.md", table)
-    if record["results"]["corruptions"]:
-        plot_corruption_heatmap({record["model"]: record["results"]}, folder / "corruption_heatmap.png")
-
-
 def main(description: str = __doc__ or "") -> None:
     """The whole command.
 
@@ -253,6 +246,7 @@ def main(description: str = __doc__ or "") -> None:
     folder = agree(accelerator, lambda: output_folder(what.output, "evaluate"))
     if accelerator.is_main_process:
         print("\n".join(("", *images.told, f"model       {describe(model, images.image_size)}", "")), flush=True)
+    pictures = ErrorPictures()
     results = evaluate(
         model,
         split,
@@ -266,7 +260,9 @@ def main(description: str = __doc__ or "") -> None:
         frost_folder=what.frost_folder,
         match_labels=names.match_labels,
         trust_label_order=names.trust_label_order,
+        error_pictures=pictures,
     )
+    error_images = pictures.images(accelerator)
     skipped = split.skipped if accelerator.num_processes == 1 else gather_object(split.skipped)
     if accelerator.is_main_process:
         record = {
@@ -291,7 +287,11 @@ def main(description: str = __doc__ or "") -> None:
         table += f"\n{images.preprocessing}\n" if images.preprocessing else ""
         table += f"\n{what.images_from}\n" if results["corruptions"] else ""
         table += f"\n{len(skipped)} images could not be decoded and are left out.\n" if skipped else ""
-        save(folder, record, table)
+        write_json(folder / "evaluation.json", record)
+        atomic_write_text(folder / "evaluation.md", table)
+        draw_classes(results, error_images, folder / "figures")
+        if results["corruptions"]:
+            plot_corruption_heatmap({names.model: results}, folder / "corruption_heatmap.png")
         if skipped:
             atomic_write_text(folder / "skipped_images.txt", "".join(f"{line}\n" for line in sorted(skipped)))
         print(f"\n{table}\nTable and evaluation.json are in {folder}")

@@ -21,9 +21,12 @@ from hf_transinv.data.run_data import Data
 from hf_transinv.data.transforms import to_float
 from hf_transinv.errors import InputError
 from hf_transinv.evaluation import corruption_markdown
+from hf_transinv.evaluation.class_figures import draw_classes
+from hf_transinv.evaluation.result import ClassScores, Result
 from hf_transinv.experiment.launch import doing
 from hf_transinv.experiment.session import Session
-from hf_transinv.formats.typed_json import as_json
+from hf_transinv.figures import plot_curves
+from hf_transinv.formats.typed_json import as_json, read_as
 from hf_transinv.hub.card import render_card
 from hf_transinv.hub.export import export_classifier
 from hf_transinv.hub.push import push_run
@@ -33,7 +36,7 @@ from hf_transinv.hub.short_names import last_part, short_name
 from hf_transinv.models.classifier import Classifier
 from hf_transinv.models.teacher import EMATeacher, Teacher
 from hf_transinv.objectives.objective import Objective, Sample
-from hf_transinv.record import RunRecord
+from hf_transinv.record import RunRecord, read_metrics
 from hf_transinv.resolve.shipped import model_folder
 from hf_transinv.training.averaging import AVERAGE, exported
 
@@ -69,6 +72,7 @@ def publish(session: Session, objective: Objective) -> str:
             [short_name(teacher.name) for teacher in objective.teachers],
         )
         learned = {"magnitudes": [], **objective.export_learned(sample)}
+        _draw_figures(session)
         session.record.add(
             status="finished",
             name=session.folder.name,
@@ -198,6 +202,20 @@ def _network(classifier: Classifier) -> tuple[str, str]:
 
 def _decimals(values: torch.Tensor) -> tuple[float, ...]:
     return tuple(round(value, 6) for value in values.flatten().tolist())
+
+
+def _classes(session: Session) -> ClassScores | None:
+    """Scores of each class of the row that is published; None where an earlier version evaluated it."""
+    return read_as(Result, session.rows[str(session.main_row)]["results"], "results").classes
+
+
+def _draw_figures(session: Session) -> None:
+    """The figures of the training and of the evaluation."""
+    folder, images = session.folder / "figures", session.data.evaluation.images
+    plot_curves(read_metrics(session.folder / "metrics.jsonl"), folder / "curves.png")
+    classes = _classes(session)
+    rows = [error[0] for error in classes.errors] if classes else []
+    draw_classes(session.rows[str(session.main_row)]["results"], images[rows] if rows else None, folder)
 
 
 def _figures(folder: Path) -> list[str]:

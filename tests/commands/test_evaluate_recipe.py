@@ -80,6 +80,7 @@ def test_the_table_is_on_the_terminal_and_in_the_folder(finished):
     assert "| corruption | 2 | 5 | mean |" in table and "| gaussian noise |" in table
     assert "| augmented by | top-1 | KL | feature distance |" in table and "| pad crop |" in table
     assert table.count("\\*") == 7 and "mean error" in table and "seed 3" in table
+    assert "Macro F1" in table and "| class | images | recall | precision | F1 |" in table
     with Image.open(out / "corruption_heatmap.png") as picture:
         assert min(picture.size) > 200
 
@@ -88,6 +89,9 @@ def test_two_processes_and_a_stream_give_the_digits_of_one(finished, folder):
     flags = ["--model", "model", *DATA, *FEW, "--eval_batch_size", 500, "--streaming", "--output_dir", "two"]
     succeed(TWO_PROCESSES, EVALUATE, *flags, cwd=folder, ACCELERATE_USE_CPU="true")
     assert results_of(folder / "two") == results_of(finished[1])
+    for name in ("confusion", "errors", "per_class"):
+        both = {(out / "figures" / f"{name}.png").read_bytes() for out in (folder / "two", finished[1])}
+        assert len(both) == 1 and len(both.pop()) > 1000
 
 
 def test_corrupted_images_from_a_folder_in_bfloat16(folder, resident):

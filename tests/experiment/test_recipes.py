@@ -87,7 +87,8 @@ def test_the_output_folder_has_everything(finished, teachers):
     ]
     assert {path.name for path in (out / "augmentation").iterdir()} == {"config.json", "augmentation.safetensors"}
     figures = {path.name: path.stat().st_size for path in (out / "figures").iterdir()}
-    assert figures.keys() >= {"selection.png", "augmentation.png"} and min(figures.values()) > 1000
+    names = ("augmentation", "confusion", "curves", "errors", "per_class", "selection")
+    assert figures.keys() == {f"{name}.png" for name in names} and min(figures.values()) > 1000
     assert saved_steps(out) == [4, 8, 12]
     run = json.loads((out / "run.json").read_text())
     assert run["status"] == "finished" and run["seconds"] > 0
@@ -97,6 +98,7 @@ def test_the_output_folder_has_everything(finished, teachers):
     for row in run["rows"].values():
         assert row["steps"] == 12 and row["images_seen"] == 12 * 16 and row["train_seconds"] > 0
         assert 0 <= row["results"]["clean"]["top1"] <= 100
+        assert sum(row["results"]["classes"]["support"]) == 796
 
 
 def test_the_card_is_that_of_the_record(finished, folder, teachers):
@@ -105,7 +107,7 @@ def test_the_card_is_that_of_the_record(finished, folder, teachers):
     card = (out / "student" / "README.md").read_text()
     assert card == render_card(run, to_run="..")
     links = re.findall(r"!\[[^\]]*\]\(([^)]*)\)", card)
-    assert sorted(links) == ["../figures/augmentation.png", "../figures/selection.png"]
+    assert sorted(links) == [f"../figures/{name}.png" for name in ("augmentation", "confusion", "selection")]
     assert all((out / "student" / link).is_file() for link in links)
     assert str(folder) not in card and str(folder) not in json.dumps(published(run))
     assert run["command"].startswith("recipes/multi_teacher.py ") and run["main_row"] == "TransInv"
