@@ -11,8 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import timm
 import torch
+from accelerate.tracking import TensorBoardTracker, WandBTracker
+from PIL import Image
 
 from hf_transinv.augment.corruptions import CORRUPTIONS
 from hf_transinv.data.embedded import EMBEDDED_NAMES
@@ -98,6 +101,7 @@ def publish(session: Session, objective: Objective) -> str:
         card = render_card(session.record.content, to_run="..")
         export_classifier(student, session.folder / "student", card=card, tag=tag, image_size=side)
         session.record.update()
+        _report(session)
         results = {name: row["results"] for name, row in session.rows.items()}
         text = _closing_text(read_run(session.record.content), results, session.folder)
         if session.output.push_to_hub:
@@ -216,6 +220,22 @@ def _draw_figures(session: Session) -> None:
     classes = _classes(session)
     rows = [error[0] for error in classes.errors] if classes else []
     draw_classes(session.rows[str(session.main_row)]["results"], images[rows] if rows else None, folder)
+
+
+def _report(session: Session) -> None:
+    """Give the tracker the scores of the evaluation, and the figures where it takes images."""
+    row, classes = session.rows[str(session.main_row)], _classes(session)
+    scores = {"eval/top1": row["results"]["clean"]["top1"]}
+    if classes:
+        scores["eval/macro_f1"] = classes.macro_f1
+    session.accelerator.log(scores, step=row["steps"])
+    for tracker in session.accelerator.trackers:
+        if isinstance(tracker, TensorBoardTracker | WandBTracker):  # trackio's takes numbers alone
+            layout = {"dataformats": "NHWC"} if isinstance(tracker, TensorBoardTracker) else {}
+            for path in _figures(session.folder):
+                with Image.open(session.folder / path) as picture:
+                    pixels = np.asarray(picture.convert("RGB"))[None]
+                tracker.log_images({path.removesuffix(".png"): pixels}, step=row["steps"], **layout)
 
 
 def _figures(folder: Path) -> list[str]:

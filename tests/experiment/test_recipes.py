@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from hf_transinv.augment.saving import load_augmentation
@@ -257,13 +258,23 @@ def test_a_teacher_is_trained_measured_and_exported(teacher):
 
 
 def test_tensorboard_gets_events(teacher):
+    pytest.importorskip("tensorboard")
     _, out = teacher
     events = list(out.rglob("events.out.tfevents.*"))
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    tags = set()
+    tags, images = {}, {}
     for path in events:
         accumulator = EventAccumulator(str(path))
         accumulator.Reload()
-        tags |= set(accumulator.Tags()["scalars"])
-    assert {"student/total", "learning_rate"} <= tags
+        tags |= {tag: accumulator.Scalars(tag)[-1] for tag in accumulator.Tags()["scalars"]}
+        images |= {tag: accumulator.Images(tag)[-1] for tag in accumulator.Tags()["images"]}
+    assert {"student/total", "learning_rate"} <= tags.keys()
+    results = json.loads((out / "run.json").read_text())["rows"]["teacher"]["results"]
+    assert tags["eval/top1"].value == pytest.approx(results["clean"]["top1"])
+    assert tags["eval/macro_f1"].value == pytest.approx(results["classes"]["macro_f1"])
+    assert tags["eval/top1"].step == 4
+    assert images.keys() == {f"figures/{name}" for name in ("confusion", "curves", "errors", "per_class")}
+    with Image.open(out / "figures" / "confusion.png") as picture:
+        shown = images["figures/confusion"]
+        assert (shown.width, shown.height) == picture.size and shown.step == 4
