@@ -68,5 +68,7 @@ def plot_classes(
     axes.set_title(f"{title} ({absent} without)" if absent else title, fontsize=9, loc="left")
     axes.set_xlabel("%", fontsize=8)
     told = ["recall", "F1", f"balanced accuracy: {mean:.1f}"]
-    figure.legend([bars, points, line], told, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    figure.legend(
+        [bars.patches[0], points, line], told, loc="outside lower center", ncols=3, fontsize=8, frameon=False
+    )
     return save_figure(figure, path)
