@@ -4,10 +4,14 @@ Ordinary 8-bit RGB files in JPEG and WebP are decoded by ``torchvision.io``. PNG
 the process when the compressed pixels are damaged, and is no faster at 224 pixels. Everything else is decoded by
 Pillow. Greyscale, palette, CMYK and RGBA become RGB as by ``Image.convert("RGB")`` (alpha is dropped, not blended).
 16-bit pixels are scaled to 8 bits, where ``convert`` would clip them. An EXIF rotation is applied.
+
+A JPEG that will be made much smaller may be decoded at 1/2, 1/4 or 1/8 of its size, which takes less time: libjpeg
+then averages in the frequency domain, and no other filter sees the difference where enough pixels remain.
 """
 
 import io
 import logging
+import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -48,7 +52,7 @@ _OTHER_KINDS = (
 )
 _TWELVE_BITS = 2**12
 _said: set[str] = set()  # keys of the warnings that were given
-_LONGEST = 8  # largest ratio of the sides that `fit` resizes; of longer strips only the centre is used
+_LONGEST = 8  # largest ratio of the sides that is resized; of longer strips only the centre is used
 
 
 class BadImageError(InputError):
@@ -74,12 +78,14 @@ def image_suffixes() -> frozenset[str]:
     return frozenset(suffix for suffix, kind in Image.registered_extensions().items() if kind in formats)
 
 
-def decode_image(data: bytes | str | Path, where: str) -> Tensor:
+def decode_image(data: bytes | str | Path, where: str, enough: int | None = None) -> Tensor:
     """Decodes one image.
 
     Args:
         data: the encoded file: its bytes, its local path, or an address that ``fsspec`` opens (``hf://...``).
         where: the image, for errors, such as ``row 17 of split train``.
+        enough: a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, as long as its shorter side has so many pixels;
+            None: never.
 
     Returns:
         uint8 [3, h, w].
@@ -88,32 +94,69 @@ def decode_image(data: bytes | str | Path, where: str) -> Tensor:
         BadImageError: the file is missing, truncated, corrupt, or in floating point.
         InputError: an address cannot be read at present. That is no fault of the image, so it is not skipped.
     """
+    encoded = read_encoded(data, where)
+    image = _decode_plain(encoded, enough)
+    return _decode_any(encoded, where, enough) if image is None else image
+
+
+def read_encoded(data: bytes | str | Path, where: str) -> bytes:
+    """The encoded file that `decode_image` decodes; its arguments, and what it raises where it cannot be read."""
     try:
-        encoded = data if isinstance(data, bytes) else _read(str(data), where)
+        return data if isinstance(data, bytes) else _read(str(data), where)
     except OSError as error:
         raise BadImageError(where, f"the image cannot be read ({error})") from error
-    image = _decode_plain(encoded)
-    return _decode_any(encoded, where) if image is None else image
 
 
-def fit(image: Tensor, size: int) -> Tensor:
-    """Brings an image to a square: the shorter side resized (bilinear, antialiased), then the centre cut out.
+def fit(image: Tensor, size: int, crop_pct: float = 1.0, interpolation: str = "bilinear") -> Tensor:
+    """Brings an image to a square: the shorter side resized (antialiased), then the centre cut out.
 
     Args:
         image: uint8 [3, h, w].
         size: the side of the square, in pixels.
+        crop_pct: the square's share of the resized shorter side, in (0, 1]; timm's, rounded as there.
+        interpolation: "bilinear" or "bicubic".
 
     Returns:
-        uint8 [3, size, size]; the image itself when it is that size already.
+        uint8 [3, size, size]; the image itself when it is that size already and there is nothing to cut away.
     """
-    if tuple(image.shape[-2:]) == (size, size):
+    shorter = math.floor(size / crop_pct)
+    if tuple(image.shape[-2:]) == (size, size) and shorter == size:
         return image
     from torchvision.transforms.v2 import functional
 
+    mode = functional.InterpolationMode(interpolation)
+    resized = functional.resize(_not_too_long(image), [shorter], interpolation=mode, antialias=True)
+    return functional.center_crop(resized, [size, size])
+
+
+def shrink(image: Tensor, shorter: int, interpolation: str = "bilinear") -> Tensor:
+    """Brings a whole image to a shorter side (antialiased); one that is smaller stays as it is.
+
+    Args:
+        image: uint8 [3, h, w].
+        shorter: the largest shorter side, in pixels.
+        interpolation: "bilinear" or "bicubic".
+
+    Returns:
+        uint8 [3, h', w'] of the same shape, but for images that are too long: of those only the centre is used.
+    """
+    from torchvision.transforms.v2 import functional
+
+    image = _not_too_long(image)
+    if min(image.shape[-2:]) <= shorter:
+        return image
+    mode = functional.InterpolationMode(interpolation)
+    return functional.resize(image, [shorter], interpolation=mode, antialias=True)
+
+
+def _not_too_long(image: Tensor) -> Tensor:
+    """The image, or its centre: 1 x 65,535 pixels would become 224 x 14,680,000 first."""
     longest = _LONGEST * min(image.shape[-2:])
-    if max(image.shape[-2:]) > longest:  # 1 x 65,535 pixels would become 224 x 14,680,000 first
-        image = functional.center_crop(image, [min(side, longest) for side in image.shape[-2:]])
-    return functional.center_crop(functional.resize(image, [size], antialias=True), [size, size])
+    if max(image.shape[-2:]) <= longest:
+        return image
+    from torchvision.transforms.v2 import functional
+
+    return functional.center_crop(image, [min(side, longest) for side in image.shape[-2:]])
 
 
 def _read(path: str, where: str) -> bytes:
@@ -132,8 +175,10 @@ def _read(path: str, where: str) -> bytes:
         raise InputError(f"{where}: {path} cannot be read: {client_says(error)}") from error
 
 
-def _decode_plain(encoded: bytes) -> Tensor | None:
-    """Returns uint8 [3, h, w]; None for an image that is not ordinary RGB or cannot be decoded by torchvision."""
+def _decode_plain(encoded: bytes, enough: int | None) -> Tensor | None:
+    """Returns uint8 [3, h, w]; None for an image that is not ordinary RGB, that torchvision cannot decode, or that
+    need not be decoded whole.
+    """
     is_jpeg = encoded.startswith(b"\xff\xd8\xff")
     is_webp = encoded[:4] == b"RIFF" and encoded[8:12] == b"WEBP"
     if not (is_jpeg or is_webp) or b"Exif" in encoded or b"eXIf" in encoded or b"EXIF" in encoded:
@@ -143,7 +188,9 @@ def _decode_plain(encoded: bytes) -> Tensor | None:
         return None
     file_bytes = torch.from_numpy(np.frombuffer(bytearray(encoded), dtype=np.uint8))
     try:  # two decoders on the user's bytes
-        Image.open(io.BytesIO(encoded), formats=_FORMATS)  # refuses a header that asks for too much memory
+        opened = Image.open(io.BytesIO(encoded), formats=_FORMATS)  # refuses one that asks for too much memory
+        if is_jpeg and enough is not None and min(opened.size) >= 2 * enough:
+            return None
         image = decode(file_bytes)
     except Exception:  # Pillow, which is tried next, says what is wrong
         return None
@@ -160,9 +207,11 @@ def _torchvision_decoder() -> Callable[[Tensor], Tensor] | None:
     return decode
 
 
-def _decode_any(encoded: bytes, where: str) -> Tensor:
+def _decode_any(encoded: bytes, where: str, enough: int | None) -> Tensor:
     with _pillow(encoded, where):
         opened = Image.open(io.BytesIO(encoded), formats=_FORMATS)
+        if enough is not None:
+            opened.draft(None, (enough, enough))  # of a JPEG alone: both sides keep so many pixels
         # MPO files are photographs of telephones, with a preview beside the photograph.
         has_frames = opened.format != "MPO" and getattr(opened, "is_animated", False)
         image = ImageOps.exif_transpose(opened)

@@ -1,4 +1,4 @@
-"""Decodes the images of a split, to squares of one size."""
+"""Decodes the images of a split, to squares of one size, or to pictures of differing shapes."""
 
 import hashlib
 import os
@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from hf_transinv.data.decoding import BadImageError, decode_image, fit
+from hf_transinv.data.decoding import BadImageError, decode_image, fit, shrink
 from hf_transinv.data.sources import Source
 from hf_transinv.errors import InputError
 
@@ -17,7 +17,7 @@ _SMALL = 4096  # bytes of an encoded image; CIFAR's PNG files have half as many
 
 @dataclass(frozen=True)
 class ImageDecoder:
-    """Decodes the cells of an ``image`` column to squares of one size; safe to call from several threads.
+    """Decodes the cells of an ``image`` column to one size; safe to call from several threads.
 
     Attributes:
         side: of every image it returns, in pixels.
@@ -26,6 +26,10 @@ class ImageDecoder:
         skipped: the skipped images, each once: where they are and what is wrong.
         preprocess: uint8 [3, h, w] of any size -> uint8 [3, H, W] of one size, such as a model's own (see
             models.published); `side` and `keeps_size` then have no meaning.
+        crop_pct: share of the resized shorter side that the square cut out of it has, in (0, 1].
+        interpolation: "bilinear" or "bicubic".
+        stored_size: whole images are kept, of this shorter side at most, in pixels; None: squares are cut out of
+            them. A JPEG is decoded at a reduced scale where twice that side remains.
     """
 
     side: int
@@ -33,6 +37,9 @@ class ImageDecoder:
     skips_bad: bool
     skipped: dict[str, str] = field(default_factory=dict)
     preprocess: Callable[[Tensor], Tensor] | None = None
+    crop_pct: float = 1.0
+    interpolation: str = "bilinear"
+    stored_size: int | None = None
 
     @classmethod
     def open(
@@ -42,6 +49,7 @@ class ImageDecoder:
         image_size: int | None,
         on_bad_image: str,
         preprocess: Callable[[Tensor], Tensor] | None = None,
+        **cut: Any,
     ) -> "ImageDecoder":
         """Makes the decoder of a source.
 
@@ -51,6 +59,7 @@ class ImageDecoder:
             image_size: the side in pixels; None takes that of the first image that can be decoded.
             on_bad_image: "raise": an image that cannot be decoded is an error; "skip": it becomes None.
             preprocess: as the attribute; None: images are brought to `image_size`.
+            cut: crop_pct, interpolation and stored_size, as the attributes; only with a size.
 
         Raises:
             InputError: no size was given, and the first image is not square or no image can be decoded.
@@ -63,7 +72,7 @@ class ImageDecoder:
         if image_size is not None:
             if image_size < 1:
                 raise InputError(f"image_size is {image_size}. Give the side of the images in pixels.")
-            return cls(image_size, keeps_size=False, skips_bad=skips_bad)
+            return cls(image_size, keeps_size=False, skips_bad=skips_bad, **cut)
         for row, cell in enumerate(cells):
             where = source.where(row, cell)
             try:
@@ -90,13 +99,15 @@ class ImageDecoder:
             comes_again: the same image will come again under other names, and is to be noted only once if skipped.
 
         Returns:
-            uint8 [3, side, side], or None for a bad image that is to be skipped.
+            uint8 [3, side, side], or [3, h, w] where whole images are kept; None for a bad image that is to be
+            skipped.
 
         Raises:
             InputError: the image cannot be decoded, or has the wrong size.
         """
         try:
-            image = decode_image(encoded_image(cell, where), where)
+            enough = None if self.stored_size is None else 2 * self.stored_size
+            image = decode_image(encoded_image(cell, where), where, enough)
         except BadImageError as error:
             if not self.skips_bad:
                 raise
@@ -106,8 +117,10 @@ class ImageDecoder:
             return None
         if self.preprocess is not None:
             return self.preprocess(image)
+        if self.stored_size is not None:
+            return shrink(image, self.stored_size, self.interpolation)
         if not self.keeps_size:
-            return fit(image, self.side)
+            return fit(image, self.side, self.crop_pct, self.interpolation)
         height, width = image.shape[-2:]
         if (height, width) != (self.side, self.side):
             raise InputError(

@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hf_transinv.data.pictures import Pictures, crop_pictures
 from hf_transinv.data.transfer import send
 from hf_transinv.errors import InputError
 
-_RATIO = (3 / 4, 4 / 3)  # torchvision.transforms.RandomResizedCrop, after Szegedy et al. 2014
-_ATTEMPTS = 10  # the same; then its central fallback
+_ATTEMPTS = 10  # of torchvision.transforms.RandomResizedCrop; then its central fallback
 
 
 @dataclass
@@ -27,13 +27,14 @@ class CropDraws:
         flip: bool [B], mirror the image left to right.
         top: int64 [B], first row of the window in the padded image; None unless the crop is "pad".
         left: int64 [B], first column of it; None unless the crop is "pad".
-        boxes: float32 [B, 4], (top, left, height, width) in whole pixels; None unless the crop is "resized".
+        attempts: float32 [B, 4, 10], from which `boxes_in` makes the box in an image of any size; None unless the crop
+            is "resized".
     """
 
     flip: Tensor
     top: Tensor | None = None
     left: Tensor | None = None
-    boxes: Tensor | None = None
+    attempts: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.flip)
@@ -43,23 +44,19 @@ class CropDraws:
 
     def to(self, device: torch.device | str) -> "CropDraws":
         """The same on a device; to a GPU in one copy, for which nothing waits."""
-        if torch.device(device).type != "cuda" or self.flip.device.type != "cpu":
+        if torch.device(device).type != "cuda" or self.flip.device.type != "cpu" or self.attempts is not None:
             return self._each(lambda values: values.to(device))
         return self._unpack(send(self._pack(), torch.device(device)))
 
     def _pack(self) -> Tensor:
-        """All of it, int64 [n, B]: whole numbers, every one."""
-        boxes = () if self.boxes is None else self.boxes.long().unbind(1)
-        return torch.stack([self.flip.long(), *(x for x in (self.top, self.left) if x is not None), *boxes])
+        """Flip and window, int64 [n, B]."""
+        return torch.stack([self.flip.long(), *(x for x in (self.top, self.left) if x is not None)])
 
     def _unpack(self, packed: Tensor) -> "CropDraws":
-        flip, rest = packed[0].bool(), packed[1:]
-        if self.boxes is not None:
-            return CropDraws(flip, boxes=rest.T.float())
-        return CropDraws(flip, *(() if self.top is None else rest))
+        return CropDraws(packed[0].bool(), *(() if self.top is None else packed[1:]))
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "CropDraws":
-        windows = (self.top, self.left, self.boxes)
+        windows = (self.top, self.left, self.attempts)
         return CropDraws(change(self.flip), *(None if values is None else change(values) for values in windows))
 
 
@@ -74,6 +71,8 @@ class CropFlip:
             Zagoruyko and Komodakis 2016, section 3).
         scale: for "resized", range of the box's share of the area. The default is narrower than RandomResizedCrop's
             (0.08, 1), which is meant for long ImageNet schedules.
+        ratio: for "resized", range of the box's width / height.
+        interpolation: for "resized", bilinear or bicubic, antialiased where a box is larger than the result.
 
     Raises:
         InputError: a field is out of range.
@@ -83,6 +82,8 @@ class CropFlip:
     flip: bool = True
     padding: int | None = None
     scale: tuple[float, float] = (0.35, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    interpolation: str = "bilinear"
 
     def __post_init__(self) -> None:
         if self.crop not in ("pad", "resized", "none"):
@@ -91,13 +92,17 @@ class CropFlip:
             raise InputError(f"The crop's padding is {self.padding}. Give a number of pixels from 0 on.")
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
             raise InputError(f"The crop's scale is {self.scale}. Give two shares of the area, 0 < low <= high <= 1.")
+        if not 0 < self.ratio[0] <= self.ratio[1] < math.inf:
+            raise InputError(f"The crop's ratio is {self.ratio}. Give two shapes, width / height, 0 < low <= high.")
+        if self.interpolation not in ("bilinear", "bicubic"):
+            raise InputError(f"Unknown interpolation {self.interpolation!r}. Choose 'bilinear' or 'bicubic'.")
 
     def draw(self, batch_size: int, image_size: tuple[int, int], generator: torch.Generator) -> CropDraws:
         """Draws the parameters of a batch, on the generator's device.
 
         Args:
             batch_size: number of images.
-            image_size: (height, width) of the images, in pixels.
+            image_size: (height, width) of the images, in pixels; what is drawn for "resized" does not depend on it.
             generator: the source of all randomness here.
         """
         device = generator.device
@@ -106,7 +111,7 @@ class CropFlip:
         else:
             flip = torch.zeros(batch_size, dtype=torch.bool, device=device)
         if self.crop == "resized":
-            return CropDraws(flip, boxes=draw_boxes(batch_size, image_size, self.scale, generator))
+            return CropDraws(flip, attempts=draw_attempts(batch_size, self.scale, self.ratio, generator))
         if self.crop == "pad":
             offsets = (2, batch_size)
             high = 2 * self._padding(image_size[0]) + 1
@@ -114,24 +119,43 @@ class CropFlip:
             return CropDraws(flip, top=top, left=left)
         return CropDraws(flip)
 
-    def __call__(self, images: Tensor, draws: CropDraws) -> Tensor:
+    def __call__(self, images: Tensor | Pictures, draws: CropDraws) -> Tensor:
         """Applies what was drawn.
 
         Args:
-            images: [B, 3, H, W], uint8 or floating point.
+            images: [B, 3, H, W], uint8 or floating point; or, for "resized", pictures of differing shapes.
             draws: of the same B and the same image size.
 
         Returns:
-            The same shape and dtype.
+            The same shape and dtype; of pictures uint8 [B, 3, side, side].
+
+        Raises:
+            InputError: pictures of differing shapes for another crop, or bicubic crops of images that are no 8-bit
+                squares.
         """
+        if draws.attempts is not None:
+            return self._zoom(images, draws.attempts, draws.flip)
+        if isinstance(images, Pictures):
+            raise InputError(f"Pictures of differing shapes, and the crop is {self.crop!r}. Choose 'resized'.")
         draws = draws.to(images.device)
-        if draws.boxes is not None:
-            return crop_resized(images, draws.boxes, draws.flip)
         padding = self._padding(images.shape[-2]) if self.crop == "pad" else 0
         zero = torch.zeros(len(images), dtype=torch.int64, device=images.device)
         top = zero if draws.top is None else draws.top
         left = zero if draws.left is None else draws.left
         return crop_padded(images, top, left, draws.flip, padding)
+
+    def _zoom(self, images: Tensor | Pictures, attempts: Tensor, flip: Tensor) -> Tensor:
+        if isinstance(images, Pictures):
+            boxes = boxes_in(attempts, images.sizes, self.ratio)
+            return crop_pictures(images, boxes, flip, self.interpolation)
+        height, width = images.shape[-2:]
+        boxes = boxes_in(attempts, torch.tensor([[height, width]], device=attempts.device), self.ratio)
+        if self.interpolation == "bilinear":
+            packed = send(torch.cat([boxes, flip[:, None]], dim=1), images.device)
+            return crop_resized(images, packed[:, :4], packed[:, 4] > 0)
+        if height != width or images.is_floating_point():
+            raise InputError(f"Bicubic crops need squares of 8 bits, given {width}x{height} pixels, {images.dtype}.")
+        return crop_pictures(Pictures.of_squares(images), boxes, flip, self.interpolation)
 
     def _padding(self, height: int) -> int:
         return height // 8 if self.padding is None else self.padding
@@ -185,43 +209,61 @@ def crop_resized(images: Tensor, boxes: Tensor, flip: Tensor) -> Tensor:
     return cut if images.is_floating_point() else cut.round_().clamp_(0, 255).to(images.dtype)
 
 
-def draw_boxes(
-    batch_size: int, image_size: tuple[int, int], scale: tuple[float, float], generator: torch.Generator
+def draw_attempts(
+    batch_size: int, scale: tuple[float, float], ratio: tuple[float, float], generator: torch.Generator
 ) -> Tensor:
-    """Draws the boxes of torchvision's RandomResizedCrop, for all images at once.
-
-    Each image takes the first of ten attempts (share of the area uniform in scale, log of width / height uniform) that
-    fits into the image, or else the largest central box of an allowed shape.
+    """Draws what the boxes of torchvision's RandomResizedCrop are made from, whatever the sizes of the images.
 
     Args:
         batch_size: number of images, B.
-        image_size: (height, width) of the images, in pixels.
         scale: range of the box's share of the area.
+        ratio: range of its width / height.
         generator: the source of all randomness here.
 
     Returns:
-        float32 [B, 4]: (top, left, height, width), whole pixels, on the generator's device.
+        float32 [B, 4, 10], on the generator's device, ten attempts of each: the share of the area, uniform in scale;
+        width / height, whose logarithm is uniform; and how far down and to the right of all possible places, [0, 1).
     """
-    height, width = image_size
     area, log_ratio, down, right = torch.rand(4, batch_size, _ATTEMPTS, generator=generator, device=generator.device)
-    area = height * width * (scale[0] + (scale[1] - scale[0]) * area)
-    ratio = torch.exp(math.log(_RATIO[0]) + (math.log(_RATIO[1]) - math.log(_RATIO[0])) * log_ratio)
-    box_width = (area * ratio).sqrt().round()
-    box_height = (area / ratio).sqrt().round()
+    area = scale[0] + (scale[1] - scale[0]) * area
+    shape = torch.exp(math.log(ratio[0]) + (math.log(ratio[1]) - math.log(ratio[0])) * log_ratio)
+    return torch.stack((area, shape, down, right), dim=1)
+
+
+def boxes_in(attempts: Tensor, sizes: Tensor, ratio: tuple[float, float]) -> Tensor:
+    """Makes the boxes of torchvision's RandomResizedCrop in images of given sizes.
+
+    Each image takes the first of its ten attempts that fits into it, or else the largest central box of an allowed
+    shape. All operations here are exactly rounded, so an image has the same box in a batch of any size.
+
+    Args:
+        attempts: float32 [B, 4, 10], see `draw_attempts`.
+        sizes: int64 [B, 2] or [1, 2], height and width of the images in pixels, on the same device.
+        ratio: range of the box's width / height.
+
+    Returns:
+        float32 [B, 4]: (top, left, height, width), whole pixels.
+    """
+    height, width = sizes.float()[:, :, None].unbind(1)
+    share, shape, down, right = attempts.unbind(1)
+    area = height * width * share
+    box_width = (area * shape).sqrt().round()
+    box_height = (area / shape).sqrt().round()
     fits = (box_width > 0) & (box_width <= width) & (box_height > 0) & (box_height <= height)
     top = (down * (height - box_height + 1)).floor().minimum(height - box_height)
     left = (right * (width - box_width + 1)).floor().minimum(width - box_width)
-    attempts = torch.stack((top, left, box_height, box_width), dim=2)
+    tried = torch.stack((top, left, box_height, box_width), dim=2)
     first = fits.int().argmax(dim=1)
-    chosen = attempts[torch.arange(batch_size, device=first.device), first]
-    central = torch.tensor(_central_box(height, width), dtype=chosen.dtype, device=chosen.device)
-    return torch.where(fits.any(dim=1)[:, None], chosen, central)
+    chosen = tried[torch.arange(len(tried), device=first.device), first]
+    return torch.where(fits.any(dim=1)[:, None], chosen, _central_boxes(sizes, ratio))
 
 
-def _central_box(height: int, width: int) -> tuple[int, int, int, int]:
-    box_height = min(height, max(1, round(width / _RATIO[0])))
-    box_width = min(width, max(1, round(height * _RATIO[1])))
-    return (height - box_height) // 2, (width - box_width) // 2, box_height, box_width
+def _central_boxes(sizes: Tensor, ratio: tuple[float, float]) -> Tensor:
+    height, width = sizes.double().unbind(1)
+    box_height = (width / ratio[0]).round().clamp(min=1).minimum(height)
+    box_width = (height * ratio[1]).round().clamp(min=1).minimum(width)
+    top, left = ((height - box_height) / 2).floor(), ((width - box_width) / 2).floor()
+    return torch.stack((top, left, box_height, box_width), dim=1).float()
 
 
 def _positions(start: Tensor, length: Tensor, size: int) -> Tensor:

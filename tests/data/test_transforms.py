@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hf_transinv.data.transforms import CropDraws, CropFlip, draw_boxes, to_float
+from hf_transinv.data.transforms import CropDraws, CropFlip, boxes_in, crop_resized, draw_attempts, to_float
 from hf_transinv.errors import InputError
 
 
@@ -44,36 +44,52 @@ def test_resized_crop_equals_interpolating_each_box() -> None:
     augmentation = CropFlip("resized")
     draws = augmentation.draw(5, (9, 7), torch.Generator().manual_seed(3))
     draws.flip[:2] = torch.tensor([True, False])
-    draws.boxes[4] = torch.tensor([8.0, 6.0, 1.0, 1.0])
-    cropped = augmentation(images, draws)
+    boxes = boxes_in(draws.attempts, torch.tensor([[9, 7]]), augmentation.ratio)
+    assert torch.equal(augmentation(images, draws), crop_resized(images, boxes, draws.flip))
+    boxes[4] = torch.tensor([8.0, 6.0, 1.0, 1.0])
+    cropped = crop_resized(images, boxes, draws.flip)
     for row, image in enumerate(images):
-        top, left, height, width = draws.boxes[row].int().tolist()
+        top, left, height, width = boxes[row].int().tolist()
         box = image[None, :, top : top + height, left : left + width]
         expected = F.interpolate(box, (9, 7), mode="bilinear", align_corners=False)[0]
         expected = expected.flip(2) if draws.flip[row] else expected
         torch.testing.assert_close(cropped[row], expected, rtol=0, atol=1e-5)
-    eight_bit = augmentation((images * 255).round().to(torch.uint8), draws)
+    eight_bit = crop_resized((images * 255).round().to(torch.uint8), boxes, draws.flip)
     assert eight_bit.dtype == torch.uint8
     assert (eight_bit.float() - cropped * 255).abs().max() <= 0.51
 
 
-def test_boxes_follow_the_law_of_random_resized_crop() -> None:
+@pytest.mark.parametrize("ratio", [(3 / 4, 4 / 3), (0.5, 1.2)])
+def test_boxes_follow_the_law_of_random_resized_crop(ratio: tuple[float, float]) -> None:
+    """Of pictures of several shapes in one batch."""
     from torchvision.transforms import RandomResizedCrop
 
-    boxes = draw_boxes(4000, (32, 40), (0.08, 1.0), torch.Generator().manual_seed(0))
+    shapes = [(32, 40), (80, 20), (30, 100)]
+    attempts = draw_attempts(4000 * 3, (0.08, 1.0), ratio, torch.Generator().manual_seed(0))
+    boxes = boxes_in(attempts, torch.tensor(shapes).repeat(4000, 1), ratio)
     torch.manual_seed(0)
-    image = torch.zeros(3, 32, 40)
-    theirs = torch.tensor([RandomResizedCrop.get_params(image, (0.08, 1.0), (3 / 4, 4 / 3)) for _ in range(4000)])
-    standard_error = (boxes.var(0) / 4000 + theirs.float().var(0) / 4000).sqrt()
-    assert ((boxes.mean(0) - theirs.float().mean(0)).abs() < 4 * standard_error).all()
-    top, left, height, width = boxes.T
-    assert (top >= 0).all() and (left >= 0).all() and (height >= 1).all() and (width >= 1).all()
-    assert (top + height <= 32).all() and (left + width <= 40).all()
+    for place, (rows, columns) in enumerate(shapes):
+        own, image = boxes[place::3], torch.zeros(3, rows, columns)
+        theirs = torch.tensor([RandomResizedCrop.get_params(image, (0.08, 1.0), ratio) for _ in range(4000)])
+        standard_error = (own.var(0) / 4000 + theirs.float().var(0) / 4000).sqrt()
+        assert ((own.mean(0) - theirs.float().mean(0)).abs() < 4 * standard_error).all()
+        top, left, height, width = own.T
+        assert (top >= 0).all() and (left >= 0).all() and (height >= 1).all() and (width >= 1).all()
+        assert (top + height <= rows).all() and (left + width <= columns).all()
 
 
 def test_boxes_of_a_shape_that_no_attempt_fits_are_central() -> None:
-    boxes = draw_boxes(3, (4, 64), (1.0, 1.0), torch.Generator().manual_seed(0))
-    torch.testing.assert_close(boxes, torch.tensor([[0.0, 29.0, 4.0, 5.0]]).expand(3, 4))
+    attempts = draw_attempts(3, (1.0, 1.0), (3 / 4, 4 / 3), torch.Generator().manual_seed(0))
+    boxes = boxes_in(attempts, torch.tensor([[4, 64], [64, 4], [1, 1]]), (3 / 4, 4 / 3))
+    assert boxes.tolist() == [[0, 29, 4, 5], [29, 0, 5, 4], [0, 0, 1, 1]]
+
+
+def test_a_picture_has_the_same_box_in_a_batch_of_any_size() -> None:
+    attempts = draw_attempts(67, (0.08, 1.0), (3 / 4, 4 / 3), torch.Generator().manual_seed(0))
+    sizes = torch.randint(1, 400, (67, 2), generator=torch.Generator().manual_seed(1))
+    boxes = boxes_in(attempts, sizes, (3 / 4, 4 / 3))
+    for row in range(67):
+        assert torch.equal(boxes_in(attempts[row : row + 1], sizes[row : row + 1], (3 / 4, 4 / 3))[0], boxes[row])
 
 
 def test_draws_come_from_the_generator_alone_and_cover_their_range() -> None:
@@ -107,16 +123,21 @@ def test_to_float_is_in_zero_to_one() -> None:
     assert images.tolist() == [0, 51, 255]
 
 
-@pytest.mark.parametrize("fields", [{"crop": "corner"}, {"padding": -1}, {"scale": (0.0, 1.0)}, {"scale": (0.9, 0.5)}])
+_BAD_ZOOMS = [{"ratio": (2.0, 1.0)}, {"ratio": (0.0, 1.0)}, {"interpolation": "nearest"}]
+
+
+@pytest.mark.parametrize(
+    "fields", [{"crop": "corner"}, {"padding": -1}, {"scale": (0.0, 1.0)}, {"scale": (0.9, 0.5)}, *_BAD_ZOOMS]
+)
 def test_fields_that_make_no_sense_are_refused(fields: dict) -> None:
     with pytest.raises(InputError):
         CropFlip(**fields)
 
 
-@pytest.mark.parametrize("crop", ["pad", "resized", "none"])
+@pytest.mark.parametrize("crop", ["pad", "none"])
 def test_draws_travel_in_one_tensor(crop):
     drawn = CropFlip(crop).draw(9, (32, 24), torch.Generator().manual_seed(1))
     there = drawn._unpack(drawn._pack())
-    for name in ("flip", "top", "left", "boxes"):
+    for name in ("flip", "top", "left"):
         before, after = getattr(drawn, name), getattr(there, name)
         assert (before is None and after is None) or (torch.equal(before, after) and before.dtype == after.dtype)
