@@ -27,8 +27,9 @@ from accelerate.utils import gather_object
 from hf_transinv.augment.corruptions import check_corruption
 from hf_transinv.config import DataConfig, OutputConfig, as_dict
 from hf_transinv.data.columns import listed
+from hf_transinv.data.described import named_classes
 from hf_transinv.data.hold_out import HoldOut
-from hf_transinv.data.run_data import named_classes, warnings_of
+from hf_transinv.data.run_data import warnings_of
 from hf_transinv.data.sources import Source, default_eval_split, open_dataset
 from hf_transinv.errors import InputError
 from hf_transinv.evaluation import evaluate, evaluation_markdown

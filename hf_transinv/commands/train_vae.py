@@ -9,13 +9,12 @@ The VAE is in OUTPUT_DIR/vae: config.json and model.safetensors.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
 
 import torch
 from accelerate.utils import set_seed
 
 from hf_transinv.config import DataConfig, OutputConfig, TrainConfig, as_dict
-from hf_transinv.data.transforms import CropFlip, to_float
+from hf_transinv.data.transforms import to_float
 from hf_transinv.experiment.launch import Stopped
 from hf_transinv.experiment.presets import parse_run
 from hf_transinv.experiment.session import Session
@@ -92,7 +91,7 @@ def build_trainer(session: Session, vae: ConvVAE, data: DataConfig) -> Trainer:
     """The training loop; `Session.fit` is for classifiers, which it evaluates."""
     train, accelerator = session.train, session.accelerator
     feeds = {"student": session.data.feed(train.batch_size, train.seed, accelerator)}
-    ordinary = CropFlip(cast(Any, data.crop), data.flip)
+    ordinary = session.data.ordinary(data.crop, data.flip)
     steps = session.steps()
     return Trainer(accelerator, VAEObjective(vae), TrainerSetup(feeds, ordinary, train, *steps, session.folder, "vae"))
 

@@ -40,7 +40,8 @@ _REASONS = {
 _LONGEST_TITLE = 180  # a folder's name may have 255 bytes, and the seed is in it, too
 _FREE_IN_ROWS = {
     *(field.name for group in GROUPS for field in fields(group)),
-    *("crop", "flip", "teachers", "teacher_size", "student_init", "ema_decay"),
+    *("crop", "crop_scale", "crop_ratio", "stored_size", "flip"),
+    *("teachers", "teacher_size", "student_init", "ema_decay"),
     *("augment_learning_rate", "augment_weight_decay", "selection_learning_rate"),
 }
 _FREE_IN_GROUPS = _FREE_IN_ROWS | {

@@ -5,6 +5,10 @@ from dataclasses import dataclass
 from hf_transinv.config.checks import at_least, one_of
 from hf_transinv.errors import InputError
 
+_SCALE = (0.35, 1.0)  # narrower than timm's (0.08, 1), which is meant for long ImageNet schedules
+_RATIO = (3 / 4, 4 / 3)
+_STORED = 1.15  # of image_size: crops of 76 % of the area and more are reduced, all others enlarged
+
 
 @dataclass
 class DataConfig:
@@ -27,7 +31,14 @@ class DataConfig:
         on_bad_image: what to do with a broken image: raise, or skip it and list it in skipped_images.txt.
         label_noise: share of the training labels, in [0, 1), replaced by labels drawn uniformly from all classes: the
             same ones in every run, whatever its seed; not for streams.
-        crop: ordinary augmentation: pad (shift by an eighth), resized (a random resized crop) or none.
+        crop: ordinary augmentation: pad (shift by an eighth), resized (a random resized crop, of the whole picture
+            where image_size is given) or none.
+        crop_scale: crop resized: lowest and highest share of the picture's area; default: 0.35 1.
+        crop_ratio: crop resized: lowest and highest width / height; default: 0.75 1.333.
+        stored_size: crop resized: shorter side to which whole pictures are reduced before crops are taken from them,
+            in pixels; default: 1.15 x image_size.
+        eval_crop_pct: share of the resized shorter side that the evaluation's central square has; timm's crop_pct.
+        interpolation: of all resizing, antialiased: bilinear or bicubic.
         flip: mirror half of the training images.
     """
 
@@ -45,14 +56,21 @@ class DataConfig:
     on_bad_image: str = "raise"
     label_noise: float = 0.0
     crop: str = "pad"
+    crop_scale: tuple[float, ...] = ()
+    crop_ratio: tuple[float, ...] = ()
+    stored_size: int | None = None
+    eval_crop_pct: float = 1.0
+    interpolation: str = "bilinear"
     flip: bool = True
 
     def __post_init__(self) -> None:
         one_of("on_bad_image", self.on_bad_image, ("raise", "skip"))
         one_of("crop", self.crop, ("pad", "resized", "none"))
         at_least("shuffle_buffer", self.shuffle_buffer, 1)
+        one_of("interpolation", self.interpolation, ("bilinear", "bicubic"))
         if self.image_size is not None:
             at_least("image_size", self.image_size, 8)
+        self._check_cuts()
         check_validation_share(self.validation_share, self.eval_split, self.streaming)
         if not 0 <= self.label_noise < 1:
             raise InputError(f"label_noise must be in [0, 1), given {self.label_noise}")
@@ -61,6 +79,46 @@ class DataConfig:
                 f"label_noise {self.label_noise} is drawn once for all training labels, and a stream never has all of "
                 "them: leave out streaming or label_noise"
             )
+
+    def _check_cuts(self) -> None:
+        """Completes what belongs to resized crops, and refuses it with others."""
+        if self.crop == "resized":
+            self.crop_scale = self.crop_scale or _SCALE
+            self.crop_ratio = self.crop_ratio or _RATIO
+            for name, (low, high), most in (
+                ("crop_scale", _pair("crop_scale", self.crop_scale), 1),
+                ("crop_ratio", _pair("crop_ratio", self.crop_ratio), 100),
+            ):
+                if not 0 < low <= high <= most:
+                    raise InputError(f"{name} {low} {high}: expected 0 < LOW <= HIGH <= {most}")
+        else:
+            given = {"crop_scale": self.crop_scale, "crop_ratio": self.crop_ratio, "stored_size": self.stored_size}
+            unused = [name for name, value in given.items() if value not in ((), None)]
+            if unused:
+                raise InputError(f"{unused[0]} belongs to --crop resized, and crop is {self.crop}: leave it out")
+        if not 0 < self.eval_crop_pct <= 1:
+            raise InputError(f"eval_crop_pct must be in (0, 1], given {self.eval_crop_pct}")
+        if self.image_size is None:
+            self._refuse_without_size()
+        elif self.crop == "resized":
+            self.stored_size = round(_STORED * self.image_size) if self.stored_size is None else self.stored_size
+            at_least("stored_size", self.stored_size, self.image_size)
+
+    def _refuse_without_size(self) -> None:
+        """Without image_size no image is resized when it is read."""
+        for name, is_given in (
+            ("stored_size", self.stored_size is not None),
+            ("eval_crop_pct", self.eval_crop_pct != 1),
+            ("interpolation", self.interpolation != "bilinear" and self.crop != "resized"),
+        ):
+            if is_given:
+                raise InputError(f"{name} is given and image_size is not, so no image is resized: give --image_size")
+
+
+def _pair(name: str, values: tuple[float, ...]) -> tuple[float, float]:
+    if len(values) != 2:
+        raise InputError(f"{name} {' '.join(map(str, values))}: expected two numbers, LOW HIGH")
+    return values[0], values[1]
 
 
 def check_validation_share(share: float, eval_split: str | None, streaming: bool) -> None:

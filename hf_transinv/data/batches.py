@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hf_transinv.data.pictures import Pictures
 from hf_transinv.errors import InputError
 
 
@@ -68,8 +69,8 @@ class Feed(Protocol):
         """Waits until the next batch is ready; raises what `next_batch` would raise."""
         ...
 
-    def next_batch(self) -> tuple[Tensor, Tensor]:
-        """Returns this process's share: images uint8 [B / world, 3, H, W] and labels int64 [B / world]."""
+    def next_batch(self) -> tuple[Tensor | Pictures, Tensor]:
+        """Returns this process's share: images uint8 [B / world, 3, H, W] or pictures, labels int64 [B / world]."""
         ...
 
     def state_dict(self) -> dict[str, Any]:

@@ -49,7 +49,9 @@ class ImageDecoder:
         image_size: int | None,
         on_bad_image: str,
         preprocess: Callable[[Tensor], Tensor] | None = None,
-        **cut: Any,
+        crop_pct: float = 1.0,
+        interpolation: str = "bilinear",
+        stored_size: int | None = None,
     ) -> "ImageDecoder":
         """Makes the decoder of a source.
 
@@ -59,7 +61,9 @@ class ImageDecoder:
             image_size: the side in pixels; None takes that of the first image that can be decoded.
             on_bad_image: "raise": an image that cannot be decoded is an error; "skip": it becomes None.
             preprocess: as the attribute; None: images are brought to `image_size`.
-            cut: crop_pct, interpolation and stored_size, as the attributes; only with a size.
+            crop_pct: as the attribute; it and the next two only with `image_size`.
+            interpolation: as the attribute.
+            stored_size: as the attribute.
 
         Raises:
             InputError: no size was given, and the first image is not square or no image can be decoded.
@@ -72,7 +76,14 @@ class ImageDecoder:
         if image_size is not None:
             if image_size < 1:
                 raise InputError(f"image_size is {image_size}. Give the side of the images in pixels.")
-            return cls(image_size, keeps_size=False, skips_bad=skips_bad, **cut)
+            return cls(
+                image_size,
+                keeps_size=False,
+                skips_bad=skips_bad,
+                crop_pct=crop_pct,
+                interpolation=interpolation,
+                stored_size=stored_size,
+            )
         for row, cell in enumerate(cells):
             where = source.where(row, cell)
             try:

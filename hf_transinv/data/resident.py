@@ -1,56 +1,54 @@
 """A whole split decoded once into one uint8 tensor, and the endless shuffled batches drawn from it.
 
 For small images this is by far the fastest way: CIFAR's 50,000 images take 154 MB, and a batch is one gather on the
-device.
+device. Whole photographs lie one behind another in one tensor, and a batch of them is a view of it.
 """
 
-import hashlib
-import math
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from hf_transinv.data.balance import BalancedOrder
 from hf_transinv.data.batches import check_same_feed, permutation, share_of_batch
 from hf_transinv.data.classes import check_label
-from hf_transinv.data.image_decoder import ImageDecoder, decoding_threads, none_decoded
+from hf_transinv.data.image_decoder import ImageDecoder, none_decoded
+from hf_transinv.data.pictures import Pictures
 from hf_transinv.data.sources import Source
+from hf_transinv.data.split_decoding import decode_pictures, decode_squares
 from hf_transinv.data.transfer import send
 from hf_transinv.errors import InputError
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from pyarrow import Table
 
-_CHUNK = 256  # rows a thread decodes at a time
+Images = TypeVar("Images", Tensor, Pictures)
 _LABEL_NOISE_SEED = 12345  # fixed: another seed would make another dataset
-_THREADS = 4  # torchvision's decoders release the interpreter lock; more than this waits for the disk
 
 
 @dataclass(frozen=True)
-class ResidentSplit:
+class ResidentSplit(Generic[Images]):
     """A decoded split.
 
     Attributes:
-        images: uint8 [N, 3, H, W], H = W.
+        images: uint8 [N, 3, H, W], H = W; or N whole pictures, where `stored_size` was given.
         labels: int64 [N], on the same device.
         label_names: the classes, in the order of their numbers.
         skipped: images left out because they could not be decoded: where they are and what is wrong.
         digests: of every image's pixels, uint64 [N], to recognise the same image in two splits; None: not computed.
+        files: of every image's encoded file, uint64 [N], for the same where the splits are cut differently; None: not
+            computed.
     """
 
-    images: Tensor
+    images: Images
     labels: Tensor
     label_names: list[str]
     skipped: tuple[str, ...] = ()
     digests: np.ndarray | None = field(default=None, compare=False)
+    files: np.ndarray | None = field(default=None, compare=False)
 
     @classmethod
     def load(
@@ -61,6 +59,10 @@ class ResidentSplit:
         on_bad_image: str = "raise",
         device: torch.device | str = "cpu",
         show_progress: bool = True,
+        crop_pct: float = 1.0,
+        interpolation: str = "bilinear",
+        stored_size: int | None = None,
+        with_files: bool = False,
     ) -> "ResidentSplit":
         """Decodes all rows of a source.
 
@@ -71,6 +73,11 @@ class ResidentSplit:
             on_bad_image: "raise": an image that cannot be decoded is an error; "skip": it is left out and counted.
             device: of the tensors.
             show_progress: whether to show a progress bar.
+            crop_pct: share of the resized shorter side that the square cut out has, in (0, 1].
+            interpolation: of resizing: "bilinear" or "bicubic".
+            stored_size: keep whole pictures, of this shorter side at most, in pixels, from which crops are resized to
+                `image_size`, unless all are squares of that size; None: squares are cut out.
+            with_files: whether to compute `files`; always where pictures are kept.
 
         Raises:
             InputError: a label is missing or beyond the names, an image cannot be decoded, or sizes differ.
@@ -80,33 +87,33 @@ class ResidentSplit:
         table = cast("Dataset", source.rows)  # where it is not a stream
         labels = torch.tensor(_checked_labels(source, table), dtype=torch.int64)
         with closing(table.select_columns("image").__iter__()) as rows:
-            decoder = ImageDecoder.open(source, (row["image"] for row in rows), image_size, on_bad_image)
-        shape = (len(labels), 3, decoder.side, decoder.side)
-        try:
-            images = torch.empty(shape, dtype=torch.uint8)
-        except RuntimeError as error:
-            raise InputError(
-                f"The {len(labels):,} images of {source.name} take {math.prod(shape) / 1e9:,.0f} GB at "
-                f"{decoder.side} pixels, more than there is. Lower image_size, or read them as a stream (--streaming)."
-            ) from error
-        good = torch.ones(len(labels), dtype=torch.bool)
-        digests = np.zeros(len(labels), np.uint64)
-
-        def decode_chunk(start: int, cells: list[dict[str, Any] | None]) -> None:
-            for row, cell in enumerate(cells, start):
-                image = decoder(cell, source.where(row, cell))
-                good[row] = image is not None
-                if image is not None:
-                    images[row] = image
-                    digests[row] = _digest(images[row])
-
-        _decode_chunks(source, table, decode_chunk, show_progress)
-        if not good.any():
+            cells = (row["image"] for row in rows)
+            decoder = ImageDecoder.open(
+                source,
+                cells,
+                image_size,
+                on_bad_image,
+                crop_pct=crop_pct,
+                interpolation=interpolation,
+                stored_size=stored_size,
+            )
+        if decoder.stored_size is None:
+            decoded = decode_squares(source, table, decoder, with_files, show_progress)
+        else:
+            decoded = decode_pictures(source, table, decoder, device, show_progress)
+            with_files = True
+        if not len(decoded.images):
             raise none_decoded(source)
-        if not good.all():
-            images, labels, digests = images[good], labels[good], digests[good.numpy()]
         skipped = tuple(sorted(decoder.skipped.values()))
-        return cls(images.to(device), labels.to(device), source.label_names, skipped, digests)
+        images: Any = decoded.images
+        return cls(
+            images.to(device),
+            labels[decoded.good].to(device),
+            source.label_names,
+            skipped,
+            None if isinstance(images, Pictures) else decoded.digests,
+            decoded.files if with_files else None,
+        )
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -119,15 +126,17 @@ class ResidentSplit:
         """Images of each class."""
         return torch.bincount(self.labels, minlength=len(self.label_names)).tolist()
 
-    def take(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+    def take(self, indices: Tensor) -> tuple[Images, Tensor]:
         """Gathers rows.
 
         Args:
-            indices: int64 [B], on any device.
+            indices: int64 [B], on any device; of pictures on the host.
 
         Returns:
-            images uint8 [B, 3, H, W] and labels int64 [B], on the split's device.
+            images uint8 [B, 3, H, W], or pictures, and labels int64 [B], on the split's device.
         """
+        if isinstance(self.images, Pictures):
+            return self.images[indices], self.labels[send(indices, self.labels.device)]
         indices = send(indices, self.images.device)
         return self.images[indices], self.labels[indices]
 
@@ -218,8 +227,8 @@ class ResidentFeed:
     def wait(self) -> None:
         """Does nothing: all batches are ready."""
 
-    def next_batch(self) -> tuple[Tensor, Tensor]:
-        """Returns this process's share: images uint8 [B / world, 3, H, W] and labels int64 [B / world]."""
+    def next_batch(self) -> tuple[Tensor | Pictures, Tensor]:
+        """Returns this process's share: images uint8 [B / world, 3, H, W] or pictures, labels int64 [B / world]."""
         start = self.position * self.batch_size
         batch = self.split.take(self.order[start + self.share.start : start + self.share.stop])
         self._go_to(self.epoch, self.position + 1)
@@ -251,37 +260,9 @@ class ResidentFeed:
         return self._balanced(epoch) if self._balanced else permutation(len(self.split), self.seed, epoch)
 
 
-def _digest(image: Tensor) -> int:
-    return int.from_bytes(hashlib.blake2b(image.numpy().data, digest_size=8).digest())
-
-
 def _checked_labels(source: Source, table: "Dataset") -> list[int]:
     labels = table.select_columns("label").with_format("arrow")[:]["label"].to_pylist()
     for row, label in enumerate(labels):
         if label is None or not 0 <= label < len(source.label_names):
             check_label(label, source.label_names, source.where(row, table[row]["image"]))
     return labels
-
-
-def _decode_chunks(
-    source: Source, table: "Dataset", decode_chunk: Callable[[int, list], None], show_progress: bool
-) -> None:
-    """Calls decode_chunk(first row, cells) for all rows from several threads; raises the first error in row order."""
-    images = table.select_columns("image").with_format("arrow")
-    threads = decoding_threads(images[:_CHUNK]["image"].to_pylist(), most=_THREADS)
-    description = f"decoding {source.name} {source.split}"
-
-    def decode(number: int, chunk: "Table") -> None:
-        decode_chunk(number * _CHUNK, chunk["image"].to_pylist())
-
-    with (
-        ThreadPoolExecutor(threads) as pool,
-        tqdm(total=source.num_rows, desc=description, unit="img", disable=not show_progress, leave=False) as bar,
-    ):
-        futures = [pool.submit(decode, number, chunk) for number, chunk in enumerate(images.iter(_CHUNK))]
-        try:
-            for future in futures:
-                future.result()
-                bar.update(_CHUNK)
-        finally:
-            pool.shutdown(cancel_futures=True)

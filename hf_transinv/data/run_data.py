@@ -12,16 +12,18 @@ from hf_transinv.config import DataConfig
 from hf_transinv.data.batches import Feed
 from hf_transinv.data.classes import look_alikes
 from hf_transinv.data.columns import listed
+from hf_transinv.data.described import MOST_NAMES, describe_splits
 from hf_transinv.data.hold_out import HoldOut
+from hf_transinv.data.pictures import Pictures
 from hf_transinv.data.resident import ResidentFeed, ResidentSplit
 from hf_transinv.data.sources import OpenDataset, Source, default_eval_split, open_dataset
 from hf_transinv.data.streaming import StreamingFeed
+from hf_transinv.data.transforms import CropFlip
 from hf_transinv.errors import InputError
 
 logger = logging.getLogger(__name__)
 
 _MISSING_WORDS = ("nan", "null", "none", "n/a", "<na>")
-_MOST_NAMES = 10  # classes named in one line
 
 
 @dataclass
@@ -34,13 +36,17 @@ class Data:
         config: of the data.
         eval_split: the name of the evaluation split.
         described: lines on what was read and what was not.
+        source: the training split, not decoded.
+        forms: the training split as it has been decoded so far, by the stored size; of None: as central squares.
     """
 
     train: ResidentSplit | Source
     evaluation: ResidentSplit
     config: DataConfig
     eval_split: str
-    described: list[str] = field(default_factory=list)
+    described: list[str]
+    source: Source
+    forms: dict[int | None, ResidentSplit] = field(default_factory=dict)
 
     @property
     def label_names(self) -> list[str]:
@@ -58,6 +64,16 @@ class Data:
         return self.evaluation.images.shape[-1]
 
     @property
+    def evaluated_as(self) -> dict[str, Any]:
+        """How the evaluation images were brought to size, for an export: see `hub.export.export_classifier`."""
+        config = self.config
+        return {
+            "image_size": self.image_size,
+            "crop_pct": config.eval_crop_pct,
+            "interpolation": config.interpolation,
+        }
+
+    @property
     def skipped(self) -> list[str]:
         """The images left out of the resident splits: where they are and what is wrong."""
         splits = [split for split in (self.train, self.evaluation) if isinstance(split, ResidentSplit)]
@@ -70,28 +86,61 @@ class Data:
             return self.train.with_label_noise(self.config.label_noise).class_counts()
         return None if self.train.class_counts is None else self.train.class_counts.tolist()
 
-    def feed(self, batch_size: int, seed: int, accelerator: Accelerator, balanced: bool = False) -> Feed:
+    def ordinary(self, crop: str, flip: bool) -> CropFlip:
+        """The ordinary augmentation of a row with this crop and flip."""
+        zoom: dict[str, Any] = {"interpolation": self.config.interpolation}
+        if crop == "resized":
+            zoom |= {"scale": self.config.crop_scale, "ratio": self.config.crop_ratio}
+        return CropFlip(crop, flip, **zoom)
+
+    def feed(
+        self, batch_size: int, seed: int, accelerator: Accelerator, crop: str | None = None, balanced: bool = False
+    ) -> Feed:
         """Endless shuffled batches of the training split with its label noise; this process's share of each.
 
         Args:
             batch_size: images in a batch of all processes together.
             seed: of the order, from 0 on.
             accelerator: says which process this is.
+            crop: ordinary augmentation of the row: "resized" needs whole pictures, the others central squares. What
+                the run has not used before is decoded here. Default: the configuration's.
             balanced: whether every class occurs equally often; not for a stream.
         """
         place: dict[str, int] = {"rank": accelerator.process_index, "world": accelerator.num_processes}
-        if not isinstance(self.train, Source):
-            noisy = self.train.with_label_noise(self.config.label_noise)
-            return ResidentFeed(noisy, batch_size, seed, **place, balanced=balanced)
-        return StreamingFeed(
-            self.train,
-            batch_size,
-            seed,
-            buffer_size=self.config.shuffle_buffer,
-            image_size=self.config.image_size,
-            on_bad_image=self.config.on_bad_image,
-            **place,
-        )
+        config = self.config
+        stored_size = config.stored_size if crop in (None, "resized") else None
+        if isinstance(self.train, Source):
+            return StreamingFeed(
+                self.train,
+                batch_size,
+                seed,
+                buffer_size=config.shuffle_buffer,
+                image_size=config.image_size,
+                on_bad_image=config.on_bad_image,
+                interpolation=config.interpolation,
+                stored_size=stored_size,
+                **place,
+            )
+        if stored_size not in self.forms:
+            self.forms[stored_size] = _load(config, self.source, accelerator, stored_size)
+        split = self.forms[stored_size].with_label_noise(config.label_noise)
+        return ResidentFeed(split, batch_size, seed, **place, balanced=balanced)
+
+
+def _load(
+    config: DataConfig, source: Source, accelerator: Accelerator, stored_size: int | None, **options: Any
+) -> ResidentSplit:
+    """Decodes a split on the accelerator's device: central squares, or whole pictures where a stored size is given."""
+    return ResidentSplit.load(
+        source,
+        image_size=config.image_size,
+        on_bad_image=config.on_bad_image,
+        device=accelerator.device,
+        show_progress=accelerator.is_main_process,
+        interpolation=config.interpolation,
+        stored_size=stored_size,
+        **options,
+    )
 
 
 def open_data(config: DataConfig, accelerator: Accelerator) -> Data:
@@ -101,22 +150,16 @@ def open_data(config: DataConfig, accelerator: Accelerator) -> Data:
         InputError: a split cannot be opened, a class has no training image, or an image cannot be decoded.
     """
     opened, source, held = open_both_splits(config)
-    options: dict[str, Any] = {
-        "image_size": config.image_size,
-        "on_bad_image": config.on_bad_image,
-        "device": accelerator.device,
-        "show_progress": accelerator.is_main_process,
-    }
-    evaluation = ResidentSplit.load(held, **options)
-    train = source if config.streaming else ResidentSplit.load(source, **options)
+    with_files = config.stored_size is not None and not config.streaming
+    evaluation = _load(config, held, accelerator, None, crop_pct=config.eval_crop_pct, with_files=with_files)
+    train = source if config.streaming else _load(config, source, accelerator, config.stored_size)
+    forms = {} if isinstance(train, Source) else {config.stored_size: train}
+    if forms and not isinstance(forms[config.stored_size].images, Pictures):
+        forms[None] = forms[config.stored_size]  # squares as they are, whatever the crop
     counts = source.class_counts if isinstance(train, Source) else train.class_counts()
     check_class_counts(counts, source, image_is_bad=isinstance(train, ResidentSplit) and bool(train.num_skipped))
-    sizes = (
-        source.num_rows if isinstance(train, Source) else len(train),
-        len(evaluation),
-        evaluation.images.shape[-1],
-    )
-    data = Data(train, evaluation, config, held.split, describe_splits(config, opened, source, held, sizes))
+    described = describe_splits(config, opened, (source, held), (train, evaluation))
+    data = Data(train, evaluation, config, held.split, described, source, forms)
     if accelerator.is_main_process:
         warnings = [*opened.opened.warnings, *warnings_of(source)]
         warnings += compared_classes(counts, evaluation.class_counts(), source, held)
@@ -188,7 +231,7 @@ def check_class_counts(counts: Sequence[int] | np.ndarray | None, source: Source
         hint = f" {like[0]!r} and {like[1]!r} look alike: give them one name." if like else ""
         raise InputError(
             f"{source.name}, split {source.split!r}, has no image{why} of {len(empty)} of its "
-            f"{len(source.label_names)} classes: {listed(empty, _MOST_NAMES)}. Add images or remove the class.{hint} "
+            f"{len(source.label_names)} classes: {listed(empty, MOST_NAMES)}. Add images or remove the class.{hint} "
             "(A slice of rows that are sorted by class loses whole classes: --validation_share 0.1 holds out the same "
             "share of each.)"
         )
@@ -211,7 +254,7 @@ def compared_classes(
     if missing:
         warnings.append(
             f"split {held.split!r} has no image of {len(missing)} of the {len(names)} classes, and says nothing about "
-            f"them: {listed(missing, _MOST_NAMES)}"
+            f"them: {listed(missing, MOST_NAMES)}"
         )
     if train is None:
         warnings.append("whether every class has a training image is not known: a stream does not say it beforehand")
@@ -220,50 +263,19 @@ def compared_classes(
 
 def shared_images(train: ResidentSplit | Source, evaluation: ResidentSplit, source: Source, held: Source) -> list[str]:
     """A warning when images of the evaluation split are also training images, pixel for pixel; else none."""
-    if isinstance(train, Source) or train.digests is None or evaluation.digests is None:
+    if isinstance(train, Source):
         return []
-    shared = int(np.isin(evaluation.digests, train.digests).sum())
+    is_whole = isinstance(train.images, Pictures)  # of which the evaluation has squares
+    own, others = (split.files if is_whole else split.digests for split in (train, evaluation))
+    if own is None or others is None:
+        return []
+    shared = int(np.isin(others, own).sum())
     if not shared:
         return []
     return [
         f"{shared} of the {len(evaluation)} images of split {held.split!r} are also in split {source.split!r}, pixel "
         "for pixel: what is measured on them is remembered, not learned"
     ]
-
-
-def describe_splits(
-    config: DataConfig, opened: OpenDataset, source: Source, held: Source, sizes: tuple[int | None, int, int]
-) -> list[str]:
-    """Lines on what was read.
-
-    Args:
-        config: of the data.
-        opened: the dataset.
-        source: the training split.
-        held: the evaluation split.
-        sizes: images of the training split (None when a stream does not say) and of the other, side in pixels.
-    """
-    rows, eval_rows, side = sizes
-    image, label = source.columns
-    unused = [name for name in opened.split_names if name not in {*source.bases, *held.bases}]
-    return [
-        f"dataset     {source.name}: {opened.opened.kind}",
-        f"train       split {source.split}: {'unknown' if rows is None else f'{rows:,}'} images"
-        + (", as a stream" if source.streaming else ""),
-        f"evaluation  split {held.split}: {eval_rows:,} images",
-        *([f"not used    split {', '.join(unused)}"] if unused else []),
-        f"images      column {image}: "
-        + (f"shorter side resized to {side} px, centre cut out" if config.image_size else f"{side} px, as they are"),
-        f"label       column {label}: {named_classes(source.label_names)}",
-        *(f"note        {line}" for line in opened.opened.told),
-        *(["note        images of both splits are not compared: one is a stream"] if source.streaming else []),
-    ]
-
-
-def named_classes(names: Sequence[str]) -> str:
-    """The number of classes and their names: "3 classes a, b, c"."""
-    more = ", ..." if len(names) > _MOST_NAMES else ""
-    return f"{len(names)} classes {', '.join(names[:_MOST_NAMES])}{more}"
 
 
 def warnings_of(source: Source) -> list[str]:

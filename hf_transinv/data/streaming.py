@@ -24,6 +24,7 @@ from torch import Tensor
 from hf_transinv.data.batches import check_same_feed, share_of_batch
 from hf_transinv.data.classes import check_label
 from hf_transinv.data.image_decoder import ImageDecoder, decoding_threads
+from hf_transinv.data.pictures import Pictures
 from hf_transinv.data.prefetch import Prefetcher
 from hf_transinv.data.shuffle import RowGroupShards, Shards, StreamShard
 from hf_transinv.data.sources import Source
@@ -37,7 +38,7 @@ _THREADS = min(8, os.cpu_count() or 1)  # threads that decode; more than 8 wait 
 
 @dataclass(frozen=True)
 class _Batch:
-    images: Tensor
+    images: Tensor | Pictures
     labels: Tensor
     num_skipped: int
     ends_epoch: bool
@@ -59,9 +60,12 @@ class StreamingFeed:
             them as they are, if all are squares of the size of the first one.
         on_bad_image: "raise": an image that cannot be decoded is an error; "skip": it is skipped and counted.
         buffer_size: rows held undecoded while they are shuffled, by all processes together.
+        interpolation: of resizing: "bilinear" or "bicubic".
+        stored_size: decode to whole pictures, of this shorter side at most, in pixels, from which crops are resized to
+            `image_size`; None: squares are cut out.
 
     Attributes:
-        image_size: side of the square images, in pixels.
+        image_size: side of the square images, or of the crops of pictures, in pixels.
         label_names: the classes, in the order of their numbers.
         num_skipped: images skipped by this process in the batches it has returned.
         epoch: the epoch of the next batch.
@@ -82,6 +86,8 @@ class StreamingFeed:
         image_size: int | None = None,
         on_bad_image: str = "raise",
         buffer_size: int = BUFFER_SIZE,
+        interpolation: str = "bilinear",
+        stored_size: int | None = None,
     ) -> None:
         if not source.streaming:
             raise InputError(f"{source.name} was not opened as a stream. Open it with streaming.")
@@ -94,7 +100,14 @@ class StreamingFeed:
         if self._shards.num_rows is not None and batch_size > self._shards.num_rows:
             raise _too_large(batch_size, self._shards.num_rows)
         with closing(iter(source.rows)) as rows:
-            self._decoder = ImageDecoder.open(source, (row["image"] for row in rows), image_size, on_bad_image)
+            self._decoder = ImageDecoder.open(
+                source,
+                (row["image"] for row in rows),
+                image_size,
+                on_bad_image,
+                interpolation=interpolation,
+                stored_size=stored_size,
+            )
         self.source = source
         self.batch_size = batch_size
         self.seed = seed
@@ -128,8 +141,8 @@ class StreamingFeed:
         if self._waiting is None:
             self._waiting = self._prefetcher.next()
 
-    def next_batch(self) -> tuple[Tensor, Tensor]:
-        """Returns this process's share: images uint8 [B / world, 3, H, W] and labels int64 [B / world].
+    def next_batch(self) -> tuple[Tensor | Pictures, Tensor]:
+        """Returns this process's share: images uint8 [B / world, 3, H, W] or pictures, labels int64 [B / world].
 
         Raises:
             InputError: as `wait`.
@@ -220,7 +233,9 @@ class StreamingFeed:
         pairs = [found[place] or self._next_good(rows, place, epoch, first) for place in own]
         skipped = sum(pair is None for pair in found.values())
         images, labels = zip(*pairs, strict=True)
-        return _Batch(torch.stack(images), torch.tensor(labels, dtype=torch.int64), skipped, ends_epoch)
+        is_whole = self._decoder.stored_size is not None
+        together = Pictures.joined(images, self.image_size) if is_whole else torch.stack(images)
+        return _Batch(together, torch.tensor(labels, dtype=torch.int64), skipped, ends_epoch)
 
     def _decode(self, row: Any, epoch: int, number: int) -> tuple[Tensor, int] | None:
         """Returns image and label, or None for a bad image that is to be skipped."""

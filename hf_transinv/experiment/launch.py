@@ -33,6 +33,8 @@ _FREE_ON_RESUME = {
     *("resume_from", "output_dir", "report_to", "eval_batch_size", "ddp_timeout"),
     *("push_to_hub", "private", "hub_revision", "push_every", "license"),
 }
+# What earlier versions did, whose records lack the field.
+_DONE_BEFORE = {"eval_crop_pct": 1.0, "interpolation": "bilinear"}
 # accelerate's environment variable -> what was asked for, and why a run cannot do it.
 _REFUSED = {
     "ACCELERATE_USE_DEEPSPEED": (
@@ -255,6 +257,7 @@ def check_same_run(before: dict[str, Any], now: dict[str, Any]) -> None:
     Raises:
         InputError: a field that decides what is computed has changed.
     """
+    before = {**_DONE_BEFORE, **before}
     changed = [
         f"{name} was {before.get(name)!r}, is {value!r}"
         for name, value in now.items()

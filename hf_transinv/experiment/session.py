@@ -13,7 +13,7 @@ from accelerate.utils import gather_object, set_seed
 from hf_transinv.config import DataConfig, MixingConfig, OutputConfig, StudentConfig, TrainConfig
 from hf_transinv.data.mixing import build_mixing
 from hf_transinv.data.run_data import open_data
-from hf_transinv.data.transforms import CropFlip, to_float
+from hf_transinv.data.transforms import to_float
 from hf_transinv.errors import InputError
 from hf_transinv.evaluation import evaluate
 from hf_transinv.evaluation.conditions import check_augmentations, chosen_corruptions
@@ -243,7 +243,9 @@ class Session:
         batch_size = train.batch_size // variants
         balanced = bool(self.mixing.sampler)
         feeds = {
-            player: self.data.feed(batch_size, train.seed + 1_000_003 * (player != "student"), accelerator, balanced)
+            player: self.data.feed(
+                batch_size, train.seed + 1_000_003 * (player != "student"), accelerator, crop, balanced
+            )
             for player in sorted({"student" if "student" in players else players[0] for players in objective.turns})
         }
         with accelerator.autocast():
@@ -251,9 +253,10 @@ class Session:
         folder.mkdir(parents=True, exist_ok=True)
         is_pushed = self.output.push_every and self.record and folder == self.folder
         student = exported(objective, self.train.ema)
-        push = BackgroundPush(student, self.output, name.lower(), self.data.image_size) if is_pushed else None
+        push = BackgroundPush(student, self.output, name.lower(), **self.data.evaluated_as) if is_pushed else None
         mixed = build_mixing(self.mixing, len(self.data.label_names), self.data.class_counts, accelerator.device)
-        setup = TrainerSetup(feeds, CropFlip(crop, flip), train, *self.steps(), folder, name, push, mixed)
+        ordinary = self.data.ordinary(crop, flip)
+        setup = TrainerSetup(feeds, ordinary, train, *self.steps(), folder, name, push, mixed)
         return Trainer(accelerator, objective, setup)
 
     def _resume(self, trainer: Trainer, folder: Path, main: bool) -> None:

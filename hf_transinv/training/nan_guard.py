@@ -9,6 +9,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from hf_transinv.data.pictures import Pictures
 from hf_transinv.data.transforms import to_float
 from hf_transinv.models.teacher import EMATeacher, fault_of
 from hf_transinv.objectives.objective import Objective
@@ -42,10 +43,10 @@ class LossMonitor:
         # Elsewhere a look at a loss would wait for the device.
         self.looks_at_once = accelerator.device.type == "cpu"
         self.looked_at_step = 0
-        self._images: Tensor | None = None
+        self._images: Tensor | Pictures | None = None
 
-    def add(self, player: str, terms: Mapping[str, Tensor], images: Tensor, step: int) -> None:
-        """A turn's terms, each a scalar without graph; its images, uint8 [B, 3, H, W], are for the search of a fault.
+    def add(self, player: str, terms: Mapping[str, Tensor], images: Tensor | Pictures, step: int) -> None:
+        """A turn's terms, each a scalar without graph; its images, as fed, are for the search of a fault.
 
         Raises:
             TrainingDiverged: one is not finite, on the CPU.
@@ -100,6 +101,7 @@ class LossMonitor:
         asked = [teacher for teacher in self.objective.teachers if not isinstance(teacher, EMATeacher)]
         fault = None
         if self._images is not None:
+            images = self._images.squares() if isinstance(self._images, Pictures) else self._images
             with self.accelerator.autocast():
-                fault = next(filter(None, (fault_of(teacher, to_float(self._images)) for teacher in asked)), None)
+                fault = next(filter(None, (fault_of(teacher, to_float(images)) for teacher in asked)), None)
         return f"{fault}; {last}" if fault else f"{last}. Try a smaller learning_rate or max_grad_norm"

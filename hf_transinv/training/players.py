@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from hf_transinv.config import TrainConfig
 from hf_transinv.data.mixing import MixDraws, Mixing
+from hf_transinv.data.pictures import Pictures
 from hf_transinv.data.transforms import CropDraws, CropFlip, to_float
 from hf_transinv.objectives.objective import Objective
 from hf_transinv.objectives.turns import STUDENT, Batch, only_training
@@ -84,7 +85,7 @@ class Players:
     def play(
         self,
         player: str,
-        images: Tensor,
+        images: Tensor | Pictures,
         labels: Tensor,
         crops: list[CropDraws],
         draws: Any,
@@ -94,7 +95,7 @@ class Players:
 
         Args:
             player: who plays.
-            images: this process's, uint8 [b, 3, H, W].
+            images: this process's, uint8 [b, 3, H, W] or pictures.
             labels: class indices, [b].
             crops: for each variant of the images, what was drawn for the whole batch.
             draws: what the objective drew for the whole batch.
@@ -120,7 +121,7 @@ class Players:
                     variants, targets = self.mixing(variants, targets, mixed[rows])
                     weights = self.mixing.class_weights
                 others, processes = tuple(variants[1:]), accelerator.num_processes
-                batch = Batch(variants[0], targets, global_batch_size, processes, others, weights)
+                batch = Batch(variants[0], targets, global_batch_size, processes, others, class_weights=weights)
                 is_last = index == micro_batches - 1
                 with contextlib.nullcontext() if is_last else without_sync(self.nets[player]):
                     with accelerator.autocast():

@@ -76,7 +76,9 @@ class Trainer:
         """Read one batch and let the players of this turn play on it."""
         players = self.objective.next_turn(self.turn)
         feed = self._feed_of(players)
-        images, labels = (tensor.to(self.accelerator.device, non_blocking=True) for tensor in feed.next_batch())
+        images, labels = feed.next_batch()
+        images = images.to(self.accelerator.device, non_blocking=True)
+        labels = labels.to(self.accelerator.device, non_blocking=True)
         shape = (feed.batch_size, *images.shape[1:])
         base = self.setup.base_augmentation
         crops = [base.draw(shape[0], shape[2:], self.generator) for _ in range(self.objective.variants)]

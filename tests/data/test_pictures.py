@@ -1,12 +1,19 @@
 """Crops of pictures of differing shapes against torchvision's, one by one."""
 
+from contextlib import closing
+
 import pytest
 import torch
 from torchvision.transforms.v2 import functional
 
+from hf_transinv.data.decoding import decode_image, shrink
 from hf_transinv.data.pictures import Pictures, crop_at_once, crop_pictures
+from hf_transinv.data.resident import ResidentFeed, ResidentSplit
+from hf_transinv.data.sources import open_source
+from hf_transinv.data.streaming import StreamingFeed
 from hf_transinv.data.transforms import CropFlip, boxes_in
 from hf_transinv.errors import InputError
+from tests.data.conftest import encode, numbered_pixels
 
 SHAPES = [(40, 53), (24, 24), (90, 12), (7, 9), (24, 60), (1, 1), (33, 100)]
 
@@ -88,3 +95,89 @@ def test_other_crops_of_pictures_are_refused(crop):
     pictures, augmentation = Pictures.joined(_images(), 8), CropFlip(crop)
     with pytest.raises(InputError, match="Choose 'resized'"):
         augmentation(pictures, augmentation.draw(len(SHAPES), (8, 8), torch.Generator().manual_seed(0)))
+
+
+# Splits and feeds of whole pictures
+
+
+def _photos(write_parquet, shapes=((40, 60), (90, 30), (20, 14), (30, 400), (16, 16), (33, 33)), **options):
+    images = [encode(numbered_pixels(row, *shape)) for row, shape in enumerate(shapes)]
+    return write_parquet(images, [row % 2 for row in range(len(images))], **options), images
+
+
+def _load(path, **options):
+    return ResidentSplit.load(open_source(path), image_size=16, show_progress=False, **options)
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_a_split_keeps_whole_pictures(write_parquet, interpolation):
+    path, images = _photos(write_parquet)
+    split = _load(path, stored_size=24, interpolation=interpolation)
+    assert split.images.sizes.tolist() == [[24, 36], [72, 24], [20, 14], [24, 192], [16, 16], [24, 24]]
+    assert len(split) == 6 and split.labels.tolist() == [0, 1] * 3 and split.images.shape == (6, 3, 16, 16)
+    for row, encoded in enumerate(images):
+        expected = shrink(decode_image(encoded, ""), 24, interpolation)
+        assert torch.equal(split.images.picture(row), expected)
+    taken, labels = split.take(torch.tensor([5, 2]))
+    assert torch.equal(taken.picture(1), split.images.picture(2)) and labels.tolist() == [1, 0]
+    assert split.images.picture(2).shape == (3, 20, 14), "a smaller picture stays as it is"
+
+
+def test_squares_of_the_size_itself_stay_one_tensor(write_parquet):
+    path, _ = _photos(write_parquet, [(16, 16)] * 5)
+    whole, plain = _load(path, stored_size=18), _load(path)
+    assert isinstance(whole.images, torch.Tensor) and torch.equal(whole.images, plain.images)
+    assert whole.images.stride() == plain.images.stride() and (whole.digests == plain.digests).all()
+
+
+def test_broken_pictures_are_left_out(write_parquet):
+    path, images = _photos(write_parquet)
+    images[1], images[4] = b"broken", None
+    path = write_parquet(images, [0, 1] * 3)
+    with pytest.raises(InputError, match=r"Row 1 .*--on_bad_image skip"):
+        _load(path, stored_size=24)
+    split = _load(path, stored_size=24, on_bad_image="skip")
+    assert split.num_skipped == 2 and split.labels.tolist() == [0, 0, 1, 1] and len(split.files) == 4
+    assert split.images.sizes.tolist() == [[24, 36], [20, 14], [24, 192], [24, 24]]
+    with pytest.raises(InputError, match="not one image"):
+        _load(write_parquet([b"broken"] * 2, [0, 1]), stored_size=24, on_bad_image="skip")
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("world", [1, 2])
+def test_the_pictures_of_all_processes_are_the_batch_of_one(write_parquet, streaming, world):
+    path, _ = _photos(write_parquet, row_group=2)
+    split = _load(path, stored_size=24)
+    expected = {labels_and_pixels(split.images, row, split.labels) for row in range(6)}
+    seen = []
+    for rank in range(world):
+        if streaming:
+            source = open_source(path, streaming=True)
+            feed = StreamingFeed(source, 6, 0, rank, world, image_size=16, stored_size=24, buffer_size=8)
+        else:
+            feed = ResidentFeed(split, 6, 0, rank, world)
+        images, labels = feed.next_batch()
+        assert len(images) == 6 // world and images.shape[1:] == (3, 16, 16)
+        seen += [labels_and_pixels(images, row, labels) for row in range(len(images))]
+        feed.close()
+    assert len(seen) == 6 and set(seen) == expected
+
+
+def labels_and_pixels(pictures, row, labels):
+    return int(labels[row]), pictures.picture(row).contiguous().numpy().tobytes()
+
+
+def test_both_feeds_give_the_same_crops(write_parquet):
+    """A stream of the same pictures in another order: crops belong to places in the batch, so they are compared by
+    giving each picture the box of the other feed's place."""
+    path, _ = _photos(write_parquet, row_group=2)
+    split = _load(path, stored_size=24)
+    with closing(
+        StreamingFeed(open_source(path, streaming=True), 6, 0, image_size=16, stored_size=24, buffer_size=8)
+    ) as feed:
+        streamed, _ = feed.next_batch()
+    held = {labels_and_pixels(split.images, row, split.labels)[1]: row for row in range(6)}
+    order = torch.tensor([held[labels_and_pixels(streamed, row, torch.zeros(6))[1]] for row in range(6)])
+    augmentation = CropFlip("resized")
+    draws = augmentation.draw(6, (16, 16), torch.Generator().manual_seed(0))
+    assert torch.equal(augmentation(streamed, draws), augmentation(split.images[order], draws))

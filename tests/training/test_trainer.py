@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
@@ -15,8 +16,10 @@ import pytest
 import torch
 from PIL import Image
 
+from hf_transinv.data.resident import ResidentFeed, ResidentSplit
 from hf_transinv.data.sources import open_source
 from hf_transinv.data.streaming import StreamingFeed
+from hf_transinv.data.transforms import CropFlip
 from hf_transinv.errors import InputError
 from hf_transinv.record import read_metrics
 from hf_transinv.training.checkpointing import checkpoints
@@ -376,3 +379,82 @@ def test_a_signal_writes_a_checkpoint_and_ends_the_loop(tmp_path, number):
     resumed = tiny_trainer(tmp_path, max_steps=100_000, save_steps=100_000)
     resumed.resume(saved)
     assert_equal(tensors_of(resumed), tensors_of(trainer))
+
+
+# Whole pictures
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory) -> str:
+    """40 pictures of several shapes in one parquet file."""
+    generator, cells = np.random.default_rng(0), []
+    for row in range(40):
+        shape = [(40, 60), (64, 36), (30, 20), (36, 36)][row % 4]
+        file = io.BytesIO()
+        Image.fromarray(generator.integers(0, 256, (*shape, 3), dtype=np.uint8)).save(file, "PNG")
+        cells.append({"bytes": file.getvalue(), "path": None})
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b", "c"])})
+    path = tmp_path_factory.mktemp("photographs") / "train.parquet"
+    labels = [row % 3 for row in range(40)]
+    datasets.Dataset.from_dict({"image": cells, "label": labels}, features).to_parquet(path)
+    return str(path)
+
+
+def picture_trainer(folder, path, streaming, **train):
+    """A tiny run on 32 px crops of whole pictures."""
+
+    def feed(batch_size, seed, accelerator):
+        place = (accelerator.process_index, accelerator.num_processes)
+        if streaming:
+            source = open_source(path, streaming=True)
+            return StreamingFeed(source, batch_size, seed, *place, buffer_size=16, image_size=32, stored_size=37)
+        split = ResidentSplit.load(open_source(path), image_size=32, stored_size=37, show_progress=False)
+        return ResidentFeed(split, batch_size, seed, *place)
+
+    trainer = tiny_trainer(folder, feed=feed, **train)
+    trainer.setup = replace(trainer.setup, base_augmentation=CropFlip("resized"))
+    trainer.players.base_augmentation = trainer.setup.base_augmentation
+    return trainer
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_whole_pictures_resume_to_the_bit(tmp_path, photographs, streaming):
+    whole = picture_trainer(tmp_path / "whole", photographs, streaming)
+    whole.train()
+    resumed = picture_trainer(tmp_path / "resumed", photographs, streaming)
+    resumed.resume(checkpoints(tmp_path / "whole" / "checkpoints")[0])
+    assert 0 < resumed.step < whole.step
+    resumed.train()
+    for trainer in (whole, resumed):
+        for one in trainer.feeds.values():
+            one.close()
+    for name, tensor in tensors_of(whole).items():
+        assert torch.equal(tensor, tensors_of(resumed)[name]), name
+
+
+def test_micro_batches_of_whole_pictures_are_the_batch(tmp_path, photographs, monkeypatch):
+    """The pixels that the student is shown, to the bit; and they are neither the same twice nor the whole picture."""
+    shown = []
+    for pieces in (1, 2):
+        trainer = picture_trainer(
+            tmp_path / str(pieces), photographs, False, gradient_accumulation_steps=pieces, max_steps=2
+        )
+        seen, loss = [], trainer.objective.loss
+        monkeypatch.setattr(
+            trainer.objective,
+            "loss",
+            lambda *turn, loss=loss, seen=seen: (seen.append(turn[2].images), loss(*turn))[1],
+        )
+        for _ in range(2):
+            trainer.take_turn()
+        shown.append(torch.cat(seen))
+    assert shown[0].shape[1:] == (3, 32, 32) and torch.equal(*shown)
+
+
+def test_a_teacher_at_fault_is_found_with_whole_pictures(tmp_path, photographs):
+    trainer = picture_trainer(tmp_path, photographs, False)
+    trainer.take_turn()
+    for parameter in trainer.objective.teachers[0].parameters():
+        parameter.data.fill_(math.nan)
+    with pytest.raises(TrainingDiverged, match="teacher"):
+        trainer.train()

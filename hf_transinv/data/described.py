@@ -1,0 +1,64 @@
+"""What a run says of its data at its start."""
+
+import math
+from collections.abc import Sequence
+
+from hf_transinv.config import DataConfig
+from hf_transinv.data.pictures import Pictures
+from hf_transinv.data.resident import ResidentSplit
+from hf_transinv.data.sources import OpenDataset, Source
+
+MOST_NAMES = 10  # classes named in one line
+
+
+def describe_splits(
+    config: DataConfig,
+    opened: OpenDataset,
+    sources: tuple[Source, Source],
+    splits: tuple[ResidentSplit | Source, ResidentSplit],
+) -> list[str]:
+    """Lines on what was read.
+
+    Args:
+        config: of the data.
+        opened: the dataset.
+        sources: the training split and the evaluation split.
+        splits: the same, decoded but for a stream.
+    """
+    (source, held), (train, evaluation) = sources, splits
+    rows = source.num_rows if isinstance(train, Source) else len(train)
+    image, label = source.columns
+    unused = [name for name in opened.split_names if name not in {*source.bases, *held.bases}]
+    return [
+        f"dataset     {source.name}: {opened.opened.kind}",
+        f"train       split {source.split}: {'unknown' if rows is None else f'{rows:,}'} images"
+        + (", as a stream" if source.streaming else ""),
+        f"evaluation  split {held.split}: {len(evaluation):,} images",
+        *([f"not used    split {', '.join(unused)}"] if unused else []),
+        f"images      column {image}: {describe_cuts(config, train, evaluation.images.shape[-1])}",
+        f"label       column {label}: {named_classes(source.label_names)}",
+        *(f"note        {line}" for line in opened.opened.told),
+        *(["note        images of both splits are not compared: one is a stream"] if source.streaming else []),
+    ]
+
+
+def describe_cuts(config: DataConfig, train: ResidentSplit | Source, side: int) -> str:
+    """How images become squares of a side: "whole pictures, shorter side 110 px, random crops of 96 px; ..."."""
+    if config.image_size is None:
+        return f"{side} px, as they are"
+    filtered = "" if config.interpolation == "bilinear" else f", {config.interpolation}"
+    shorter = math.floor(side / config.eval_crop_pct)
+    held = f"shorter side {shorter} px, centre" + (f" of {side} px" if shorter > side else "")
+    pictures = None if isinstance(train, Source) else train.images
+    if config.stored_size is None or (pictures is not None and not isinstance(pictures, Pictures)):
+        same = f"shorter side resized to {side} px, centre cut out{filtered}"
+        return same if shorter == side else f"{same}; evaluation: {held}"
+    size = "" if pictures is None else f" ({pictures.pixels.numel() / 1e9:.2g} GB)"
+    whole = f"whole pictures, shorter side {config.stored_size} px or less{size}, random crops of {side} px{filtered}"
+    return f"{whole}; evaluation: {held}"
+
+
+def named_classes(names: Sequence[str]) -> str:
+    """The number of classes and their names: "3 classes a, b, c"."""
+    more = ", ..." if len(names) > MOST_NAMES else ""
+    return f"{len(names)} classes {', '.join(names[:MOST_NAMES])}{more}"
