@@ -88,7 +88,7 @@ def publish(session: Session, objective: Objective) -> str:
             figures=_figures(session.folder),
             citations=objective.citations,
         )
-        tag, side = main.lower(), session.data.image_size
+        tag = main.lower()
         if average is not None:
             told = {**session.record.content["student"], "ema_decay": average.decay}
             of_average = {"main_row": f"{main}, {AVERAGE}", "student": told}
@@ -97,9 +97,9 @@ def publish(session: Session, objective: Objective) -> str:
             else:
                 card = render_card({**session.record.content, **of_average}, folder="ema", to_run="..")
                 place = session.folder / "ema"
-                export_classifier(average.classifier, place, card=card, tag=tag, image_size=side)
+                export_classifier(average.classifier, place, card=card, tag=tag, **session.data.evaluated_as)
         card = render_card(session.record.content, to_run="..")
-        export_classifier(student, session.folder / "student", card=card, tag=tag, image_size=side)
+        export_classifier(student, session.folder / "student", card=card, tag=tag, **session.data.evaluated_as)
         session.record.update()
         _report(session)
         results = {name: row["results"] for name, row in session.rows.items()}

@@ -32,6 +32,8 @@ def export_classifier(
     tag: str = "transinv",
     extra: dict[str, Any] | None = None,
     image_size: int | None = None,
+    crop_pct: float = 1.0,
+    interpolation: str = "bilinear",
 ) -> Path:
     """Write a classifier so that timm or transformers loads it.
 
@@ -45,6 +47,8 @@ def export_classifier(
         extra: JSON values for the `hf_transinv` block of config.json.
         image_size: side of the evaluation images in pixels, before the network resizes them; None: the network's
             input size.
+        crop_pct: share of the resized shorter side that the evaluation images have, in (0, 1].
+        interpolation: by which the shorter side was resized.
 
     Returns:
         The folder.
@@ -62,10 +66,11 @@ def export_classifier(
     try:
         network = copy.deepcopy(classifier.network).cpu().to(memory_format=torch.contiguous_format)
         mark = {"format": 1, "image_size": image_size or min(classifier.input_size), **(extra or {})}
+        how = (classifier, image_size, crop_pct, interpolation)
         if classifier.image_processor is None:
-            _save_timm(network, classifier, partial, tag, mark, image_size)
+            _save_timm(network, classifier, partial, tag, mark, timm_preprocessing(*how))
         else:
-            _save_transformers(network, classifier, partial, mark, image_size)
+            _save_transformers(network, classifier, partial, mark, image_processor_for(*how))
         # safetensors writes for the owner alone, whatever the umask.
         shutil.copymode(partial / "config.json", partial / "model.safetensors")
         if card is not None:
@@ -92,7 +97,7 @@ def _refuse_foreign(folder: Path) -> None:
 
 
 def _save_timm(
-    network: Any, classifier: Classifier, folder: Path, tag: str, mark: dict[str, Any], image_size: int | None
+    network: Any, classifier: Classifier, folder: Path, tag: str, mark: dict[str, Any], preprocessing: dict[str, Any]
 ) -> None:
     from timm.models import save_for_hf
 
@@ -101,7 +106,7 @@ def _save_timm(
         **network.pretrained_cfg,
         "tag": tag,
         "num_classes": classifier.num_classes,
-        **timm_preprocessing(classifier, image_size),
+        **preprocessing,
     }
     # These belonged to the weights that the network started from.
     for key in ("label_names", "label_descriptions", "label_offset", "test_input_size", "test_crop_pct", "state_dict"):
@@ -121,11 +126,11 @@ def _save_timm(
 
 
 def _save_transformers(
-    network: Any, classifier: Classifier, folder: Path, mark: dict[str, Any], image_size: int | None
+    network: Any, classifier: Classifier, folder: Path, mark: dict[str, Any], image_processor: Any
 ) -> None:
     if classifier.label_names is not None:
         network.config.id2label = dict(enumerate(classifier.label_names))
         network.config.label2id = {name: index for index, name in enumerate(classifier.label_names)}
     network.config.update({_MARK: mark})
     network.save_pretrained(folder)
-    image_processor_for(classifier, image_size).save_pretrained(folder)
+    image_processor.save_pretrained(folder)

@@ -160,11 +160,26 @@ class BackgroundPush:
         student: the network in training.
         output: repository, privacy, branch, and student steps between two pushes; has push_to_hub and push_every.
         tag: see `export_classifier`.
-        image_size: see `export_classifier`.
+        image_size: see `export_classifier`; the same of the next two.
+        crop_pct: share of the resized shorter side.
+        interpolation: by which it was resized.
     """
 
-    def __init__(self, student: Classifier, output: OutputConfig, tag: str, image_size: int | None = None) -> None:
-        self.student, self.output, self.tag, self.image_size = student, output, tag, image_size
+    def __init__(
+        self,
+        student: Classifier,
+        output: OutputConfig,
+        tag: str,
+        image_size: int | None = None,
+        crop_pct: float = 1.0,
+        interpolation: str = "bilinear",
+    ) -> None:
+        self.student, self.output, self.tag = student, output, tag
+        self._images: dict[str, Any] = {
+            "image_size": image_size,
+            "crop_pct": crop_pct,
+            "interpolation": interpolation,
+        }
         self._repo_id, self._push_every = output.push_to_hub or "", output.push_every or 0
         self._copy = copy.deepcopy(student).cpu()  # the thread's own
         self._offered = 0
@@ -217,6 +232,6 @@ class BackgroundPush:
         with tempfile.TemporaryDirectory() as folder:
             student = Path(folder) / "student"
             extra = {"step": step}
-            export_classifier(self._copy, student, card=card, tag=self.tag, extra=extra, image_size=self.image_size)
+            export_classifier(self._copy, student, card=card, tag=self.tag, extra=extra, **self._images)
             message = f"Student after {step} steps"
             _commit(_below(student, student), self._repo_id, output.private, output.hub_revision, message)

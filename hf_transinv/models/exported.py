@@ -11,6 +11,7 @@ unchanged. For others there are small differences:
 """
 
 import logging
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,16 +25,17 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 
 
-def interpolation_of(classifier: "Classifier", image_size: int | None) -> str:
+def interpolation_of(classifier: "Classifier", image_size: int | None, interpolation: str = "bilinear") -> str:
     """The filter by which one resizing replaces the evaluation's two.
 
     Args:
         classifier: to be exported.
         image_size: side of the images that it was evaluated with, in pixels; None: the network's own.
+        interpolation: by which the images were brought to that side.
     """
     side = min(classifier.input_size)
     if image_size in (None, side):
-        return "bilinear"  # the data's filter: the network found nothing left to resize
+        return interpolation  # the network found nothing left to resize
     _logger.info(
         "evaluated with images of %d px, which the network resizes to %s (%s): the export does so with images of that "
         "size, and resizes larger ones once",
@@ -42,12 +44,16 @@ def interpolation_of(classifier: "Classifier", image_size: int | None) -> str:
     return classifier.interpolation
 
 
-def timm_preprocessing(classifier: "Classifier", image_size: int | None) -> dict[str, Any]:
+def timm_preprocessing(
+    classifier: "Classifier", image_size: int | None, crop_pct: float = 1.0, interpolation: str = "bilinear"
+) -> dict[str, Any]:
     """Fields of timm's pretrained_cfg, which must replace all of its fields about sizes and crops.
 
     Args:
         classifier: to be exported.
         image_size: side of the images that it was evaluated with, in pixels; None: the network's own.
+        crop_pct: share of the resized shorter side that those images have, in (0, 1].
+        interpolation: by which the shorter side was resized.
 
     Raises:
         InputError: timm has no field for it.
@@ -59,19 +65,23 @@ def timm_preprocessing(classifier: "Classifier", image_size: int | None) -> dict
         "mean": as_written(classifier.mean),
         "std": as_written(classifier.std),
         "input_size": (len(classifier.mean), height, width),
-        "interpolation": interpolation_of(classifier, image_size),
-        "crop_pct": 1.0,
+        "interpolation": interpolation_of(classifier, image_size, interpolation),
+        "crop_pct": crop_pct,
         # The square that the evaluation cuts out is squashed where the network's input is not square.
         "crop_mode": "center" if height == width else "squash",
     }
 
 
-def image_processor_for(classifier: "Classifier", image_size: int | None) -> Any:
+def image_processor_for(
+    classifier: "Classifier", image_size: int | None, crop_pct: float = 1.0, interpolation: str = "bilinear"
+) -> Any:
     """An image processor of transformers that does what the evaluation did; it works with any of its models.
 
     Args:
         classifier: to be exported.
         image_size: side of the images that it was evaluated with, in pixels; None: the network's own.
+        crop_pct: share of the resized shorter side that those images have, in (0, 1].
+        interpolation: by which the shorter side was resized.
 
     Raises:
         InputError: transformers has no such processor.
@@ -79,14 +89,16 @@ def image_processor_for(classifier: "Classifier", image_size: int | None) -> Any
     from transformers import CLIPImageProcessor, MobileViTImageProcessor
 
     height, width = classifier.input_size
-    number = next(number for number, name in FILTERS.items() if name == interpolation_of(classifier, image_size))
+    name = interpolation_of(classifier, image_size, interpolation)
+    number = next(number for number, known in FILTERS.items() if known == name)
     mean, std = as_written(classifier.mean), as_written(classifier.std)
     common: dict[str, Any] = {"resample": number, "do_resize": True, "do_rescale": True, "rescale_factor": 1 / 255}
     crop: dict[str, Any] = {"do_center_crop": True, "crop_size": {"height": height, "width": width}}
     statistics: dict[str, Any] = {"do_normalize": True, "image_mean": list(mean), "image_std": list(std)}
     if height != width:
         crop = {"do_center_crop": False}
-    shape = {"shortest_edge": height} if height == width else {"height": height, "width": width}
+    shorter = math.floor(height / crop_pct)
+    shape = {"shortest_edge": shorter} if height == width else {"height": height, "width": width}
     if classifier.channel_order == "rgb":
         is_colour = len(mean) == 3
         return CLIPImageProcessor(size=shape, do_convert_rgb=is_colour, **crop, **common, **statistics)
@@ -104,7 +116,7 @@ def image_processor_for(classifier: "Classifier", image_size: int | None) -> Any
             "Upgrade transformers."
         ) from error
     statistics |= {"image_mean": list(mean[::-1]), "image_std": list(std[::-1])}  # normalised before it is reversed
-    own: dict[str, Any] = {"resize_short": height, "size_divisor": 1, "do_convert_rgb": True}
+    own: dict[str, Any] = {"resize_short": shorter, "size_divisor": 1, "do_convert_rgb": True}
     return PPLCNetImageProcessor(**own, **crop, **common, **statistics)
 
 
