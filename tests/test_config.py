@@ -226,6 +226,18 @@ def test_a_missing_yaml_is_named():
         ("--label_noise -0.2", "label_noise must be in"),
         ("--label_noise 0.2 --streaming", "label_noise 0.2.*a stream never.*leave out streaming or label_noise"),
         ("--image_size 4", "image_size must be at least 8"),
+        ("--interpolation nearest", "not one of bilinear, bicubic"),
+        ("--crop_scale 0.1 1", "crop_scale belongs to --crop resized, and crop is pad"),
+        ("--crop none --crop_ratio 1 2", "crop_ratio belongs to --crop resized, and crop is none"),
+        ("--image_size 32 --stored_size 40", "stored_size belongs to --crop resized"),
+        ("--crop resized --stored_size 40", "stored_size is given and image_size is not"),
+        ("--crop resized --image_size 32 --stored_size 31", "stored_size must be at least 32"),
+        ("--crop resized --crop_scale 0.5", "crop_scale 0.5: expected two numbers, LOW HIGH"),
+        ("--crop resized --crop_scale 0.5 1.1", "expected 0 < LOW <= HIGH <= 1"),
+        ("--crop resized --crop_ratio 2 1", "crop_ratio 2.0 1.0: expected 0 < LOW <= HIGH"),
+        ("--image_size 32 --eval_crop_pct 0", r"eval_crop_pct must be in \(0, 1\]"),
+        ("--eval_crop_pct 0.9", "eval_crop_pct is given and image_size is not"),
+        ("--interpolation bicubic", "interpolation is given and image_size is not"),
         ("--eval_severities 1 6", "expected some of 1 to 5"),
         ("--eval_severities", "expected some of 1 to 5"),
         ("--baselines mixup", "not one of plain, crop_flip"),
@@ -249,6 +261,17 @@ def test_a_missing_yaml_is_named():
 def test_contradictions_and_impossible_values_are_refused(flags, said):
     with pytest.raises(InputError, match=said):
         parsed(*LEAST, *flags.split())
+
+
+def test_resized_crops_are_completed():
+    values = parsed(*LEAST, "--crop", "resized", "--image_size", "96")
+    assert values["crop_scale"] == [0.35, 1.0] and values["crop_ratio"] == [3 / 4, 4 / 3]
+    assert values["stored_size"] == 110
+    values = parsed(*LEAST, "--crop", "resized", "--crop_scale", "0.08", "1", "--image_size", "96")
+    assert values["crop_scale"] == [0.08, 1.0]
+    values = parsed(*LEAST, "--crop", "resized")
+    assert values["stored_size"] is None, "without image_size images stay as they are"
+    assert parsed(*LEAST, "--image_size", "96")["crop_scale"] == []
 
 
 @pytest.mark.parametrize(

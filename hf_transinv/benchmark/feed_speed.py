@@ -27,6 +27,7 @@ from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import functional
 from tqdm import tqdm
 
+from hf_transinv.benchmark import photograph_speed
 from hf_transinv.benchmark.options import BenchmarkConfig
 from hf_transinv.benchmark.runners import PLAIN, Entry, build_objective, build_trainer
 from hf_transinv.benchmark.synthetic import class_names, picture_levels
@@ -124,7 +125,8 @@ def section(config: BenchmarkConfig, accelerator: Accelerator) -> tuple[str, dic
     """The table as Markdown, and its numbers."""
     rows, decoded = measure(config, accelerator)
     numbers = {"feeds": [asdict(row) for row in rows], "decoded_images_per_second": decoded}
-    return f"{markdown(rows)}\n\n{NOTE.format(decoded=decoded)}", numbers
+    of_photographs, more = photograph_speed.section(config)
+    return f"{markdown(rows)}\n\n{NOTE.format(decoded=decoded)}{of_photographs}", numbers | more
 
 
 def measure(config: BenchmarkConfig, accelerator: Accelerator) -> tuple[list[FeedRow], float]:

@@ -37,6 +37,7 @@ class BenchmarkConfig:
         corruptions: which; default: all there are.
         threads: corruptions: a column for each number of threads; all else has the threads that torch has.
         feed_images: feeds: PNG images in the data set.
+        photographs: feeds: JPEG photographs for the part with crops of 224 px; 0: without that part.
         output: file for the numbers as JSON; default: none.
         seed: of the networks, of the images and of what is drawn.
     """
@@ -56,6 +57,7 @@ class BenchmarkConfig:
     corruptions: tuple[str, ...] = CORRUPTIONS
     threads: tuple[int, ...] = (1, 2)
     feed_images: int = 10_000
+    photographs: int = 256
     output: str | None = None
     seed: int = 0
 
@@ -82,6 +84,8 @@ class BenchmarkConfig:
                 f"ait shows {variants} variants of each image: batch_size {self.batch_size} must be a multiple of "
                 f"{variants}, or leave ait out of methods"
             )
+        if self.photographs < 0:
+            raise InputError(f"photographs {self.photographs} must not be negative; 0: none")
         if "feeds" in self.sections and self.feed_images < self.batch_size:
             raise InputError(f"feed_images {self.feed_images} must be at least batch_size, {self.batch_size}")
         if self.output and (Path(self.output).is_dir() or not Path(self.output).absolute().parent.is_dir()):

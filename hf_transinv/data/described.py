@@ -53,7 +53,7 @@ def describe_cuts(config: DataConfig, train: ResidentSplit | Source, side: int) 
     if config.stored_size is None or (pictures is not None and not isinstance(pictures, Pictures)):
         same = f"shorter side resized to {side} px, centre cut out{filtered}"
         return same if shorter == side else f"{same}; evaluation: {held}"
-    size = "" if pictures is None else f" ({pictures.pixels.numel() / 1e9:.2g} GB)"
+    size = "" if pictures is None else f" ({pictures.pixels.numel() / 1e6:,.0f} MB)"
     whole = f"whole pictures, shorter side {config.stored_size} px or less{size}, random crops of {side} px{filtered}"
     return f"{whole}; evaluation: {held}"
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from hf_transinv.augment.policies import POLICIES, PolicyConfig
 from hf_transinv.augment.primitive_sets import PRIMITIVES
-from hf_transinv.benchmark import augmentation_speed, corruption_speed, feed_speed, turn_speed
+from hf_transinv.benchmark import augmentation_speed, corruption_speed, feed_speed, photograph_speed, turn_speed
 from hf_transinv.benchmark.bounds import PASSES, passes_of_cycle
 from hf_transinv.benchmark.options import COMPARED, BenchmarkConfig
 from hf_transinv.benchmark.runners import PLAIN, Entry, Runner, build_objective, build_trainer, entries
@@ -35,6 +35,7 @@ TINY = BenchmarkConfig(
     seconds=1e-6,
     teacher_counts=(1, 3),
     feed_images=24,
+    photographs=8,
 )
 
 
@@ -277,6 +278,26 @@ def test_feeds_give_the_images_of_the_file(tmp_path):
             assert torch.equal(split.labels[order], labels)
 
 
+def test_photographs_have_a_row_each(accelerator):
+    text, numbers = feed_speed.section(TINY, accelerator)
+    lines, rows = cells(text, 1)[1:], numbers["photographs"]
+    assert [line[0] for line in lines] == list(rows) and len(rows) == 6
+    timm = rows[photograph_speed.TIMM]["median"]
+    assert [line[3] for line in lines] == [f"{row['median'] / timm:.2f}" for row in rows.values()]
+    assert photograph_speed.section(replace(TINY, photographs=0)) == ("", {})
+
+
+def test_every_row_makes_crops_of_photographs(tmp_path):
+    size = photograph_speed.write_photographs(tmp_path, 8, 0)
+    assert 20_000 < size < 200_000
+    for name, epoch in photograph_speed.epochs(tmp_path, TINY).items():
+        batches = list(epoch())
+        assert [batch.shape for batch in batches] == [(4, 3, 224, 224)] * 2, name
+        assert all(batch.dtype == torch.float32 for batch in batches)
+        deviations = torch.cat(batches).std((2, 3))
+        assert (deviations > 0.02).all(), f"{name}: of photographs, not of nothing"
+
+
 def test_a_watched_feed_throws_away_what_was_read_ahead():
     drawn = iter(range(100))
     feed = feed_speed.WatchedFeed(4, lambda: next(drawn))
@@ -303,6 +324,7 @@ def test_a_watched_feed_throws_away_what_was_read_ahead():
         ({"seconds": float("inf")}, "seconds positive"),
         ({"image_size": 7}, "at least 8"),
         ({"batch_size": 3}, "multiple of 2"),
+        ({"photographs": -1}, "photographs -1"),
         ({"feed_images": 100}, "at least batch_size, 128"),
         ({"output": "no/such/folder/numbers.json"}, "folder that exists"),
     ],

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from hf_transinv.data.decoding import BadImageError, decode_image, fit
+from hf_transinv.data.decoding import BadImageError, decode_image, fit, shrink
 
 _RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
 
@@ -116,6 +116,63 @@ def test_fit_resizes_the_shorter_side_and_cuts_out_the_centre() -> None:
     assert fit(wide, 4).shape == (3, 4, 4) and fit(wide.mT, 16).shape == (3, 16, 16)
     square = torch.randint(0, 256, (3, 8, 8), dtype=torch.uint8)
     assert fit(square, 8) is square
+
+
+@pytest.mark.parametrize(("shape", "whole"), [((24, 24), False), ((26, 24), False), ((24, 24), True)])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_the_centre_is_that_of_torchvision(shape: tuple, whole: bool, interpolation: str) -> None:
+    from torchvision.transforms.v2 import functional
+
+    image = torch.randint(0, 256, (3, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    mode = functional.InterpolationMode(interpolation)
+    pct, shorter = (1.0, 16) if whole else (0.875, 18)
+    resized = functional.resize(image, [shorter], interpolation=mode, antialias=True)
+    assert torch.equal(fit(image, 16, pct, interpolation), functional.center_crop(resized, [16, 16]))
+    small = image[:, :16, :16]
+    assert fit(small, 16, interpolation=interpolation) is small and fit(small, 16, 0.875) is not small
+
+
+def test_whole_pictures_are_shrunk_and_never_enlarged() -> None:
+    image = torch.randint(0, 256, (3, 40, 61), dtype=torch.uint8)
+    assert shrink(image, 20).shape == (3, 20, 30) and shrink(image.mT, 20).shape == (3, 30, 20)
+    assert shrink(image, 40) is image and shrink(image, 50) is image
+    assert shrink(torch.zeros(3, 10, 200, dtype=torch.uint8), 5).shape == (3, 5, 40), "the centre of a long one"
+
+
+@pytest.mark.parametrize(
+    ("enough", "shape"),
+    [
+        (None, (96, 160)),
+        (97, (96, 160)),
+        (49, (96, 160)),
+        (48, (48, 80)),
+        (25, (48, 80)),
+        (24, (24, 40)),
+        (5, (12, 20)),
+    ],
+)
+@pytest.mark.parametrize("turned", [False, True])
+def test_jpegs_are_decoded_smaller_where_enough_remains(enough: int | None, shape: tuple, turned: bool) -> None:
+    """As Pillow's draft mode does, which leaves at least `enough` pixels; near what a filter makes of the whole."""
+    coarse = torch.rand(1, 3, 6, 10, generator=torch.Generator().manual_seed(0))
+    smooth = torch.nn.functional.interpolate(coarse, (96, 160), mode="bicubic").clamp(0, 1)[0].mul(255).byte()
+    exif = Image.Exif()
+    if turned:
+        exif[0x0112] = 6
+    encoded = _saved(Image.fromarray(smooth.permute(1, 2, 0).numpy()), "JPEG", quality=95, exif=exif)
+    image = decode_image(encoded, "row 0", enough)
+    image = image.rot90(1, (1, 2)) if turned else image
+    assert image.shape[1:] == shape
+    expected = torch.nn.functional.interpolate(smooth[None].float(), shape, mode="area")[0]
+    assert (image.float() - expected).abs().mean() < 2
+    again = decode_image(encoded, "row 0", enough)
+    assert torch.equal(again.rot90(1, (1, 2)) if turned else again, image)
+
+
+def test_no_other_format_is_decoded_smaller() -> None:
+    for file_format in ("PNG", "WEBP", "GIF"):
+        encoded = _saved(Image.fromarray(np.zeros((64, 64, 3), np.uint8)), file_format)
+        assert decode_image(encoded, "row 0", 8).shape == (3, 64, 64)
 
 
 @pytest.fixture

@@ -4,9 +4,11 @@ import logging
 from pathlib import Path
 
 import pytest
+import torch
 from accelerate import Accelerator
 
 from hf_transinv.config import DataConfig
+from hf_transinv.data.pictures import Pictures
 from hf_transinv.data.run_data import Data, open_data
 from hf_transinv.errors import InputError
 from tests.data.conftest import encode, numbered_pixels, write_encoded
@@ -158,3 +160,72 @@ def test_both_splits_have_the_same_columns(tmp_path: Path) -> None:
     pq.write_table(pa.table(columns), tmp_path / "train.parquet")
     pq.write_table(pa.table(columns | {"label": ["x", "y", "x", "y"]}), tmp_path / "test.parquet")
     assert _open(tmp_path).evaluation.label_names == ["a", "b"]
+
+
+# Whole pictures
+
+
+def _write_photos(root: Path, shape: tuple[int, int] = (40, 60)) -> Path:
+    for split, rows in (("train", range(8)), ("test", range(6, 10))):
+        for row in rows:
+            folder = root / split / "ab"[row % 2]
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"{row}.png").write_bytes(encode(numbered_pixels(row, *shape)))
+    return root
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_how_whole_pictures_are_cut_is_said(tmp_path: Path, streaming: bool) -> None:
+    root = _write_photos(tmp_path)
+    data = _open(root, image_size=16, crop="resized", eval_crop_pct=0.875, streaming=streaming)
+    size = "" if streaming else " (0 MB)"
+    cuts = f"whole pictures, shorter side 18 px or less{size}, random crops of 16 px"
+    held = "evaluation: shorter side 18 px, centre of 16 px"
+    assert f"images      column image: {cuts}; {held}" in "\n".join(data.described)
+    bicubic = _open(root, image_size=16, interpolation="bicubic", eval_crop_pct=0.5).described
+    cuts = "shorter side resized to 16 px, centre cut out, bicubic; evaluation: shorter side 32 px, centre of 16 px"
+    assert f"images      column image: {cuts}" in "\n".join(bicubic)
+
+
+def test_the_evaluation_sees_what_timm_would_show(tmp_path: Path) -> None:
+    """Pillow rounds otherwise by one level."""
+    from PIL import Image
+    from timm.data import create_transform
+
+    root = _write_photos(tmp_path)
+    data = _open(root, image_size=16, crop="resized", eval_crop_pct=0.9, interpolation="bicubic")
+    files = sorted((root / "test").glob("*/*.png"))
+    show = create_transform((3, 16, 16), interpolation="bicubic", crop_pct=0.9, mean=(0, 0, 0), std=(1, 1, 1))
+    for image, file in zip(data.evaluation.images, files, strict=True):
+        assert (255 * show(Image.open(file)) - image.float()).abs().max() < 1.01
+
+
+def test_shared_pictures_are_found_whatever_their_cut(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data = _open(_write_photos(tmp_path), image_size=16, crop="resized")
+    assert isinstance(data.train.images, Pictures)
+    assert "2 of the 4 images of split 'test' are also in split 'train'" in caplog.text
+
+
+def test_shared_squares_are_found_by_their_pixels(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Squares of the size stay a tensor, and are compared as with any other crop: in another file format as well."""
+    root = _write_photos(tmp_path, (16, 16))
+    (root / "test" / "a" / "6.png").unlink()
+    (root / "test" / "a" / "6.bmp").write_bytes(encode(numbered_pixels(6, 16, 16), "BMP"))
+    data = _open(root, image_size=16, crop="resized")
+    plain = _open(root, image_size=16)
+    assert torch.equal(data.train.images, plain.train.images)
+    assert "column image: shorter side resized to 16 px, centre cut out" in "\n".join(data.described)
+    assert caplog.text.count("2 of the 4 images of split 'test' are also in split 'train'") == 2
+
+
+def test_other_rows_of_the_run_see_central_squares(tmp_path: Path) -> None:
+    """Beside a row with resized crops: the same squares as in a run of its own, with the same labels and noise."""
+    root, process = _write_photos(tmp_path), Accelerator(cpu=True)
+    data = _open(root, image_size=16, crop="resized", label_noise=0.5)
+    plain = _open(root, image_size=16, label_noise=0.5)
+    whole, labels = data.feed(8, 0, process, "resized").next_batch()
+    assert isinstance(whole, Pictures)
+    for crop in ("pad", "none"):
+        (images, own), (expected, theirs) = (one.feed(8, 0, process, crop).next_batch() for one in (data, plain))
+        assert torch.equal(images, expected) and torch.equal(own, theirs) and torch.equal(own, labels)
+    assert data.ordinary("resized", True).scale == (0.35, 1.0) and data.ordinary("pad", False).crop == "pad"

@@ -82,6 +82,23 @@ def test_timm_and_transformers_prepare_as_the_evaluation_did(tmp_path, cfg):
     assert torch.equal(again.mean, student.mean) and torch.equal(again.std, student.std)
 
 
+@pytest.mark.parametrize(("crop_pct", "interpolation"), [(0.875, "bilinear"), (0.9, "bicubic")])
+def test_a_share_of_the_shorter_side_and_a_filter_are_written(tmp_path, crop_pct, interpolation):
+    student = student_of(tmp_path, {})
+    how = {"image_size": 32, "crop_pct": crop_pct, "interpolation": interpolation}
+    folder = export_classifier(student, tmp_path / "student", **how)
+    network = timm.create_model(f"local-dir:{folder}", pretrained=True)
+    transform = create_transform(**resolve_model_data_config(network), is_training=False)
+    processor = AutoImageProcessor.from_pretrained(folder)
+    for shape in ((61, 47), (64, 100)):  # of which both libraries round the corner of the crop alike
+        own = student.prepare(fit(picture(*shape), 32, crop_pct, interpolation)[None] / 255)
+        for given in (
+            transform(as_pil(picture(*shape)))[None],
+            processor(as_pil(picture(*shape)), return_tensors="pt")["pixel_values"],
+        ):
+            assert ((given - own).abs() * student.std * 255).max() < 1.51
+
+
 def test_pictures_that_the_network_enlarges(tmp_path, caplog):
     """Evaluated with pictures of 16 px: the network's own filter is what an export must say, and is said."""
     student = student_of(tmp_path, {"interpolation": "bicubic"})

@@ -1,0 +1,163 @@
+"""Training batches of photographs: our feeds, timm's loader and torch's with torchvision, on one folder of JPEGs.
+
+Every row makes the same of a photograph of 500x375 pixels: a random resized crop of 224 px, mirrored or not, in
+[0, 1] (timm's loader also normalises). What counts is processor time, of all threads and workers: images a second for
+each core that is busy.
+"""
+
+import resource
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional
+from tqdm import tqdm
+
+from hf_transinv.benchmark.options import BenchmarkConfig
+from hf_transinv.benchmark.synthetic import picture_levels
+from hf_transinv.benchmark.timing import Spread
+from hf_transinv.data.batches import Feed
+from hf_transinv.data.resident import ResidentFeed, ResidentSplit
+from hf_transinv.data.sources import open_source
+from hf_transinv.data.streaming import StreamingFeed
+from hf_transinv.data.transforms import CropFlip, to_float
+from hf_transinv.formats.markdown import table
+
+_SIDE, _STORED = 224, 258  # as --image_size 224 has it
+_WIDTH, _HEIGHT = 500, 375
+_SCALE = (0.35, 1.0)
+TIMM = "timm, no worker"
+NOTE = """\
+{count} photographs of 500x375 pixels, {bytes:,.0f} kB each, to batches of {batch} crops of 224 px. Images a second for
+each core that is busy: processor time of all threads and workers. Median of the rounds."""
+
+
+def section(config: BenchmarkConfig) -> tuple[str, dict[str, Any]]:
+    """The table as Markdown, and its numbers; neither where no photographs are asked for."""
+    if not config.photographs:
+        return "", {}
+    with tempfile.TemporaryDirectory() as folder:
+        size = write_photographs(Path(folder), config.photographs, config.seed)
+        figures = measure(Path(folder), config)
+    note = NOTE.format(count=config.photographs, bytes=size / 1000, batch=_batch_size(config))
+    numbers = {"photographs": {name: asdict(spread) for name, spread in figures.items()}}
+    return f"\n\n{markdown(figures)}\n\n{note}", numbers
+
+
+def write_photographs(folder: Path, count: int, seed: int) -> float:
+    """Writes JPEGs of quality 90 into two class folders; returns their mean size in bytes."""
+    size = 0
+    for number in range(count):
+        path = folder / "train" / "ab"[number % 2] / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        levels = picture_levels(1, _WIDTH, seed + number)[0, :, :_HEIGHT]
+        functional.to_pil_image(levels).save(path, "JPEG", quality=90)
+        size += path.stat().st_size
+    return size / count
+
+
+def measure(folder: Path, config: BenchmarkConfig) -> dict[str, Spread]:
+    """Images a second for each busy core, by row; every row makes epochs, one at least, in every round."""
+    rows = epochs(folder, config)
+    found: dict[str, list[float]] = {name: [] for name in rows}
+    for _ in tqdm(range(config.rounds), desc="photographs", unit="round"):
+        for name, epoch in rows.items():
+            before, count, seconds = _processor_seconds(), 0, 0.0
+            while seconds <= config.seconds:
+                count += sum(len(batch) for batch in epoch())
+                seconds = _processor_seconds() - before
+            found[name].append(count / seconds)
+    return {name: Spread.of(values) for name, values in found.items()}
+
+
+def epochs(folder: Path, config: BenchmarkConfig) -> Mapping[str, Callable[[], Iterator[torch.Tensor]]]:
+    """For each row what yields an epoch's batches, float [B, 3, 224, 224]."""
+    batch_size, source = _batch_size(config), open_source(str(folder))
+    batches = config.photographs // batch_size
+
+    def load() -> ResidentSplit:
+        return ResidentSplit.load(source, image_size=_SIDE, stored_size=_STORED, show_progress=False)
+
+    def cropped(feed: Feed) -> Iterator[torch.Tensor]:
+        augmentation, generator = CropFlip("resized", scale=_SCALE), torch.Generator().manual_seed(config.seed)
+        with closing(feed):
+            for _ in range(batches):
+                images, _ = feed.next_batch()
+                yield to_float(augmentation(images, augmentation.draw(len(images), (_SIDE, _SIDE), generator)))
+
+    def streamed() -> Iterator[torch.Tensor]:
+        stream = open_source(str(folder), streaming=True)
+        return cropped(StreamingFeed(stream, batch_size, config.seed, image_size=_SIDE, stored_size=_STORED))
+
+    held = load()
+    return {
+        "resident, first epoch with decoding": lambda: cropped(ResidentFeed(load(), batch_size, config.seed)),
+        "resident, later epochs": lambda: cropped(ResidentFeed(held, batch_size, config.seed)),
+        "streamed": streamed,
+        TIMM: partial(_of_timm, folder, batch_size, 0),
+        "timm, one worker": partial(_of_timm, folder, batch_size, 1),
+        "torchvision v2 + DataLoader, no worker": partial(_of_torchvision, folder, batch_size),
+    }
+
+
+def _of_timm(folder: Path, batch_size: int, workers: int) -> Iterator[torch.Tensor]:
+    from timm.data import ImageDataset, create_loader
+
+    loader = create_loader(
+        ImageDataset(str(folder / "train")),
+        input_size=(3, _SIDE, _SIDE),
+        batch_size=batch_size,
+        is_training=True,
+        scale=_SCALE,
+        color_jitter=None,  # type: ignore[arg-type]  # timm's way to leave it out
+        interpolation="bilinear",
+        num_workers=workers,
+        persistent_workers=False,
+        device=torch.device("cpu"),
+    )
+    for images, _ in loader:
+        yield images
+
+
+def _of_torchvision(folder: Path, batch_size: int) -> Iterator[torch.Tensor]:
+    from torchvision.datasets import ImageFolder
+    from torchvision.io import decode_image
+
+    crop = v2.RandomResizedCrop(_SIDE, scale=_SCALE, antialias=True)
+    transform = v2.Compose([crop, v2.RandomHorizontalFlip(), v2.ToDtype(torch.float32, scale=True)])
+    dataset = ImageFolder(str(folder / "train"), transform, loader=decode_image)
+    for images, _ in DataLoader(dataset, batch_size, shuffle=True, drop_last=True):
+        yield images
+
+
+def _processor_seconds() -> float:
+    """Of this process with all its threads, and of the workers that have ended."""
+    workers = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + workers.ru_utime + workers.ru_stime
+
+
+def _batch_size(config: BenchmarkConfig) -> int:
+    return min(config.batch_size, config.photographs)
+
+
+def markdown(figures: Mapping[str, Spread]) -> str:
+    """One line per row, each with its ratio to timm's loader without a worker."""
+    header = ["photographs", "images/s per core", "smallest to largest", "ratio to timm, no worker"]
+    lines = [
+        [
+            name,
+            f"{spread.median:,.0f}",
+            f"{spread.low:,.0f} to {spread.high:,.0f}",
+            f"{spread.median / figures[TIMM].median:.2f}",
+        ]
+        for name, spread in figures.items()
+    ]
+    return table(header, lines)
