@@ -9,7 +9,7 @@ import resource
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -34,6 +34,7 @@ from hf_transinv.formats.markdown import table
 _SIDE, _STORED = 224, 258  # as --image_size 224 has it
 _WIDTH, _HEIGHT = 500, 375
 _SCALE = (0.35, 1.0)
+_READ_AHEAD = 5  # batches, more than a stream keeps
 TIMM = "timm, no worker"
 NOTE = """\
 {count} photographs of 500x375 pixels, {bytes:,.0f} kB each, to batches of {batch} crops of 224 px. Images a second for
@@ -70,16 +71,18 @@ def measure(folder: Path, config: BenchmarkConfig) -> dict[str, Spread]:
     found: dict[str, list[float]] = {name: [] for name in rows}
     for _ in tqdm(range(config.rounds), desc="photographs", unit="round"):
         for name, epoch in rows.items():
-            before, count, seconds = _processor_seconds(), 0, 0.0
+            count, seconds = 0, 0.0
             while seconds <= config.seconds:
-                count += sum(len(batch) for batch in epoch())
-                seconds = _processor_seconds() - before
+                with ExitStack() as opened:
+                    batches, before = epoch(opened), _processor_seconds()
+                    count += sum(len(batch) for batch in batches)
+                    seconds += _processor_seconds() - before
             found[name].append(count / seconds)
     return {name: Spread.of(values) for name, values in found.items()}
 
 
-def epochs(folder: Path, config: BenchmarkConfig) -> Mapping[str, Callable[[], Iterator[torch.Tensor]]]:
-    """For each row what yields an epoch's batches, float [B, 3, 224, 224]."""
+def epochs(folder: Path, config: BenchmarkConfig) -> Mapping[str, Callable[[ExitStack], Iterator[torch.Tensor]]]:
+    """For each row what returns an epoch of batches, float [B, 3, 224, 224], given a stack that closes its feed."""
     batch_size, source = _batch_size(config), open_source(str(folder))
     batches = config.photographs // batch_size
 
@@ -88,19 +91,25 @@ def epochs(folder: Path, config: BenchmarkConfig) -> Mapping[str, Callable[[], I
 
     def cropped(feed: Feed) -> Iterator[torch.Tensor]:
         augmentation, generator = CropFlip("resized", scale=_SCALE), torch.Generator().manual_seed(config.seed)
-        with closing(feed):
-            for _ in range(batches):
-                images, _ = feed.next_batch()
-                yield to_float(augmentation(images, augmentation.draw(len(images), (_SIDE, _SIDE), generator)))
+        for _ in range(batches):
+            images, _ = feed.next_batch()
+            yield to_float(augmentation(images, augmentation.draw(len(images), (_SIDE, _SIDE), generator)))
 
-    def streamed() -> Iterator[torch.Tensor]:
+    def first(_: ExitStack) -> Iterator[torch.Tensor]:
+        yield from cropped(ResidentFeed(load(), batch_size, config.seed))
+
+    def streamed(opened: ExitStack) -> Iterator[torch.Tensor]:
         stream = open_source(str(folder), streaming=True)
-        return cropped(StreamingFeed(stream, batch_size, config.seed, image_size=_SIDE, stored_size=_STORED))
+        feed = StreamingFeed(stream, batch_size, config.seed, image_size=_SIDE, stored_size=_STORED)
+        opened.enter_context(closing(feed))
+        for _ in range(_READ_AHEAD):  # then as much is decoded as is drawn
+            feed.next_batch()
+        return cropped(feed)
 
-    held = load()
+    held = ResidentFeed(load(), batch_size, config.seed)
     return {
-        "resident, first epoch with decoding": lambda: cropped(ResidentFeed(load(), batch_size, config.seed)),
-        "resident, later epochs": lambda: cropped(ResidentFeed(held, batch_size, config.seed)),
+        "resident, first epoch with decoding": first,
+        "resident, later epochs": lambda _: cropped(held),
         "streamed": streamed,
         TIMM: partial(_of_timm, folder, batch_size, 0),
         "timm, one worker": partial(_of_timm, folder, batch_size, 1),
@@ -108,7 +117,7 @@ def epochs(folder: Path, config: BenchmarkConfig) -> Mapping[str, Callable[[], I
     }
 
 
-def _of_timm(folder: Path, batch_size: int, workers: int) -> Iterator[torch.Tensor]:
+def _of_timm(folder: Path, batch_size: int, workers: int, _: ExitStack) -> Iterator[torch.Tensor]:
     from timm.data import ImageDataset, create_loader
 
     loader = create_loader(
@@ -127,7 +136,7 @@ def _of_timm(folder: Path, batch_size: int, workers: int) -> Iterator[torch.Tens
         yield images
 
 
-def _of_torchvision(folder: Path, batch_size: int) -> Iterator[torch.Tensor]:
+def _of_torchvision(folder: Path, batch_size: int, _: ExitStack) -> Iterator[torch.Tensor]:
     from torchvision.datasets import ImageFolder
     from torchvision.io import decode_image
 

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from hf_transinv.config.checks import at_least, one_of
 from hf_transinv.errors import InputError
 
-_SCALE = (0.35, 1.0)  # narrower than timm's (0.08, 1), which is meant for long ImageNet schedules
-_RATIO = (3 / 4, 4 / 3)
 _STORED = 1.15  # of image_size: crops of 76 % of the area and more are reduced, all others enlarged
 
 
@@ -81,16 +79,10 @@ class DataConfig:
             )
 
     def _check_cuts(self) -> None:
-        """Completes what belongs to resized crops, and refuses it with others."""
+        """Completes the stored size, and refuses what has no effect."""
         if self.crop == "resized":
-            self.crop_scale = self.crop_scale or _SCALE
-            self.crop_ratio = self.crop_ratio or _RATIO
-            for name, (low, high), most in (
-                ("crop_scale", _pair("crop_scale", self.crop_scale), 1),
-                ("crop_ratio", _pair("crop_ratio", self.crop_ratio), 100),
-            ):
-                if not 0 < low <= high <= most:
-                    raise InputError(f"{name} {low} {high}: expected 0 < LOW <= HIGH <= {most}")
+            _check_range("crop_scale", self.crop_scale, 1)
+            _check_range("crop_ratio", self.crop_ratio, 100)
         else:
             given = {"crop_scale": self.crop_scale, "crop_ratio": self.crop_ratio, "stored_size": self.stored_size}
             unused = [name for name, value in given.items() if value not in ((), None)]
@@ -115,10 +107,9 @@ class DataConfig:
                 raise InputError(f"{name} is given and image_size is not, so no image is resized: give --image_size")
 
 
-def _pair(name: str, values: tuple[float, ...]) -> tuple[float, float]:
-    if len(values) != 2:
-        raise InputError(f"{name} {' '.join(map(str, values))}: expected two numbers, LOW HIGH")
-    return values[0], values[1]
+def _check_range(name: str, values: tuple[float, ...], most: float) -> None:
+    if values and not (len(values) == 2 and 0 < values[0] <= values[1] <= most):
+        raise InputError(f"{name} {' '.join(map(str, values))}: expected LOW HIGH, 0 < LOW <= HIGH <= {most}")
 
 
 def check_validation_share(share: float, eval_split: str | None, streaming: bool) -> None:

@@ -88,10 +88,9 @@ class Data:
 
     def ordinary(self, crop: str, flip: bool) -> CropFlip:
         """The ordinary augmentation of a row with this crop and flip."""
-        zoom: dict[str, Any] = {"interpolation": self.config.interpolation}
-        if crop == "resized":
-            zoom |= {"scale": self.config.crop_scale, "ratio": self.config.crop_ratio}
-        return CropFlip(crop, flip, **zoom)
+        zoom = {"scale": self.config.crop_scale, "ratio": self.config.crop_ratio}
+        given: dict[str, Any] = {name: value for name, value in zoom.items() if value}
+        return CropFlip(crop, flip, interpolation=self.config.interpolation, **given)
 
     def feed(
         self, batch_size: int, seed: int, accelerator: Accelerator, crop: str | None = None, balanced: bool = False

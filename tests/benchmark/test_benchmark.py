@@ -1,6 +1,7 @@
 """The benchmark: its bounds counted in real turns, its figures by hand, its tables whole; never how fast it is."""
 
 import json
+from contextlib import ExitStack
 from dataclasses import replace
 
 import pytest
@@ -290,12 +291,13 @@ def test_photographs_have_a_row_each(accelerator):
 def test_every_row_makes_crops_of_photographs(tmp_path):
     size = photograph_speed.write_photographs(tmp_path, 8, 0)
     assert 20_000 < size < 200_000
-    for name, epoch in photograph_speed.epochs(tmp_path, TINY).items():
-        batches = list(epoch())
-        assert [batch.shape for batch in batches] == [(4, 3, 224, 224)] * 2, name
-        assert all(batch.dtype == torch.float32 for batch in batches)
-        deviations = torch.cat(batches).std((2, 3))
-        assert (deviations > 0.02).all(), f"{name}: of photographs, not of nothing"
+    with ExitStack() as opened:
+        for name, epoch in photograph_speed.epochs(tmp_path, TINY).items():
+            batches = list(epoch(opened))
+            assert [batch.shape for batch in batches] == [(4, 3, 224, 224)] * 2, name
+            assert all(batch.dtype == torch.float32 for batch in batches)
+            deviations = torch.cat(batches).std((2, 3))
+            assert (deviations > 0.02).all(), f"{name}: of photographs, not of nothing"
 
 
 def test_a_watched_feed_throws_away_what_was_read_ahead():

@@ -280,3 +280,13 @@ def test_a_record_of_an_earlier_version_lacks_later_fields():
         check_same_run({"dataset": "a"}, {"dataset": "a", "later": 0.2})
     with pytest.raises(InputError, match="dataset was 'a', is 'b'"):
         check_same_run({"dataset": "a"}, {"dataset": "b"})
+
+
+def test_a_record_without_the_fields_of_cuts_is_resumed_as_it_was_cut():
+    """Earlier versions resized bilinearly and cropped central squares: crops of whole pictures are another run."""
+    cut = {"crop": "pad", "crop_scale": [], "crop_ratio": [], "stored_size": None}
+    check_same_run({"crop": "pad"}, {**cut, "eval_crop_pct": 1.0, "interpolation": "bilinear"})
+    with pytest.raises(InputError, match=r"eval_crop_pct was 1\.0, is 0\.9"):
+        check_same_run({"crop": "pad"}, {**cut, "eval_crop_pct": 0.9})
+    with pytest.raises(InputError, match="stored_size was None, is 110"):
+        check_same_run({"crop": "resized"}, {"crop": "resized", "stored_size": 110})
