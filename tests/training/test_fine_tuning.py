@@ -11,6 +11,7 @@ from timm.optim import create_optimizer_v2
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from hf_transinv.augment.learned import AugmentationConfig, AugmentationPanel
 from hf_transinv.config import TrainConfig
 from hf_transinv.data.transforms import CropFlip
 from hf_transinv.errors import InputError
@@ -19,6 +20,7 @@ from hf_transinv.models.teacher import EMATeacher
 from hf_transinv.objectives.distillation import Distillation, DistillationConfig
 from hf_transinv.objectives.mutual import MutualLearning
 from hf_transinv.objectives.supervised import Supervised
+from hf_transinv.objectives.transinv import TransInv, TransInvConfig
 from hf_transinv.training.averaging import exported, keep_average, measured, own_average
 from hf_transinv.training.freezing import describe_frozen
 from hf_transinv.training.optim import build_optimizer, network_optimizer, network_schedule, unscaled_rate
@@ -48,7 +50,7 @@ def trainer_of(objective, folder, augment=CropFlip(), **options) -> Trainer:  # 
     config = TrainConfig(**own | options)
     accelerator = Accelerator(cpu=True)
     folder.mkdir(exist_ok=True)
-    feeds = {"student": resident_feed(8, 0, accelerator)}
+    feeds = {player: resident_feed(8, number, accelerator) for number, player in enumerate(objective.players)}
     return Trainer(
         accelerator, objective, TrainerSetup(feeds, augment, config, config.max_steps, 5.0, folder, "tuned")
     )
@@ -205,6 +207,24 @@ def test_a_frozen_step_is_that_of_a_plain_loop(tmp_path):
     torch.optim.SGD(head, lr=0.05, momentum=0.9, nesterov=True).step()
     for own, other in zip(student.network.fc.parameters(), head, strict=True):
         torch.testing.assert_close(own, other)
+
+
+def test_an_augmentation_learns_against_a_frozen_student_and_its_average(tmp_path):
+    """The averages of what is frozen are what is frozen, to the bit; phi moves."""
+    torch.manual_seed(0)
+    student = wide()
+    teacher = EMATeacher(student, 0.5)
+    panel = AugmentationPanel(1, AugmentationConfig())
+    objective = TransInv(Supervised(student), panel, nn.ModuleList([teacher]), TransInvConfig(inner_steps=1))
+    trainer = trainer_of(keep_average(objective, 0.5), tmp_path, freeze="all")
+    start = tensors_of(trainer)
+    trainer.train()
+    end = tensors_of(trainer)
+    moved = {name for name in start if not torch.equal(start[name], end[name])}
+    assert any(name.startswith("augmentation.") for name in moved)
+    networks = {name for name in moved if not name.startswith("augmentation.")}
+    head = {f"{place}network.head.fc.{x}" for place in ("student.", "ema.classifier.") for x in ("weight", "bias")}
+    assert networks == head | {"ema.num_updates"}
 
 
 def test_no_number_freezes_the_head(tmp_path):
