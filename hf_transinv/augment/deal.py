@@ -74,8 +74,7 @@ def deal_out(
         asks_clean: whether teachers judge images that stay as they are.
     """
     order = torch.argsort(choice * num_models + model, stable=True)
-    back = torch.empty_like(order)
-    back[order] = torch.arange(len(order))
+    back = inverse(order)
     asks = torch.ones_like(choice, dtype=torch.bool) if asks_clean else choice < num_primitives
     # Those that are not judged go behind all others.
     judge = torch.where(asks, model, num_models)
@@ -90,3 +89,24 @@ def deal_out(
         num_chosen=tuple(torch.bincount(choice, minlength=num_primitives + 1).tolist()),
         num_asked=tuple(torch.bincount(judge, minlength=num_models + 1)[:num_models].tolist()),
     )
+
+
+def sort_into_groups(kind: Tensor, num_kinds: int) -> tuple[Tensor, list[slice]]:
+    """Sort images by kind, on the host.
+
+    Args:
+        kind: of each image, int64 [b], 0 to num_kinds - 1.
+        num_kinds: number of kinds.
+
+    Returns:
+        The images by kind, then by number, int64 [b]; and the places of each kind among them.
+    """
+    ends = torch.bincount(kind, minlength=num_kinds).cumsum(0).tolist()
+    return kind.argsort(stable=True), [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
+
+
+def inverse(order: Tensor) -> Tensor:
+    """The place of each image in an order, [b]."""
+    back = torch.empty_like(order)
+    back[order] = torch.arange(len(order))
+    return back

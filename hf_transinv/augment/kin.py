@@ -9,7 +9,7 @@ operations that overlap with the benchmark, which are those of `KIN_OF_OPERATION
 
 from collections.abc import Iterable, Mapping
 
-from hf_transinv.augment.pil_ops import Operation
+from hf_transinv.augment.pil_sorting import Operation
 
 NOISES = ("gaussian_noise", "shot_noise", "impulse_noise")
 

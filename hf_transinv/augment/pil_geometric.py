@@ -15,25 +15,10 @@ import torch
 from torch import Tensor
 
 
-def shear_matrix(factor: Tensor, across: bool) -> Tensor:
-    """The affine maps of a shear.
-
-    Args:
-        factor: shift per pixel of distance, float64 [n].
-        across: whether rows move sideways, by their distance from the upper edge; else columns move vertically, by
-            their distance from the left edge.
-
-    Returns:
-        (a, b, c, d, e, f), float64 [n, 6].
-    """
-    zero, one = torch.zeros_like(factor), torch.ones_like(factor)
-    return torch.stack((one, factor, zero, zero, one, zero) if across else (one, zero, zero, factor, one, zero), dim=1)
-
-
 def rotation_matrix(degrees: Tensor, height: int, width: int) -> Tensor:
     """The affine maps of a counter-clockwise rotation about the centre: float64 [n] on the CPU -> [n, 6]."""
     turns = [_turn(angle, width / 2, height / 2) for angle in degrees.tolist()]
-    return torch.tensor(turns, dtype=torch.float64, device=degrees.device)
+    return torch.tensor(turns, dtype=torch.float64).view(-1, 6)
 
 
 @functools.lru_cache(maxsize=4096)  # the policies have a few dozen angles, for any number of images
@@ -101,7 +86,7 @@ def warp_bilinear(levels: Tensor, matrix: Tensor, fill: Tensor) -> Tensor:
 
 
 def shear_bilinear(levels: Tensor, factor: Tensor, fill: Tensor) -> Tensor:
-    """`warp_bilinear` with the `shear_matrix` (across) of factors [n], at half the cost: one axis stays as it is."""
+    """`warp_bilinear` with maps (1, factor, 0, 0, 1, 0), factors [n], at half the cost: one axis stays as it is."""
     height, width = levels.shape[-2:]
     x, y = _centres(width, levels), _centres(height, levels).unsqueeze(1)
     column, share, inside = _pixel_before(x + factor.view(-1, 1, 1) * y, width)

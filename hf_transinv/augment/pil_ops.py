@@ -1,42 +1,20 @@
 """The image operations of AutoAugment and its successors, as PIL defines them, for a whole batch at once.
 
-Each image has its own operation and parameter. Images are sorted by operation, so that an operation takes one pass
-over its images. All operations that are tables share one lookup (`pil_photometric`), all nearest-neighbour warps one
-gather (`pil_geometric`). Images are float in [0, 1] outside this module and 8-bit levels inside. The results equal
-PIL's to the level.
+Each image has its own operation and parameter. The host sorts the images by operation (`pil_sorting`), so that an
+operation takes one pass over one slice of them. All operations that are tables share one lookup (`pil_photometric`),
+all nearest-neighbour warps one gather (`pil_geometric`). Images are float in [0, 1] outside this module and 8-bit
+levels inside. The results equal PIL's to the level.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import IntEnum
 
 import torch
 from torch import Tensor
 
 from hf_transinv.augment import pil_geometric, pil_photometric
+from hf_transinv.augment.pil_sorting import Operation, SortedOperations, sort_operations
 from hf_transinv.errors import InputError
-
-
-class Operation(IntEnum):
-    """The operations, each with the meaning of its parameter. Those that share a pass are next to each other."""
-
-    IDENTITY = 0  # none
-    INVERT = 1  # none
-    POSTERIZE = 2  # bits kept, 0 to 8
-    SOLARIZE = 3  # threshold, 0 to 256; levels from it on are inverted
-    SOLARIZE_ADD = 4  # levels added to those below 128
-    BRIGHTNESS = 5  # factor, 1 changes nothing
-    CONTRAST = 6  # the same
-    AUTOCONTRAST = 7  # none
-    EQUALIZE = 8  # none
-    COLOR = 9  # factor, 1 changes nothing
-    SHARPNESS = 10  # the same
-    SHEAR_X = 11  # shift in pixels per pixel of distance
-    SHEAR_Y = 12  # the same
-    ROTATE = 13  # degrees, counter-clockwise
-    TRANSLATE_X = 14  # whole pixels; the content moves to the left
-    TRANSLATE_Y = 15  # whole pixels; the content moves up
-
 
 _TABLES = {
     Operation.SOLARIZE_ADD: pil_photometric.tabulate_solarize_add,
@@ -52,11 +30,7 @@ _DIRECT = {
     Operation.COLOR: pil_photometric.enhance_color,
     Operation.SHARPNESS: pil_photometric.enhance_sharpness,
 }
-_MATRICES = {
-    Operation.SHEAR_X: lambda factor, *_: pil_geometric.shear_matrix(factor, across=True),
-    Operation.SHEAR_Y: lambda factor, *_: pil_geometric.shear_matrix(factor, across=False),
-    Operation.ROTATE: pil_geometric.rotation_matrix,
-}
+_WARPS = (Operation.SHEAR_X, Operation.SHEAR_Y, Operation.ROTATE)
 _TRANSLATIONS = (Operation.TRANSLATE_X, Operation.TRANSLATE_Y)
 _BLOCK_PIXELS = 2**16
 
@@ -79,10 +53,6 @@ class Canvas:
         if len(self.fill) != 3 or not all(0 <= level <= 255 for level in self.fill):
             raise InputError(f"fill {self.fill}: expected three levels of 0 to 255")
 
-    def fill_on(self, device: torch.device) -> Tensor:
-        """The fill as uint8 [3]."""
-        return torch.tensor(self.fill, dtype=torch.uint8).to(device)
-
 
 def to_levels(images: Tensor) -> Tensor:
     """Images in [0, 1] to the nearest of 256 levels, uint8."""
@@ -100,71 +70,81 @@ def apply_operations(levels: Tensor, operation: Tensor, parameter: Tensor, canva
 
     Args:
         levels: uint8 [n, 3, H, W], on any device.
-        operation: an `Operation` each, int64 [n, N], on the CPU, so that selecting never waits for the device.
+        operation: an `Operation` each, int64 [n, N], on the CPU.
         parameter: of each operation, float64 [n, N], on the CPU.
         canvas: how warped images are sampled.
 
     Returns:
         uint8 [n, 3, H, W]; the input is not written to.
     """
-    place = torch.arange(len(levels))  # number of the image in each row
-    for step in range(operation.shape[1]):
-        kind = operation[place, step]
-        order = kind.argsort(stable=True)
-        place = place[order]
-        levels = levels.index_select(0, order.to(levels.device))
-        ends = torch.bincount(kind, minlength=len(Operation)).cumsum(0).tolist()
-        rows = {name: slice(ends[name - 1] if name else 0, ends[name]) for name in Operation}
-        _apply_sorted(
-            levels, {name: r for name, r in rows.items() if r.start < r.stop}, parameter[place, step], canvas
-        )
-    return levels.index_select(0, place.argsort().to(levels.device))
+    height, width = levels.shape[-2:]
+    operations, _ = sort_operations(operation, parameter, canvas.fill, (height, width)).to(levels.device)
+    return apply_sorted(levels, operations, canvas.interpolation)
 
 
-def _apply_sorted(levels: Tensor, rows: dict[Operation, slice], parameter: Tensor, canvas: Canvas) -> None:
+def apply_sorted(levels: Tensor, operations: SortedOperations, interpolation: str) -> Tensor:
+    """Apply operations that the host has sorted.
+
+    Args:
+        levels: uint8 [n / repeats, 3, H, W]; not written to.
+        operations: of n rows, on the device of the levels.
+        interpolation: "nearest" or "bilinear".
+
+    Returns:
+        uint8 [n, 3, H, W].
+    """
+    fill = operations.fill
+    for step, rows in enumerate(operations.rows):
+        levels = levels.index_select(0, operations.order[step])
+        _apply_step(levels, rows, operations.numbers[step], fill, interpolation)
+        if operations.boxes is not None:
+            levels = pil_geometric.cut_out(levels, operations.boxes[step], fill)
+    return levels.index_select(0, operations.back)
+
+
+def _apply_step(
+    levels: Tensor, rows: dict[Operation, slice], numbers: Tensor, fill: Tensor, interpolation: str
+) -> None:
     """Apply one operation per image, in place, to images sorted by operation.
 
     Args:
         levels: uint8 [n, 3, H, W]; overwritten.
         rows: the rows of each operation that occurs.
-        parameter: float64 [n], on the CPU.
-        canvas: how warped images are sampled.
+        numbers: of `SortedOperations`, float64 [n, 6].
+        fill: colour outside the image, uint8 [3].
+        interpolation: "nearest" or "bilinear".
     """
-    on_device = parameter.to(levels.device)
     tabled = {name: own for name, own in rows.items() if name in _TABLES}
     if tabled:
-        tables = [_TABLES[name](levels[own], on_device[own]) for name, own in tabled.items()]
+        tables = [_TABLES[name](levels[own], numbers[own, 0]) for name, own in tabled.items()]
         span = _span(tabled)
         levels[span] = pil_photometric.lookup(levels[span], torch.cat(tables))
     for name, own in rows.items():
         if name in _DIRECT:
-            levels[own] = _DIRECT[name](levels[own], on_device[own])
-    fill = canvas.fill_on(levels.device)
-    warped = {name: own for name, own in rows.items() if name in _MATRICES}
-    if canvas.interpolation == "bilinear":
+            levels[own] = _DIRECT[name](levels[own], numbers[own, 0])
+    warped = {name: own for name, own in rows.items() if name in _WARPS}
+    if interpolation == "bilinear":
         if Operation.ROTATE in warped:
             own = warped.pop(Operation.ROTATE)
-            matrix = pil_geometric.rotation_matrix(parameter[own], *levels.shape[-2:]).to(levels.device)
-            _in_pieces(pil_geometric.warp_bilinear, levels[own], matrix, fill)
+            _in_pieces(pil_geometric.warp_bilinear, levels[own], numbers[own], fill)
         if warped:
-            _shear_bilinear(levels, warped, on_device, fill)
+            _shear_bilinear(levels, warped, numbers, fill)
     elif warped:
-        matrices = [_MATRICES[name](parameter[own], *levels.shape[-2:]) for name, own in warped.items()]
         span = _span(warped)
-        levels[span] = pil_geometric.warp_nearest(levels[span], torch.cat(matrices).to(levels.device), fill)
+        levels[span] = pil_geometric.warp_nearest(levels[span], numbers[span], fill)
     moved = {name: own for name, own in rows.items() if name in _TRANSLATIONS}
     if moved:
-        shift = torch.zeros(len(levels), 2, dtype=torch.int64)
-        for name, own in moved.items():
-            shift[own, _TRANSLATIONS.index(name)] = parameter[own].long()
         span = _span(moved)
-        across, down = shift[span].to(levels.device).unbind(1)
+        across, down = numbers[span, 2::3].long().unbind(1)
         levels[span] = pil_geometric.translate(levels[span], across, down, fill)
 
 
-def _shear_bilinear(levels: Tensor, rows: dict[Operation, slice], factor: Tensor, fill: Tensor) -> None:
+def _shear_bilinear(levels: Tensor, rows: dict[Operation, slice], numbers: Tensor, fill: Tensor) -> None:
     """Shear in place. SHEAR_Y is SHEAR_X with the axes exchanged, so square images of both share a pass."""
-    parts = [(levels[own].mT if name == Operation.SHEAR_Y else levels[own], factor[own]) for name, own in rows.items()]
+    parts = [
+        (levels[own].mT, numbers[own, 3]) if name == Operation.SHEAR_Y else (levels[own], numbers[own, 1])
+        for name, own in rows.items()
+    ]
     is_square = levels.shape[-2] == levels.shape[-1]
     for group in [parts] if is_square else [[part] for part in parts]:
         views, factors = zip(*group, strict=True)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from hf_transinv.augment.policies.augmix import AugMix
-from hf_transinv.augment.policies.policy import Policy, VariantDraws, apply_all, draw_all
+from hf_transinv.augment.policies.policy import Policy, VariantDraws, apply_all_variants, draw_all
 from hf_transinv.divergences import cross_entropy, jensen_shannon
 from hf_transinv.errors import InputError
 from hf_transinv.models.classifier import Classifier
@@ -100,7 +100,7 @@ class AugMixConsistency(Objective):
         return VariantDraws(tuple(draw_all(self.policies, shape, generator) for _ in range(2)))
 
     def loss(self, player: str, nets: Mapping[str, nn.Module], batch: Batch, draws: VariantDraws) -> dict[str, Tensor]:
-        copies = [apply_all(self.policies, batch.images, drawn) for drawn in draws.variants]
+        copies = apply_all_variants(self.policies, batch.images, draws)
         clean, first, second = nets["student"](torch.cat([batch.images, *copies])).chunk(3)
         share = batch.share
         labelled = cross_entropy(clean, batch.labels, self.label_smoothing, batch.class_weights).sum() * share

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 
 from hf_transinv.augment.pil_geometric import cut_out
-from hf_transinv.augment.pil_ops import Canvas, Operation, apply_operations, to_images, to_levels
+from hf_transinv.augment.pil_ops import Canvas, apply_operations, to_images, to_levels
+from hf_transinv.augment.pil_sorting import Operation
 from hf_transinv.errors import InputError
 from tests.oracles import pil_ops
 

@@ -9,7 +9,7 @@ from scipy.stats import binom
 from timm.data.auto_augment import LEVEL_TO_ARG
 from torchvision.transforms import autoaugment as torchvision_policies
 
-from hf_transinv.augment.pil_ops import Operation
+from hf_transinv.augment.pil_sorting import Operation
 from hf_transinv.augment.policies import augmix, autoaugment, spaces
 from hf_transinv.augment.policies.augmix import AugMix
 from hf_transinv.augment.policies.autoaugment import AutoAugment

@@ -13,12 +13,14 @@ operations. The loss, which compares an image with two such mixtures, is in obje
 Symbols: w `weights`, m `share`.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
-from hf_transinv.augment.pil_ops import Canvas, Operation, apply_operations, to_levels
+from hf_transinv.augment.pil_ops import Canvas, apply_sorted, to_levels
+from hf_transinv.augment.pil_sorting import Operation, sort_operations
 from hf_transinv.augment.policies.policy import Policy
 from hf_transinv.errors import InputError
 
@@ -101,15 +103,25 @@ class AugMix(Policy):
 
     def __call__(self, images: Tensor, draws: AugMixDraws) -> Tensor:
         """Mix images [b, 3, H, W] in [0, 1] with their chains; the operations see them in 256 levels."""
-        levels = to_levels(images).repeat_interleave(WIDTH, dim=0)
         operation, parameter = draws.operation.flatten(0, 1), draws.parameter.flatten(0, 1)
-        chains = apply_operations(levels, operation, parameter, self.canvas)
+        size = (images.shape[-2], images.shape[-1])
+        sorted_operations = sort_operations(operation, parameter, self.canvas.fill, size, repeats=WIDTH)
+        share = draws.share.unsqueeze(1)
+        factors = ((share * draws.weights / 255).unsqueeze(1), 1 - share)
+        sorted_operations, sent = sorted_operations.to(images.device, *factors)
+        of_chains, of_image = (factor.to(images.dtype) for factor in sent)
+        chains = apply_sorted(to_levels(images), sorted_operations, self.canvas.interpolation)
         chains = chains.view(len(images), WIDTH, -1).to(images.dtype)
-        share, weights = draws.share.to(images.device), draws.weights.to(images.device)
-        of_chains = (share.unsqueeze(1) * weights / 255).unsqueeze(1).to(images.dtype)
-        own = images.flatten(1) * (1 - share.unsqueeze(1)).to(images.dtype)
+        own = images.flatten(1) * of_image
         mixed = torch.baddbmm(own.unsqueeze(1), of_chains, chains)
-        return mixed.view_as(images).clamp_(0, 1)
+        return mixed.view(images.shape).clamp_(0, 1)
+
+    def apply_variants(self, images: Sequence[Tensor], draws: Sequence[AugMixDraws]) -> list[Tensor]:
+        """All variants at once: as many kernels as for one."""
+        together = AugMixDraws(
+            *(torch.cat([getattr(drawn, each.name) for drawn in draws]) for each in fields(AugMixDraws))
+        )
+        return list(self(torch.cat(list(images)), together).split([len(x) for x in images]))
 
 
 def _parameters(operation: Tensor, choice: Tensor, level: Tensor, sign: Tensor, height: int, width: int) -> Tensor:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from hf_transinv.augment.kin import kin_of_operations
-from hf_transinv.augment.pil_ops import Canvas, Operation, apply_operations, to_images, to_levels
+from hf_transinv.augment.pil_ops import Canvas, apply_operations, to_images, to_levels
+from hf_transinv.augment.pil_sorting import Operation
 from hf_transinv.augment.policies.policy import Policy
 from hf_transinv.augment.policies.spaces import INVERT, MEAN_CANVAS, PAPER, OperationDraws, tabulate_strengths
 from hf_transinv.errors import InputError

@@ -7,8 +7,10 @@ import torch
 from torch import Tensor
 
 from hf_transinv.augment.corruptions import CORRUPTIONS, apply_corruption
+from hf_transinv.augment.deal import sort_into_groups
 from hf_transinv.augment.kin import kin_of_corruption
 from hf_transinv.augment.policies.policy import Policy
+from hf_transinv.data.transfer import send_all
 from hf_transinv.errors import InputError
 
 
@@ -105,11 +107,12 @@ class RandomCorruption(Policy):
     def __call__(self, images: Tensor, draws: CorruptionDraws) -> Tensor:
         """Corrupt images [b, 3, H, W] in [0, 1] as drawn."""
         generator = torch.Generator(images.device).manual_seed(draws.seed)
-        for which, name in enumerate(self.names):
-            rows = (draws.which == which).nonzero().squeeze(1)
-            if len(rows):
-                place = rows.to(images.device)
-                severity_index = draws.severity[rows].to(images.device) - 1
-                corrupted = apply_corruption(images[place], name, severity_index, generator, self.frost_folder)
+        kind = torch.where(draws.which < 0, len(self.names), draws.which)  # those that stay clean come last
+        order, groups = sort_into_groups(kind, len(self.names) + 1)
+        order, index = send_all((order, draws.severity[order] - 1), images.device)
+        for name, own in zip(self.names, groups, strict=False):
+            if own.start < own.stop:
+                place = order[own]
+                corrupted = apply_corruption(images[place], name, index[own], generator, self.frost_folder)
                 images = images.index_copy(0, place, corrupted)
         return images

@@ -6,6 +6,7 @@ from torch import Tensor
 from hf_transinv.augment.pil_geometric import cut_out
 from hf_transinv.augment.policies.policy import Policy
 from hf_transinv.augment.policies.spaces import MEAN_COLOR
+from hf_transinv.data.transfer import send_all
 from hf_transinv.errors import InputError
 
 
@@ -56,8 +57,8 @@ class Cutout(Policy):
 
     def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
         """Hide a square of each of the images [b, 3, H, W] in [0, 1]."""
-        fill = torch.tensor(self.fill, dtype=images.dtype).div_(255).to(images.device)
-        return cut_out(images, draws.to(images.device), fill)
+        fill = torch.tensor(self.fill, dtype=images.dtype).div_(255)
+        return cut_out(images, *send_all((draws, fill), images.device))
 
 
 def check_cutout_size(size: int) -> None:

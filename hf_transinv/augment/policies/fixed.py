@@ -24,9 +24,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from hf_transinv.augment.deal import sort_into_groups
 from hf_transinv.augment.magnitudes import REST
 from hf_transinv.augment.policies.policy import Policy
 from hf_transinv.augment.primitives import CITATION, PAPER_PRIMITIVES, PrimitiveConfig
+from hf_transinv.data.transfer import send_all
 
 LEVELS = 6
 
@@ -91,14 +93,21 @@ class FixedAug(Policy):
         return FixedDraws(which, level, upward, noise, torch.where(noisy, noisy.cumsum(0) - 1, -1))
 
     def __call__(self, images: Tensor, draws: FixedDraws) -> Tensor:
-        for index, primitive in enumerate(self.primitives):
-            rows = (draws.which == index).nonzero().squeeze(1)
-            if len(rows):
-                parameters = self.parameters(index, draws.level[rows], draws.upward[rows]).to(images)
-                noise = draws.noise[draws.noise_row[rows]].to(images) if primitive.uses_noise else None
-                place = rows.to(images.device)
-                images = images.index_copy(0, place, primitive.apply_to(images[place], parameters, noise))
-        return images
+        order, groups = sort_into_groups(draws.which, len(self.primitives))
+        level, upward, noise_row = draws.level[order], draws.upward[order], draws.noise_row[order]
+        strengths = [self.parameters(index, level[own], upward[own]) for index, own in enumerate(groups)]
+        noises = [
+            draws.noise[noise_row[own]] if primitive.uses_noise else draws.noise[:0]
+            for primitive, own in zip(self.primitives, groups, strict=True)
+        ]
+        order, *sent = send_all([order, *strengths, *noises], images.device)
+        numbers = [values.to(images.dtype) for values in sent]
+        deformed = torch.empty_like(images, memory_format=torch.contiguous_format)
+        for index, (primitive, own) in enumerate(zip(self.primitives, groups, strict=True)):
+            if own.start < own.stop:  # affine_grid refuses an empty batch
+                place, noise = order[own], numbers[len(groups) + index] if primitive.uses_noise else None
+                deformed.index_copy_(0, place, primitive.apply_to(images[place], numbers[index], noise))
+        return deformed
 
     def parameters(self, index: int, level: Tensor, upward: Tensor) -> Tensor:
         """The parameters rest + s (end - rest) of a deformation, on the CPU.

@@ -19,6 +19,8 @@ from torch import Tensor
 
 from hf_transinv.augment.ops import per_image
 from hf_transinv.augment.policies.policy import Policy
+from hf_transinv.augment.sampled import Sampled
+from hf_transinv.data.transfer import send
 from hf_transinv.errors import InputError
 
 # torchvision's.
@@ -53,11 +55,11 @@ class RandomGrayscale(Policy):
         return torch.rand(shape[0], generator=generator) < self.probability
 
     def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
-        return torch.where(per_image(draws.to(images.device)), to_grayscale(images), images)
+        return torch.where(per_image(send(draws, images.device)), to_grayscale(images), images)
 
 
 @dataclass(frozen=True)
-class JitterDraws:
+class JitterDraws(Sampled):
     """What was drawn, on the CPU.
 
     Attributes:
@@ -67,9 +69,6 @@ class JitterDraws:
 
     factors: Tensor
     order: Tensor
-
-    def __getitem__(self, rows: slice) -> "JitterDraws":
-        return JitterDraws(self.factors[rows], self.order[rows])
 
 
 class ColorJitter(Policy):
@@ -97,7 +96,8 @@ class ColorJitter(Policy):
         return JitterDraws(factors, torch.rand(shape[0], 3, generator=generator).argsort(1))
 
     def __call__(self, images: Tensor, draws: JitterDraws) -> Tensor:
-        order, factors = draws.order.to(images.device), draws.factors.to(images)
+        draws = draws.to(images.device)
+        order, factors = draws.order, draws.factors.to(images.dtype)
         for change, factor in zip(order.unbind(1), factors.gather(1, order).unbind(1), strict=True):
             gray = to_grayscale(images)
             other = torch.where(per_image(change == _SATURATION), gray, gray.mean((2, 3), keepdim=True))

@@ -77,6 +77,10 @@ class Policy(ABC):
             [b, 3, H, W] in [0, 1], on the device of the images.
         """
 
+    def apply_variants(self, images: Sequence[Tensor], draws: Sequence[Any]) -> list[Tensor]:
+        """Augment several variants of images, each as its own draws say; a policy may do it in one go."""
+        return [self(variant, drawn) for variant, drawn in zip(images, draws, strict=True)]
+
 
 def draw_all(policies: Sequence[Policy], shape: tuple[int, ...], generator: torch.Generator) -> PolicyDraws:
     """Draw for policies that are applied one after another."""
@@ -88,7 +92,13 @@ def apply_all(policies: Sequence[Policy], images: Tensor, draws: PolicyDraws) ->
 
     Computes in float32, also under autocast: a mantissa of eight bits is too short for pixels.
     """
+    return apply_all_variants(policies, images, VariantDraws((draws,)))[0]
+
+
+def apply_all_variants(policies: Sequence[Policy], images: Tensor, draws: VariantDraws) -> list[Tensor]:
+    """`apply_all` for each of several draws of the same policies: as many variants of the images."""
+    found = [images] * len(draws.variants)
     with torch.autocast(images.device.type, enabled=False):
-        for policy, drawn in zip(policies, draws.of_policies, strict=True):
-            images = policy(images, drawn)
-    return images
+        for index, policy in enumerate(policies):
+            found = policy.apply_variants(found, [drawn.of_policies[index] for drawn in draws.variants])
+    return found

@@ -28,7 +28,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from hf_transinv.augment.pil_ops import Canvas, Operation
+from hf_transinv.augment.pil_ops import Canvas
+from hf_transinv.augment.pil_sorting import Operation
 
 MEAN_COLOR = (125, 123, 114)
 """CIFAR-10's mean in levels: the authors of AutoAugment fill with 0 after normalisation, which is this colour."""

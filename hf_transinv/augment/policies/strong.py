@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hf_transinv.augment.pil_geometric import cut_out
-from hf_transinv.augment.pil_ops import Canvas, Operation, apply_operations, to_images, to_levels
+from hf_transinv.augment.pil_ops import Canvas, apply_sorted, to_images, to_levels
+from hf_transinv.augment.pil_sorting import Operation, sort_operations
 from hf_transinv.augment.policies.policy import Policy
 from hf_transinv.augment.policies.spaces import (
     IDENTITY,
@@ -106,10 +106,7 @@ class StrongAugment(Policy):
 
     def __call__(self, images: Tensor, draws: StrongDraws) -> Tensor:
         """Augment images [b, 3, H, W] in [0, 1], in 256 levels."""
-        levels, fill = to_levels(images), self.canvas.fill_on(images.device)
-        boxes = draws.boxes.to(images.device)
-        for step in range(2):
-            this = slice(step, step + 1)
-            operation, parameter = draws.operations.operation[:, this], draws.operations.parameter[:, this]
-            levels = cut_out(apply_operations(levels, operation, parameter, self.canvas), boxes[:, step], fill)
-        return to_images(levels, images)
+        drawn, size = draws.operations, (images.shape[-2], images.shape[-1])
+        operations = sort_operations(drawn.operation, drawn.parameter, self.canvas.fill, size, draws.boxes)
+        operations, _ = operations.to(images.device)
+        return to_images(apply_sorted(to_levels(images), operations, self.canvas.interpolation), images)
