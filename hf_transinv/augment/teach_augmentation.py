@@ -23,14 +23,15 @@ mean of w.h is w.E[h], its variance w.Cov[h].w. The result equals that of the wh
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hf_transinv.augment.ops import into_range, per_image, warp_affine
+from hf_transinv.augment.ops import identity, into_range, per_image, warp_affine
+from hf_transinv.augment.sampled import Sampled
 from hf_transinv.augment.selection import relaxed_bernoulli
 from hf_transinv.errors import InputError
 
@@ -48,7 +49,7 @@ EPSILON = 1e-5
 
 
 @dataclass(frozen=True)
-class TeachAugmentDraws:
+class TeachAugmentDraws(Sampled):
     """Everything random about one batch: with the images, the labels and phi it determines the result.
 
     Attributes:
@@ -65,17 +66,6 @@ class TeachAugmentDraws:
     kept: Tensor
     channels: Tensor
     alive: Tensor
-
-    def __getitem__(self, rows: slice | Tensor) -> "TeachAugmentDraws":
-        """The draws of some of the images."""
-        return TeachAugmentDraws(*(values[rows] for values in self._fields()))
-
-    def to(self, device: torch.device) -> "TeachAugmentDraws":
-        """The same on another device."""
-        return TeachAugmentDraws(*(values.to(device, non_blocking=True) for values in self._fields()))
-
-    def _fields(self) -> tuple[Tensor, ...]:
-        return self.z, self.gates, self.kept, self.channels, self.alive
 
 
 class Augmented(NamedTuple):
@@ -166,7 +156,8 @@ class TeachAugmentation(nn.Module):
         # Float32, also under autocast: a mantissa of eight bits is too short for pixels and for BatchNorm's moments.
         with torch.autocast(images.device.type, enabled=False):
             images = images.to(torch.promote_types(images.dtype, torch.float32))
-            draws = TeachAugmentDraws(*(x.to(images.dtype) if x.is_floating_point() else x for x in draws._fields()))
+            z, gates, alive = (values.to(images.dtype) for values in (draws.z, draws.gates, draws.alive))
+            draws = replace(draws, z=z, gates=gates, alive=alive)
             group = torch.arange(len(phi["pixel.last"]), device=images.device)
             group = group.repeat_interleave(len(images) // len(group))
             scale, shift = self._colour(phi, images, labels, group, draws)
@@ -177,8 +168,7 @@ class TeachAugmentation(nn.Module):
             ]
             geometric, colour = per_image(gates[0])[:, 0], per_image(gates[1])
             coloured = recolour(images, 1 + colour * scale, colour * shift)
-            identity = torch.eye(2, 3, device=images.device, dtype=images.dtype)
-            warped = warp_affine(coloured, identity + geometric * matrix)
+            warped = warp_affine(coloured, identity(images.device, images.dtype) + geometric * matrix)
             with torch.no_grad():
                 magnitudes = torch.stack([values.abs().mean() for values in (matrix, scale, shift)])
         return Augmented(warped, coloured, magnitudes)

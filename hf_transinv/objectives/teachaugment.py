@@ -35,6 +35,7 @@ from hf_transinv.augment.replay import ReplayBuffer, ReplayDraws
 from hf_transinv.augment.sampled import Sampled
 from hf_transinv.augment.teach_augmentation import TeachAugmentation, TeachAugmentDraws
 from hf_transinv.config import MixingConfig
+from hf_transinv.data.transfer import send_all
 from hf_transinv.divergences import cross_entropy
 from hf_transinv.errors import InputError
 from hf_transinv.models.classifier import Classifier
@@ -224,21 +225,23 @@ class TeachAugment(AdversarialAugmentation):
         augmentation = nets[AUGMENTATION]
         if draws.models is None:
             return [Deformed(augmentation(images, labels, draws.augmentation).images)]
-        deformed = torch.empty_like(images)
-        for rows, places in draws.models.runs():
-            own, phi = rows.flatten(), self.replay.stacked(places, augmentation)
-            place = own.to(images.device)
-            deformed[place] = augmentation(images[place], labels[place], draws.augmentation[own], phi).images
+        runs = draws.models.runs()
+        own = [rows.flatten() for rows, _ in runs]
+        deformed, drawn = torch.empty_like(images), draws.augmentation.to(images.device)
+        for place, (_, places) in zip(send_all(own, images.device), runs, strict=True):
+            phi = self.replay.stacked(places, augmentation)
+            found = augmentation(images[place], labels[place], drawn[place], phi).images
+            deformed.index_copy_(0, place, found)
         return [Deformed(deformed)]
 
     def augmentation_loss(self, nets: Mapping[str, nn.Module], batch: Batch, draws: SlicedDraws) -> dict[str, Tensor]:
-        config = self.config
+        config, draws = self.config, draws.to(batch.images.device)
         augmented = nets[AUGMENTATION](batch.images, batch.labels, draws.augmentation)
         self.augmentation.magnitudes.copy_(augmented.magnitudes)
         adversarial = non_saturating_loss(self.student(augmented.images), batch.labels, config.teach_smoothing)
         teacher = cross_entropy(self.teacher(augmented.images), batch.labels)
         # Distances are between normalised colours; the mean cancels.
-        directions = draws.directions.to(augmented.images) / self.augmentation.std.view(3)
+        directions = draws.directions.to(augmented.images.dtype) / self.augmentation.std.view(3)
         with torch.autocast(batch.images.device.type, enabled=False):
             colours = sliced_wasserstein(batch.images.float(), augmented.coloured, directions, config.teach_sort)
         share = batch.share
