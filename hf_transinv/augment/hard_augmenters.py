@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from hf_transinv.augment import ops
 from hf_transinv.augment.thin_plate import thin_plate_basis, warp_thin_plate
+from hf_transinv.data.transfer import send
 from hf_transinv.errors import InputError
 from hf_transinv.models.autoencoder import Autoencoder
 from hf_transinv.models.conv_vae import open_autoencoder
@@ -116,7 +117,7 @@ class Augmenter(nn.Module, ABC):
         """
         with torch.autocast(images.device.type, enabled=False):
             images = images.to(torch.promote_types(images.dtype, torch.float32))
-            z = draws.to(device=images.device, dtype=images.dtype, non_blocking=True)
+            z = send(draws, images.device).to(images.dtype)
             return ops.into_range(self.augment(images, z))
 
     @abstractmethod
@@ -180,7 +181,7 @@ class AffineWarp(Augmenter):
 
     def augment(self, images: Tensor, z: Tensor) -> Tensor:
         change = self.displacement(images, z).view(-1, 2, 3)
-        theta = torch.eye(2, 3, device=images.device, dtype=images.dtype) + change
+        theta = ops.identity(images.device, images.dtype) + change
         return ops.warp_affine(images, theta, self.padding)
 
 

@@ -170,7 +170,7 @@ class LaunchCounter(TorchDispatchMode):
 
     def _note_copy_into(self, target: Tensor, source: Tensor, non_blocking: bool = False) -> None:
         to_device = self.holds(target)
-        self.note_copy(source, to_device, non_blocking)
+        self.note_copy(source if to_device else target, to_device, non_blocking)
         if to_device and non_blocking and target.dtype != source.dtype:  # else the host converts before it copies
             self._note_kernel()
 

@@ -7,7 +7,8 @@
 
 On a CPU `tensor.to(device)` does nothing and reaches no dispatcher. So a `TorchFunctionMode` looks at Python's calls,
 too. `x.device` answers DEVICE for what lies there. `to`, `cpu` and `cuda` copy to it and from it, and factories with
-`device=` make tensors there. `pin_memory` copies on the host, and a `torch.Generator` of DEVICE is one of the CPU.
+`device=` make tensors there. `pin_memory` copies on the host, a `torch.Generator` of DEVICE is one of the CPU, and a
+`torch.Event` is reached at once.
 Torch and this package choose as they do on CUDA: optimizers and the clipping of gradients use foreach, and losses are
 not looked at in each turn.
 
@@ -17,6 +18,7 @@ What is not seen:
     - torch.compile and CUDA graphs: turns are counted as they are written.
     - `x.device` and `x.to` within functions that torch itself has in Python (`torch.nn.functional`, `backward`) and in
       backward passes written in Python: tensors that they make lie where their arguments do.
+    - That the host waits for an event: it waits for what was queued before it alone, as in `data.transfer.read_later`.
     - Streams and events of `torch.cuda`, and what else asks for a CUDA device itself.
 """
 
@@ -51,6 +53,7 @@ def pretended_device(accelerator: Accelerator | None = None) -> Iterator[LaunchC
     with (
         _replaced(torch._C, "_group_tensors_by_device_and_dtype", group_by_pretended),
         _replaced(torch, "Generator", _Generator),
+        _replaced(torch, "Event", _Event),
         _accelerated() if accelerator else nullcontext(),
         counter,
         _PretendedDevice(counter),
@@ -70,6 +73,19 @@ class _Generator(torch.Generator):
     @property
     def device(self) -> torch.device:  # type: ignore[override]
         return self._device
+
+
+class _Event:
+    """A mark in the queue, which the device has reached as soon as it is set."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def record(self) -> None:
+        """Set it."""
+
+    def synchronize(self) -> None:
+        """Wait for it."""
 
 
 class _PretendedDevice(TorchFunctionMode):

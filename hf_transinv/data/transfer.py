@@ -1,6 +1,6 @@
-"""How tensors get to a device, so that the host does not wait for it."""
+"""How tensors get to a device, and numbers from it, so that neither waits for the other longer than it must."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -33,3 +33,24 @@ def send_all(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
     there = packed.to(device, non_blocking=True).split([len(part) for part in parts])
     found = {place: part.view(tensors[place].dtype) for place, part in zip(places, there, strict=True)}
     return [found[place].view(tensor.shape) for place, tensor in enumerate(tensors)]
+
+
+def read_later(number: Tensor) -> Callable[[], float]:
+    """Begin to copy a number from its device; the answer, when it is called, waits for that copy.
+
+    What the device was given after this call goes on meanwhile: it does not run out of work.
+
+    Args:
+        number: one, of any device; its value now counts.
+    """
+    if number.device.type != "cuda":
+        return number.clone().item
+    copied = torch.empty_like(number, device="cpu", pin_memory=True).copy_(number, non_blocking=True)
+    event = torch.Event(number.device)
+    event.record()
+
+    def read() -> float:
+        event.synchronize()
+        return copied.item()
+
+    return read

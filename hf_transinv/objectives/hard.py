@@ -135,7 +135,6 @@ class Hard(Objective):
         self.augmenter, self.teacher, self.config, self.columns = augmentation, teacher, config, columns
         self.teachers = (teacher,)
         self.switch = TurnSwitch(config.hard_lower, config.hard_upper, config.hard_most_turns, config.hard_look_every)
-        self._disagreement: list[Tensor] = []
 
     @classmethod
     def build(cls, student: Classifier, parts: Parts) -> "Hard":
@@ -175,7 +174,7 @@ class Hard(Objective):
     def loss(self, player: str, nets: Mapping[str, nn.Module], batch: Batch, draws: Tensor) -> dict[str, Tensor]:
         losses = self._student_losses if player == "student" else self._augmentation_losses
         terms = losses(nets, batch, draws)
-        self._disagreement.append(terms["disagreement"].detach() / batch.world_size)
+        self.switch.add(terms["disagreement"].detach() / batch.world_size)
         return terms
 
     def _student_losses(self, nets: Mapping[str, nn.Module], batch: Batch, z: Tensor) -> dict[str, Tensor]:
@@ -229,8 +228,7 @@ class Hard(Objective):
         return torch.stack([self.augmenter(images, self.augmenter.draw(shape, generator)) for _ in range(count)])
 
     def after_step(self, player: str, nets: Mapping[str, nn.Module]) -> None:
-        self.switch.record(torch.stack(self._disagreement).sum())
-        self._disagreement.clear()
+        self.switch.end_turn()
 
     def extra_state(self) -> dict[str, nn.Module]:
         return {"switch": self.switch}

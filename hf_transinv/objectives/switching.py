@@ -1,10 +1,12 @@
 """Two players that alternate by what they achieve, not by a count: hysteresis on a measured disagreement."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
+from hf_transinv.data.transfer import read_later
 from hf_transinv.objectives.turns import AUGMENTATION
 
 
@@ -13,8 +15,8 @@ class TurnSwitch(nn.Module):
 
     Each turn adds the disagreement of the whole batch to a sum on the device. With several processes that number is
     all-reduced, which is queued on the device like the gradients and gives all of them the same bits. Only every
-    `look_every` turns does the host wait for the sum and compare it with a threshold, so all processes decide
-    alike, and rarely wait.
+    `look_every` turns does the host read the sum and compare it with a threshold, so all processes decide alike. The
+    copy to the host is queued behind the forward pass: while the host waits for it, the device has the backward pass.
 
     Args:
         lower: mean disagreement below which the student's phase ends.
@@ -40,6 +42,7 @@ class TurnSwitch(nn.Module):
         self.lower, self.upper, self.most_turns, self.look_every = lower, upper, most_turns, look_every
         self.register_buffer("total", torch.zeros(()))
         self.student_plays, self.last = True, math.nan
+        self._read: Callable[[], float] = lambda: math.nan  # of a turn in which nothing was added
         self.in_a_row = self.looked_over = self.switches = self.capped = 0
 
     def get_extra_state(self) -> Tensor:
@@ -58,26 +61,36 @@ class TurnSwitch(nn.Module):
         """Who plays the next turn."""
         return "student" if self.student_plays else AUGMENTATION
 
-    def record(self, disagreement: Tensor) -> None:
-        """After a turn: take note, and let the other one play if it is time.
+    def add(self, disagreement: Tensor) -> None:
+        """Within a turn, before its backward pass: take note.
 
         Args:
-            disagreement: this process's part of the batch's mean, a scalar; the parts of all processes add up.
+            disagreement: this process's part of a micro-batch's share in the batch's mean, a scalar; the parts of all
+                micro-batches and processes add up.
         """
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(disagreement)
         self.total += disagreement
+        if self._looks(self.looked_over + 1, self.in_a_row + 1):
+            self._read = read_later(self.total)  # of the last micro-batch, that is what counts
+
+    def end_turn(self) -> None:
+        """After a turn: let the other one play if it is time."""
         self.in_a_row += 1
         self.looked_over += 1
-        at_cap = self.in_a_row >= self.most_turns
-        if self.looked_over < self.look_every and not at_cap:
+        if not self._looks(self.looked_over, self.in_a_row):
             return
-        self.last = self.total.item() / self.looked_over
+        self.last = self._read() / self.looked_over
         self.total.zero_()
         self.looked_over = 0
+        at_cap = self.in_a_row >= self.most_turns
         passed = self.last < self.lower if self.student_plays else self.last > self.upper
         if passed or at_cap:
             self.student_plays = not self.student_plays
             self.in_a_row = 0
             self.switches += 1
             self.capped += not passed
+
+    def _looks(self, looked_over: int, in_a_row: int) -> bool:
+        """Whether a turn ends with a look, by the numbers of turns with it."""
+        return looked_over >= self.look_every or in_a_row >= self.most_turns

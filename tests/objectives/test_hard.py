@@ -152,7 +152,6 @@ class TestPartsOfABatch:
         objective = build(hard_look_every=2)
         z = objective.draw("student", (6, 3, SIZE, SIZE), seeded(2))
         whole = losses_of(objective, "student", batch_of(6), z)["disagreement"].item()
-        objective._disagreement.clear()
         for scale in (1, 2):
             objective.switch.total.zero_()
             for rows in (slice(0, 2), slice(2, 6)):
@@ -161,6 +160,12 @@ class TestPartsOfABatch:
             if scale == 1:
                 assert objective.switch.total.item() == pytest.approx(whole, rel=1e-4)
         assert objective.switch.last == pytest.approx(whole / 2, rel=1e-4)  # the second sum alone, over two turns
+
+
+def play(switch, disagreement, dtype=torch.float32):
+    """A turn of one micro-batch."""
+    switch.add(torch.tensor(disagreement, dtype=dtype))
+    switch.end_turn()
 
 
 class TestSwitch:
@@ -181,7 +186,7 @@ class TestSwitch:
             (2.0, "student"),
         ]
         for value, player in told:
-            switch.record(torch.tensor(value))
+            play(switch, value)
             assert switch.player == player
         assert (switch.switches, switch.capped, switch.last) == (4, 2, 2.0)
 
@@ -190,7 +195,7 @@ class TestSwitch:
         values = (4 * torch.rand(200, generator=seeded(3))).tolist()
         switch, seen = TurnSwitch(1.2, 2.6, most_turns, look_every), ["student"]
         for value in values:
-            switch.record(torch.tensor(value, dtype=torch.float64))
+            play(switch, value, torch.float64)
             seen.append(switch.player)
         assert seen == oracle.who_plays(values, 1.2, 2.6, most_turns, look_every)
         assert {"student", "augmentation"} == set(seen)
@@ -198,7 +203,7 @@ class TestSwitch:
     def test_a_disagreement_that_is_no_number_cannot_hold_it_up(self):
         switch = TurnSwitch(1.0, 3.0, 4, 2)
         for _ in range(4):
-            switch.record(torch.tensor(math.nan))
+            play(switch, math.nan)
         assert switch.player == "augmentation"
 
     @pytest.mark.parametrize("after", range(0, 14, 3))
@@ -206,13 +211,13 @@ class TestSwitch:
         values = (4 * torch.rand(30, generator=seeded(4))).tolist()
         switch = TurnSwitch(1.2, 2.6, 5, 3)
         for value in values[:after]:
-            switch.record(torch.tensor(value))
+            play(switch, value)
         restored = TurnSwitch(1.2, 2.6, 5, 3)
         restored.load_state_dict({name: value.clone() for name, value in switch.state_dict().items()})
         for value in values[after:]:
             assert restored.player == switch.player
-            switch.record(torch.tensor(value))
-            restored.record(torch.tensor(value))
+            play(switch, value)
+            play(restored, value)
         assert (restored.switches, restored.capped, restored.last) == (switch.switches, switch.capped, switch.last)
 
     def test_the_host_looks_only_when_it_decides(self, monkeypatch):
@@ -221,7 +226,7 @@ class TestSwitch:
         monkeypatch.setattr(torch.Tensor, "item", lambda tensor: read.append(1) or item(tensor))
         switch = TurnSwitch(1.0, 3.0, 100, 5)
         for _ in range(20):
-            switch.record(torch.tensor(2.0))
+            play(switch, 2.0)
         assert len(read) == 4
 
 
@@ -235,7 +240,8 @@ torch.distributed.init_process_group("gloo")
 rank = torch.distributed.get_rank()
 switch, seen = TurnSwitch(1.2, 2.6, 7, 3), ["student"]
 for parts in json.loads(sys.argv[1]):
-    switch.record(torch.tensor(parts[rank]))
+    switch.add(torch.tensor(parts[rank]))
+    switch.end_turn()
     seen.append(switch.player)
 said = {"seen": seen, "state": switch.get_extra_state().tolist(), "total": switch.total.item()}
 Path(f"rank{rank}.json").write_text(json.dumps(said))
