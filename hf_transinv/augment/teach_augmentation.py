@@ -160,8 +160,9 @@ class TeachAugmentation(nn.Module):
             draws = replace(draws, z=z, gates=gates, alive=alive)
             group = torch.arange(len(phi["pixel.last"]), device=images.device)
             group = group.repeat_interleave(len(images) // len(group))
-            scale, shift = self._colour(phi, images, labels, group, draws)
-            matrix = self._matrix(phi, labels, draws)
+            context = torch.cat([F.one_hot(labels, self.num_classes).to(z.dtype), z], dim=1)  # [B, classes + 128]
+            scale, shift = self._colour(phi, images, labels, context, group, draws)
+            matrix = self._matrix(phi, context, draws)
             gates = [
                 relaxed_bernoulli(phi[f"gate.{name}"][group, labels], draws.gates[:, index], TEMPERATURE, hard=False)
                 for index, name in enumerate(("geometric", "colour"))
@@ -173,26 +174,28 @@ class TeachAugmentation(nn.Module):
                 magnitudes = torch.stack([values.abs().mean() for values in (matrix, scale, shift)])
         return Augmented(warped, coloured, magnitudes)
 
-    def _matrix(self, phi: Mapping[str, Tensor], labels: Tensor, draws: TeachAugmentDraws) -> Tensor:
+    def _matrix(self, phi: Mapping[str, Tensor], context: Tensor, draws: TeachAugmentDraws) -> Tensor:
         """The change of the affine matrix before its gate, [B, 2, 3], each entry in +-0.25."""
-        answer = latent_network(phi, "matrix", self._context(labels, draws), draws.kept[:, :2])
+        answer = latent_network(phi, "matrix", context, draws.kept[:, :2])
         return (GEOMETRIC_RANGE * (answer.sigmoid() - 0.5)).view(-1, 2, 3)
 
     def _colour(
-        self, phi: Mapping[str, Tensor], images: Tensor, labels: Tensor, group: Tensor, draws: TeachAugmentDraws
+        self,
+        phi: Mapping[str, Tensor],
+        images: Tensor,
+        labels: Tensor,
+        context: Tensor,
+        group: Tensor,
+        draws: TeachAugmentDraws,
     ) -> tuple[Tensor, Tensor]:
         """The change of scale (+-0.4) and shift (+-0.5) of each pixel before the gate, [B, 3, H, W] each."""
-        tone = latent_network(phi, "tone", self._context(labels, draws), draws.kept[:, 2:])
+        tone = latent_network(phi, "tone", context, draws.kept[:, 2:])
         mean, std = (values.to(images.dtype).view(3, 1) for values in (self.mean, self.std))
         pixels = (images.flatten(2) - mean) / std
         answer = pixel_network(phi, pixels, labels, group, draws.channels, draws.alive)
         answer = answer.view(len(images), 2, 3, *images.shape[2:]) + tone.view(-1, 2, 1, 1, 1)
         scale, shift = (answer.sigmoid() - 0.5).unbind(1)
         return SCALE_RANGE * scale, shift
-
-    def _context(self, labels: Tensor, draws: TeachAugmentDraws) -> Tensor:
-        """(one-hot label, z), [B, classes + 128]."""
-        return torch.cat([F.one_hot(labels, self.num_classes).to(draws.z.dtype), draws.z], dim=1)
 
 
 def recolour(images: Tensor, scale: Tensor, shift: Tensor) -> Tensor:

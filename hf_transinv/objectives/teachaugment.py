@@ -225,13 +225,14 @@ class TeachAugment(AdversarialAugmentation):
         augmentation = nets[AUGMENTATION]
         if draws.models is None:
             return [Deformed(augmentation(images, labels, draws.augmentation).images)]
-        runs = draws.models.runs()
-        own = [rows.flatten() for rows, _ in runs]
-        deformed, drawn = torch.empty_like(images), draws.augmentation.to(images.device)
-        for place, (_, places) in zip(send_all(own, images.device), runs, strict=True):
-            phi = self.replay.stacked(places, augmentation)
-            found = augmentation(images[place], labels[place], drawn[place], phi).images
-            deformed.index_copy_(0, place, found)
+        runs, drawn = draws.models.runs(), draws.augmentation.to(images.device)
+        if len(runs) == 1:  # all chunks have one size, and so the images their order
+            found = augmentation(images, labels, drawn, self.replay.stacked(runs[0][1], augmentation)).images
+            return [Deformed(torch.empty_like(images).copy_(found))]
+        deformed, places = torch.empty_like(images), send_all([rows.flatten() for rows, _ in runs], images.device)
+        for place, (_, models) in zip(places, runs, strict=True):
+            phi = self.replay.stacked(models, augmentation)
+            deformed.index_copy_(0, place, augmentation(images[place], labels[place], drawn[place], phi).images)
         return [Deformed(deformed)]
 
     def augmentation_loss(self, nets: Mapping[str, nn.Module], batch: Batch, draws: SlicedDraws) -> dict[str, Tensor]:
