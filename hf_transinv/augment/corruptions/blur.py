@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hf_transinv.augment.corruptions.common import clipped_zooms, draw, most_of, per_image
 from hf_transinv.augment.corruptions.severities import Rows
+from hf_transinv.data.transfer import send
 
 _LARGEST_RADIUS = 10  # of a disk of defocus_blur
 _DOUBLINGS = 6  # a chain of more than 2^6 copies in glass_blur has a probability below 1e-15 per image
@@ -77,7 +78,7 @@ def _smoothed_levels(levels: Tensor, sigmas: tuple[float, ...], index: Tensor) -
     away = torch.arange(reach + 1, dtype=torch.float64)
     cut = zip(sigmas, reaches, strict=True)
     taps = torch.stack([torch.exp(-(away**2) / (2 * sigma**2)) * (away <= own) for sigma, own in cut])
-    taps = (taps / (2 * taps.sum(dim=1, keepdim=True) - 1)).to(levels.device)[index]
+    taps = send(taps / (2 * taps.sum(dim=1, keepdim=True) - 1), levels.device)[index]
     smooth = _smooth_along(3, _smooth_along(2, levels.double(), taps), taps)
     return smooth.add_(1e-9).floor_().float()
 

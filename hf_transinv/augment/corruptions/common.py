@@ -8,9 +8,15 @@ import torch
 from torch import Tensor
 
 
+@lru_cache(maxsize=256)
+def constant(values: tuple, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
+    """Numbers on a device, copied there once: a copy in each call would be waited for. Not to be written to."""
+    return torch.tensor(values, dtype=dtype, device=device)
+
+
 def per_image(values: tuple[float, ...], index: Tensor) -> Tensor:
     """The constant of each image's severity: 5 values, index [B] -> [B, 1, 1, 1]."""
-    return torch.tensor(values, dtype=torch.float32, device=index.device)[index].view(-1, 1, 1, 1)
+    return constant(values, index.device, torch.float32)[index].view(-1, 1, 1, 1)
 
 
 def most_of(values: tuple[int, ...], index: Tensor) -> int:

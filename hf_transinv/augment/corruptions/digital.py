@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hf_transinv.augment.corruptions.common import draw, per_image, per_row, smoothing_matrices
+from hf_transinv.augment.corruptions.common import constant, draw, per_image, per_row, smoothing_matrices
 from hf_transinv.augment.corruptions.severities import Rows, Scalars
 
 
@@ -22,14 +22,14 @@ def _affine_grid(images: Tensor, shift: Tensor, generator: torch.Generator) -> T
     The map takes three corners of a central square to the same points, each moved by U(-shift, shift) pixels.
     """
     batch, _, height, width = images.shape
-    center = torch.tensor([width // 2, height // 2], dtype=torch.float32, device=images.device)
+    center = constant((width // 2, height // 2), images.device, torch.float32)
     half = min(height, width) // 3
-    corners = torch.tensor([[half, half], [half, -half], [-half, -half]], device=images.device) + center
+    corners = constant(((half, half), (half, -half), (-half, -half)), images.device) + center
     moved = corners + (2 * draw(torch.rand, (batch, 3, 2), images, generator) - 1) * shift.view(-1, 1, 1)
     # Rows are points: (output - moved[0]) @ linear = input - corners[0].
     linear = torch.linalg.inv_ex(moved[:, 1:] - moved[:, :1]).inverse @ (corners[1:] - corners[:1])
     origin = corners[0] - moved[:, :1] @ linear
-    to_grid = 2 / torch.tensor([width - 1, height - 1], device=images.device)
+    to_grid = 2 / constant((width - 1, height - 1), images.device)
     x, y, start = (torch.cat([linear, origin], dim=1) * to_grid).view(batch, 3, 2, 1, 1).unbind(dim=1)
     column = torch.arange(width, device=images.device)
     row = torch.arange(height, device=images.device).unsqueeze(1)
@@ -41,7 +41,7 @@ def elastic_transform(images: Tensor, constants: Rows, index: Tensor, generator:
     """Warp each image by a random affine map, then by smoothed random displacements."""
     alphas, sigmas, shifts = zip(*constants, strict=True)
     batch, _, height, width = images.shape
-    size = torch.tensor([width, height], device=images.device)
+    size = constant((width, height), images.device)
     # Two kinds of border: OpenCV's reflect-101 mirrors about the outermost pixels, scipy's "reflect" about the edges.
     grid = _affine_grid(images, per_image(shifts, index), generator)
     warped = F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=True)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from hf_transinv.augment.corruptions.blur import blur_directional
-from hf_transinv.augment.corruptions.common import clipped_zooms, draw, most_of, per_image
+from hf_transinv.augment.corruptions.common import clipped_zooms, constant, draw, most_of, per_image
 from hf_transinv.augment.corruptions.frost import frost_textures
 from hf_transinv.augment.corruptions.severities import LARGEST_SMALL_IMAGE, Rows, Scalars
 
@@ -32,7 +32,7 @@ def snow(images: Tensor, constants: Rows, index: Tensor, generator: torch.Genera
     """Whiten each image and add a layer of snowflakes, and the same layer turned by 180 degrees."""
     mix = per_image(tuple(row[-1] for row in constants), index)
     layer = _snow_layer(images, constants, index, generator) / 255
-    luma = torch.tensor([0.299, 0.587, 0.114], device=images.device).view(1, 3, 1, 1)
+    luma = constant((0.299, 0.587, 0.114), images.device).view(1, 3, 1, 1)
     grey = (images * luma).sum(dim=1, keepdim=True)
     whitened = torch.maximum(images, 1.5 * grey + 0.5)
     return mix * images + (1 - mix) * whitened + (layer + layer.rot90(2, dims=(2, 3)))
@@ -55,7 +55,7 @@ def frost(images: Tensor, constants: Rows, index: Tensor, generator: torch.Gener
     textures, sizes = frost_textures(folder, step, height, width, images.device)
     uniform = draw(torch.rand, (batch, 3), images, generator)
     which = (uniform[:, 0] * len(textures)).long()
-    room = sizes[which] - torch.tensor([height, width], device=images.device)
+    room = sizes[which] - constant((height, width), images.device)
     top, left = (uniform[:, 1:] * room).long().unbind(dim=1)
     crops = textures.unfold(2, height, 1).unfold(3, width, 1)[which, :, top, left]
     return per_image(shares, index) * images + per_image(amounts, index) / 255 * crops
