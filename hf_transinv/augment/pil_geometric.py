@@ -115,7 +115,7 @@ def cut_out(levels: Tensor, boxes: Tensor, fill: Tensor) -> Tensor:
 
 def _centres(size: int, like: Tensor) -> Tensor:
     """The pixel centres along an axis, float64 [size]."""
-    return torch.arange(size, device=like.device, dtype=torch.float64) + 0.5
+    return torch.arange(0.5, size, device=like.device, dtype=torch.float64)
 
 
 def _pixel_before(position: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:

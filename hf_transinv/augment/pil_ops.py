@@ -32,7 +32,7 @@ _DIRECT = {
 }
 _WARPS = (Operation.SHEAR_X, Operation.SHEAR_Y, Operation.ROTATE)
 _TRANSLATIONS = (Operation.TRANSLATE_X, Operation.TRANSLATE_Y)
-_BLOCK_PIXELS = 2**16
+_BLOCK_PIXELS, _BLOCK_PIXELS_OF_A_GPU = 2**16, 2**22
 
 
 @dataclass(frozen=True)
@@ -155,8 +155,9 @@ def _shear_bilinear(levels: Tensor, rows: dict[Operation, slice], numbers: Tenso
 
 
 def _in_pieces(warp: Callable[..., Tensor], levels: Tensor, parameter: Tensor, fill: Tensor) -> None:
-    """Warp in place; on the CPU in pieces small enough for its cache, whose intermediate values are doubles."""
-    size = max(1, _BLOCK_PIXELS // levels[0, 0].numel()) if levels.device.type == "cpu" else len(levels)
+    """Warp in place, in pieces: intermediate values, doubles, fit a CPU's cache, or a GPU's memory beside networks."""
+    most = _BLOCK_PIXELS if levels.device.type == "cpu" else _BLOCK_PIXELS_OF_A_GPU
+    size = max(1, most // levels[0, 0].numel())
     for some, own in zip(levels.split(size), parameter.split(size), strict=True):
         some.copy_(warp(some, own, fill))
 
