@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hf_transinv.augment.deal import deal_out
+from hf_transinv.augment.deal import deal_out, inverse, sort_into_groups
 
 
 @pytest.mark.parametrize("asks_clean", [True, False])
@@ -27,3 +27,14 @@ def test_a_deal(batch, asks_clean):
     assert list(deal.num_asked) == [len(rows) for rows in judged]
     assert deal.asked[: sum(deal.num_asked)].tolist() == [b for rows in judged for b in rows]
     assert torch.equal(deal.share, share) and torch.equal(deal.model, model) and torch.equal(deal.choice, choice)
+
+
+@pytest.mark.parametrize("batch", [0, 1, 40])
+def test_groups(batch):
+    kind = torch.randint(5, (batch,), generator=torch.Generator().manual_seed(batch)) // 2 * 2  # some do not occur
+    order, groups = sort_into_groups(kind, 6)
+    assert order.tolist() == sorted(range(batch), key=lambda b: int(kind[b]))
+    assert [kind[order[own]].unique().tolist() for own in groups] == [
+        [number] if (kind == number).any() else [] for number in range(6)
+    ]
+    assert order[inverse(order)].tolist() == list(range(batch))

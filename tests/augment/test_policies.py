@@ -6,10 +6,11 @@ import pytest
 import torch
 from scipy.stats import chi2
 
-from hf_transinv.augment.corruptions import CORRUPTIONS, corrupt
+from hf_transinv.augment.corruptions import CORRUPTIONS, common, corrupt
 from hf_transinv.augment.policies import POLICIES, PolicyConfig, build_policies
 from hf_transinv.augment.policies.corruption import CorruptionConfig, RandomCorruption
-from hf_transinv.augment.policies.policy import apply_all, draw_all
+from hf_transinv.augment.policies.policy import VariantDraws, apply_all, apply_all_variants, draw_all
+from hf_transinv.benchmark.pretended_device import DEVICE, pretended_device
 from hf_transinv.errors import InputError
 
 
@@ -29,6 +30,36 @@ def test_stays_float32_under_autocast(name):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         mixed = apply_all(policies, images, draws)
     torch.testing.assert_close(mixed, apply_all(policies, images, draws), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_on_a_device_its_draws_take_one_copy_and_nothing_waits(name):
+    waiting = ("shot_noise", "zoom_blur", "jpeg_compression")
+    corruptions = tuple(each for each in CORRUPTIONS if each not in waiting)
+    config = PolicyConfig(corruption_policy=CorruptionConfig(corruption=corruptions))
+    policies, images = build_policies((name,), config), pixels(40)
+    draws = draw_all(policies, tuple(images.shape), seeded())
+    expected = apply_all(policies, images, draws)
+    common.constant.cache_clear()  # of a device that was pretended before
+    with pretended_device() as counter:
+        there = images.to(DEVICE)
+        for _ in range(2):  # what stays on the device is made once
+            counter.take()
+            found = apply_all(policies, there, draws)
+        count = counter.take()
+        own = 2 if name == "corruption" else 0  # the taps of glass_blur, twice
+        assert (count.copies, count.waits) == (1 + own, 0), count.places
+        assert found.device == DEVICE
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_variants_are_what_each_alone_is(name):
+    config = PolicyConfig(corruption_policy=CorruptionConfig(corruption=("contrast", "gaussian_noise")))
+    policies, images, generator = build_policies(("cutout", name), config), pixels(24), seeded()
+    draws = VariantDraws(tuple(draw_all(policies, tuple(images.shape), generator) for _ in range(2)))
+    for variant, drawn in zip(apply_all_variants(policies, images, draws), draws.variants, strict=True):
+        assert torch.equal(variant, apply_all(policies, images, drawn))
 
 
 def test_shares_are_as_asked():

@@ -187,6 +187,8 @@ def test_the_place_says_how_a_copy_is_made(counter):
         assert pinned.is_pinned() and pinned.to(DEVICE, non_blocking=True).device == DEVICE
     place = "copy to device: outside the package"
     assert counter.take().places == {f"blocking {place}": 1, f"unpinned {place}": 1, f"pinned {place}": 2}
+    torch.empty(4, pin_memory=True).copy_(x.to(DEVICE), non_blocking=True)
+    assert "pinned copy to host: outside the package" in counter.take().places
     synthetic_split(4, 8, 3, 0, DEVICE)
     (place,) = counter.take().places
     assert place.startswith("blocking copy to device: benchmark/synthetic.py:") and place.endswith(" synthetic_split")

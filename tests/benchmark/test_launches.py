@@ -33,11 +33,12 @@ def test_everything_is_as_it_was_afterwards(accelerator):
     assert before == (torch.Generator, torch._C._group_tensors_by_device_and_dtype)
 
 
-def test_turns_compute_what_they_compute_on_the_cpu(accelerator):
-    """Mutual learning: TransInv draws its latents and its noise on the device, which has other numbers."""
+@pytest.mark.parametrize("method", ["mutual", "augmix", "teachaugment", "hard"])
+def test_turns_compute_what_they_compute_on_the_cpu(accelerator, method):
+    """Not TransInv: it draws its latents and its noise on the device, which has other numbers."""
 
     def trained(device):
-        objective = build_objective(Entry("mutual", "mutual"), TINY, device)
+        objective = build_objective(Entry(method, method), TINY, device)
         trainer = build_trainer(objective, TINY, accelerator, synthetic_split(96, 32, 3, 0, device))
         for _ in range(4):
             trainer.take_turn()
@@ -79,12 +80,7 @@ def test_a_batch_that_ait_cannot_halve_is_refused():
 
 # No hidden wait
 
-WAITING = {
-    "transinv": "objectives/transinv.py reads p, q and r, once after each turn of the augmentation",
-    "teachaugment": "objectives/teachaugment.py",
-    "augmix": "augment/pil_ops.py and augment/policies/augmix.py",
-    "hard": "objectives/switching.py reads the disagreement at the end of a phase",
-}
+WAITING = {"transinv": "objectives/transinv.py reads p, q and r, once after each turn of the augmentation"}
 ENTRIES = [
     pytest.param(
         entry,
@@ -102,4 +98,19 @@ def test_no_turn_waits_for_the_device(accelerator, entry):
     # Losses are looked at once only on the CPU, elsewhere with each line of metrics: a turn alone looks at none.
     counts = launches.count_turns(entry, TINY, accelerator)
     waits = {", ".join(turn): dict(each.places) for turn, seen in counts.items() for each in seen if each.waits}
+    # The images' numbers, the crops (two variants have two), and what the method draws.
+    copies, most = max(each.copies for seen in counts.values() for each in seen), 2 + (entry.method != "supervised")
+    if copies > most:
+        pytest.fail(f"{copies} copies in a turn, more than {most}")  # also where a wait is expected
     assert not waits
+
+
+def test_no_turn_of_teachaugment_waits_where_copies_augment(accelerator, monkeypatch):
+    def with_copies(*parts):
+        objective = build_objective(*parts)
+        objective.replay.copy_steps = 1
+        return objective
+
+    monkeypatch.setattr(launches, "build_objective", with_copies)
+    counts = launches.count_turns(Entry("TeachAugment", "teachaugment"), TINY, accelerator)
+    assert all((each.waits, each.copies) == (0, 3) for seen in counts.values() for each in seen)

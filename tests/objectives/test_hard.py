@@ -229,6 +229,14 @@ class TestSwitch:
             play(switch, 2.0)
         assert len(read) == 4
 
+    def test_the_sum_is_copied_before_the_backward_pass(self):
+        """What comes later in the queue of the device is not waited for."""
+        switch = TurnSwitch(1.0, 3.0, 100, 1)
+        switch.add(torch.tensor(2.0))
+        switch.total.fill_(99.0)
+        switch.end_turn()
+        assert switch.last == 2.0 and switch.total == 0
+
 
 TWO_OF_A_KIND = """
 import json, sys
