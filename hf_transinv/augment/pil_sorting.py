@@ -3,7 +3,7 @@
 The device gets one copy of indices and numbers for all steps. Each operation's images are then one slice of the batch.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import IntEnum
 
 import torch
@@ -72,10 +72,11 @@ class SortedOperations:
 
     def to(self, device: torch.device, *others: Tensor) -> tuple["SortedOperations", list[Tensor]]:
         """The same on a device, and other tensors with it, all in one copy."""
-        own = {name: getattr(self, name) for name in ("order", "back", "numbers", "fill", "boxes")}
-        own = {name: values for name, values in own.items() if values is not None}
-        sent = send_all([*own.values(), *others], device)
-        return replace(self, **dict(zip(own, sent, strict=False))), sent[len(own) :]
+        boxes = () if self.boxes is None else (self.boxes,)
+        own = (self.order, self.back, self.numbers, self.fill, *boxes)
+        order, back, numbers, fill, *rest = send_all((*own, *others), device)
+        sent = SortedOperations(self.rows, order, back, numbers, rest[0] if boxes else None, fill)
+        return sent, rest[len(boxes) :]
 
 
 def sort_operations(

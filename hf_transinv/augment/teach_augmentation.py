@@ -156,8 +156,8 @@ class TeachAugmentation(nn.Module):
         # Float32, also under autocast: a mantissa of eight bits is too short for pixels and for BatchNorm's moments.
         with torch.autocast(images.device.type, enabled=False):
             images = images.to(torch.promote_types(images.dtype, torch.float32))
-            z, gates, alive = (values.to(images.dtype) for values in (draws.z, draws.gates, draws.alive))
-            draws = replace(draws, z=z, gates=gates, alive=alive)
+            z, logistic, alive = (values.to(images.dtype) for values in (draws.z, draws.gates, draws.alive))
+            draws = replace(draws, z=z, gates=logistic, alive=alive)
             group = torch.arange(len(phi["pixel.last"]), device=images.device)
             group = group.repeat_interleave(len(images) // len(group))
             context = torch.cat([F.one_hot(labels, self.num_classes).to(z.dtype), z], dim=1)  # [B, classes + 128]

@@ -117,7 +117,9 @@ class AugMix(Policy):
         return mixed.view(images.shape).clamp_(0, 1)
 
     def apply_variants(self, images: Sequence[Tensor], draws: Sequence[AugMixDraws]) -> list[Tensor]:
-        """All variants at once: as many kernels as for one."""
+        """All variants at once, with the launches of one."""
+        if len(draws) == 1:
+            return super().apply_variants(images, draws)
         together = AugMixDraws(
             *(torch.cat([getattr(drawn, each.name) for drawn in draws]) for each in fields(AugMixDraws))
         )

@@ -99,6 +99,6 @@ def apply_all_variants(policies: Sequence[Policy], images: Tensor, draws: Varian
     """`apply_all` for each of several draws of the same policies: as many variants of the images."""
     found = [images] * len(draws.variants)
     with torch.autocast(images.device.type, enabled=False):
-        for index, policy in enumerate(policies):
-            found = policy.apply_variants(found, [drawn.of_policies[index] for drawn in draws.variants])
+        for policy, *drawn in zip(policies, *(each.of_policies for each in draws.variants), strict=True):
+            found = policy.apply_variants(found, drawn)
     return found
