@@ -153,11 +153,11 @@ def resizing_weights(lengths: Tensor, side: int, longest: int, interpolation: st
     Returns:
         float32 [B, side, longest]; every row sums to 1, and is 0 beyond its line's length.
     """
-    scale = lengths.double()[:, None, None] / side
+    scale = lengths.float()[:, None, None] / side
     places = torch.arange(longest, device=lengths.device)
     centres = (torch.arange(side, device=lengths.device)[:, None] + 0.5) * scale
     distances = (places + 0.5 - centres) / scale.clamp(min=1)
-    weights = _kernel(distances.float().abs(), interpolation) * (places < lengths[:, None, None])
+    weights = _kernel(distances.abs_(), interpolation) * (places < lengths[:, None, None])
     return weights / weights.sum(2, keepdim=True)
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional
 
+from hf_transinv.benchmark.pretended_device import DEVICE, pretended_device
 from hf_transinv.data.decoding import decode_image, shrink
 from hf_transinv.data.pictures import Pictures, crop_at_once, crop_pictures
 from hf_transinv.data.resident import ResidentFeed, ResidentSplit
@@ -181,3 +182,23 @@ def test_both_feeds_give_the_same_crops(write_parquet):
     augmentation = CropFlip("resized")
     draws = augmentation.draw(6, (16, 16), torch.Generator().manual_seed(0))
     assert torch.equal(augmentation(streamed, draws), augmentation(split.images[order], draws))
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_a_device_is_sent_one_tensor_and_is_not_waited_for(interpolation):
+    """Of 7 pictures or of 70 it is the same number of kernels."""
+    images, augmentation = _images(), CropFlip("resized", interpolation=interpolation)
+    counts = []
+    with pretended_device() as counter:
+        for repeats in (1, 10):
+            split = ResidentSplit(Pictures.joined(images * repeats, 8).to(DEVICE), torch.zeros(7 * repeats), [])
+            pictures, _ = split.take(torch.arange(7 * repeats).flip(0))
+            draws = augmentation.draw(7 * repeats, (8, 8), torch.Generator().manual_seed(0))
+            counter.take()
+            squares = augmentation(pictures, draws)
+            counts.append(counter.take())
+            assert squares.device == DEVICE and counts[-1].waits == 0 and counts[-1].copies == 1
+        there = squares.cpu()
+    assert counts[0].kernels == counts[1].kernels < 100
+    host = augmentation(Pictures.joined((images * 10)[::-1], 8), draws)
+    assert (there.int() - host.int()).abs().max() <= 1
