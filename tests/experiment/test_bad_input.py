@@ -102,7 +102,7 @@ def pictures(count: int) -> list[bytes]:
         ("--train_split extra", "cannot give split 'extra'.*train, test"),
         ("--train_split train[:0]", "is empty"),
         ("--eval_split holdout", "cannot give split 'holdout'"),
-        ("--eval_split test --validation_share 0.1", "validation_share 0.1.*or eval_split test.*not both"),
+        ("--validation_split train", "validation_split train and train_split train are the same"),
         ("--validation_share 1", r"validation_share must be in \[0, 1\)"),
         ("--image_column picture", "picture"),
         ("--label_column class", "class"),
