@@ -9,9 +9,10 @@ import torch
 from accelerate import Accelerator
 
 from hf_transinv.augment.learned import AugmentationConfig, AugmentationPanel
-from hf_transinv.config import TrainConfig
+from hf_transinv.config import DataConfig, OutputConfig, TrainConfig
 from hf_transinv.data.batches import Feed
 from hf_transinv.data.resident import ResidentFeed, ResidentSplit
+from hf_transinv.data.run_data import Data
 from hf_transinv.data.transforms import CropFlip
 from hf_transinv.models.classifier import Classifier
 from hf_transinv.models.teacher import EMATeacher, Teacher
@@ -19,6 +20,7 @@ from hf_transinv.objectives.supervised import Supervised
 from hf_transinv.objectives.transinv import TransInv, TransInvConfig
 from hf_transinv.training.trainer import Trainer
 from hf_transinv.training.trainer_setup import TrainerSetup
+from hf_transinv.training.validation import open_validation
 
 
 def random_split(num_images: int = 40, num_classes: int = 3) -> ResidentSplit:
@@ -47,9 +49,13 @@ def tiny_trainer(
     method: dict[str, Any] | None = None,
     augment: dict[str, Any] | None = None,
     dropout: float = 0.0,
+    output: OutputConfig | None = None,
     **train: Any,
 ) -> Trainer:
-    """A Trainer whose fields are TrainConfig's; everything random about it follows from the seed alone."""
+    """A Trainer whose fields are TrainConfig's; everything random about it follows from the seed alone.
+
+    With `output` it is measured while it trains, on 24 images of its own.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     config = TrainConfig(
         **{"max_steps": 8, "batch_size": 8, "learning_rate": 0.05, "logging_steps": 2, "save_steps": 4} | train
@@ -64,10 +70,15 @@ def tiny_trainer(
         player: feed(config.batch_size, config.seed + number, accelerator)
         for number, player in enumerate(("student", "augmentation"))
     }
-    ordinary = CropFlip()
-    return Trainer(
-        accelerator, objective, TrainerSetup(feeds, ordinary, config, config.max_steps, 5.0, folder, "tiny")
-    )
+    validation = open_validation(objective.students, tiny_data(), accelerator, output, 5.0) if output else None
+    setup = TrainerSetup(feeds, CropFlip(), config, config.max_steps, 5.0, folder, "tiny", validation=validation)
+    return Trainer(accelerator, objective, setup)
+
+
+def tiny_data() -> Data:
+    """The split that is trained on, and two of the same kind: one to measure on, one to evaluate on."""
+    measured, evaluated = random_split(24), random_split(12)
+    return Data(random_split(), evaluated, DataConfig(), "test", validation=measured, validation_split="val")
 
 
 def tensors_of(trainer: Trainer) -> dict[str, torch.Tensor]:

@@ -11,23 +11,24 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object, set_seed
 
-from hf_transinv.config import DataConfig, OutputConfig, StudentConfig, TrainConfig
+from hf_transinv.config import DataConfig, OutputConfig, StudentConfig, TrainConfig, check_validation
 from hf_transinv.data.run_data import open_data
 from hf_transinv.data.transforms import CropFlip, to_float
 from hf_transinv.errors import InputError
 from hf_transinv.evaluation import evaluate
 from hf_transinv.evaluation.conditions import check_augmentations, chosen_corruptions
+from hf_transinv.experiment.first_screen import first_screen
 from hf_transinv.experiment.launch import Stopped, agree, check_same_run, doing, output_folder, start_accelerator
 from hf_transinv.files import atomic_write_text
 from hf_transinv.hub.push import BackgroundPush, check_token
 from hf_transinv.models.classifier import Classifier, open_classifier
-from hf_transinv.models.description import describe
-from hf_transinv.models.teacher import EMATeacher, check_answers
+from hf_transinv.models.teacher import check_answers
 from hf_transinv.objectives.objective import Objective
-from hf_transinv.record import RunRecord
+from hf_transinv.record import RunRecord, flat_config
 from hf_transinv.training.checkpointing import checkpoints
 from hf_transinv.training.trainer import Trainer
 from hf_transinv.training.trainer_setup import TrainerSetup
+from hf_transinv.training.validation import open_validation
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +69,8 @@ class Session:
         self, recipe: str, data: DataConfig, train: TrainConfig, output: OutputConfig, config: dict[str, Any]
     ) -> None:
         self.recipe, self.train, self.output = recipe, train, output
+        check_validation(data, output)
+        chosen_corruptions(output.validation_corruptions)
         self.corruptions = chosen_corruptions(output.eval_corruptions)
         check_augmentations(output.eval_augment)
         if output.push_to_hub:
@@ -115,17 +118,6 @@ class Session:
             logger.warning("%s: %d is used", said, smaller.batch_size)
         return smaller
 
-    def _describe(self, objective: Objective) -> None:
-        """What a run says at its start, on one screen: data, student, teachers, and how images reach each."""
-        if not self.record:
-            return
-        side, lines = self.data.image_size, list(self.data.described)
-        lines += [f"{player:11} {describe(student, side)}" for player, student in objective.students.items()]
-        for teacher in dict.fromkeys(objective.teachers):
-            own = "the student's average: " if isinstance(teacher, EMATeacher) else ""
-            lines.append(f"teacher     {own}{describe(teacher.classifier, side)}")
-        print("\n".join(("", *lines, "")), flush=True)
-
     def _earlier_rows(self, config: dict[str, Any]) -> dict[str, Any]:
         """What an earlier start of this run has finished."""
         if not self.output.resume_from:
@@ -140,7 +132,7 @@ class Session:
             self.record.update(rows=self.rows, main_row=self.main_row)
             self.note_skipped(self.data.skipped)
         if self.output.report_to != "none":
-            config = _flat_config(self.record.content["config"]) if self.record else None
+            config = flat_config(self.record.content["config"]) if self.record else None
             self.accelerator.project_configuration.logging_dir = str(self.folder)
             self.accelerator.init_trackers(self.recipe, config=config)
 
@@ -181,8 +173,9 @@ class Session:
         if self.main_row is None:
             self.main_row = name
             self._take_folder()
-            self._describe(objective)
-        if name in self.rows and trainer.step >= trainer.max_steps:
+            if self.record:
+                print(first_screen(self.data, objective, trainer.setup, self.output), flush=True)
+        if name in self.rows and trainer.is_over:
             trainer.finish()
             return self.rows[name]
         doing(f"training {name!r}")
@@ -210,6 +203,8 @@ class Session:
             "learned": objective.observe(),
             "warnings": trainer.warnings,
         }
+        if trainer.validation:
+            told["validation"] = trainer.validation.told()
         doing(f"evaluating {name!r}")
         for index, (player, student) in enumerate(objective.students.items()):
             results = evaluate(
@@ -256,7 +251,8 @@ class Session:
         is_pushed = self.output.push_every and self.record and folder == self.folder
         student = next(iter(objective.students.values()))
         push = BackgroundPush(student, self.output, name.lower(), self.data.image_size) if is_pushed else None
-        setup = TrainerSetup(feeds, CropFlip(crop, flip), train, *self.steps(), folder, name, push)
+        validation = open_validation(objective.students, self.data, accelerator, self.output, self.steps()[1])
+        setup = TrainerSetup(feeds, CropFlip(crop, flip), train, *self.steps(), folder, name, push, validation)
         return Trainer(accelerator, objective, setup)
 
     def _resume(self, trainer: Trainer, folder: Path, main: bool) -> None:
@@ -281,10 +277,3 @@ class Session:
         self.accelerator.end_training()
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
-
-
-def _flat_config(config: dict[str, Any]) -> dict[str, Any]:
-    """What trackers take as hyperparameters."""
-    return {
-        name: value if isinstance(value, int | float | str | bool) else str(value) for name, value in config.items()
-    }

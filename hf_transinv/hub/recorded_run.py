@@ -17,6 +17,7 @@ from hf_transinv.data.embedded import EMBEDDED_NAMES
 from hf_transinv.errors import InputError
 from hf_transinv.evaluation.result import Result
 from hf_transinv.formats.typed_json import read_as
+from hf_transinv.hub.recorded_row import Learned, MeasuredWhileTraining
 
 
 @dataclass(frozen=True)
@@ -114,21 +115,6 @@ class Teacher:
 
 
 @dataclass(frozen=True)
-class Learned:
-    """Probabilities at the end of the training, one entry per teacher; empty where none were learned.
-
-    Attributes:
-        p: of each primitive.
-        q: that an image is deformed at all.
-        r: that the teacher's augmentation is chosen.
-    """
-
-    p: tuple[tuple[float, ...], ...] = ()
-    q: tuple[float, ...] = ()
-    r: tuple[float, ...] = ()
-
-
-@dataclass(frozen=True)
 class Row:
     """One trained network.
 
@@ -140,6 +126,7 @@ class Row:
         images_skipped: training images that could not be decoded.
         learned: of its augmentation.
         warnings: what the training noticed.
+        validation: how it was measured while it trained; None: it was not.
     """
 
     results: Result
@@ -147,8 +134,9 @@ class Row:
     images_seen: int | None = None
     train_seconds: float | None = None
     images_skipped: int = 0
-    learned: Learned = Learned()
+    learned: Learned = field(default_factory=Learned)
     warnings: tuple[str, ...] = ()
+    validation: MeasuredWhileTraining | None = None
 
 
 @dataclass(frozen=True)

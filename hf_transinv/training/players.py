@@ -1,6 +1,7 @@
 """The players of a run as they train: where each lies, by which optimizer it moves, and how it takes its turn."""
 
 import contextlib
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from hf_transinv.config import TrainConfig
 from hf_transinv.data.transforms import CropDraws, CropFlip, to_float
 from hf_transinv.objectives.objective import Objective
 from hf_transinv.objectives.turns import Batch, only_training
-from hf_transinv.training.distributed import Placement, to_device, without_sync
+from hf_transinv.training.distributed import Placement, optimizer_shards, to_device, without_sync
 from hf_transinv.training.optim import build_optimizer, network_schedule
 
 
@@ -63,6 +64,22 @@ class Players:
             # In place, so that names in checkpoints stay. Wrappers for several devices call what is compiled within.
             for network in {*objective.networks.values(), *objective.teachers}:
                 network.compile()
+
+    def load_state(self, optimizers: Mapping[str, Any], schedules: Mapping[str, Any]) -> None:
+        """Take over the states of optimizers and schedules, by player.
+
+        Args:
+            optimizers: their states, whole.
+            schedules: theirs.
+
+        Raises:
+            InputError: a state is not that of this run's parameters.
+        """
+        shards = {name: optimizer_shards(optimizers[name], own) for name, own in self.optimizers.items()}
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(shards[name])
+        for name, schedule in self.schedules.items():
+            schedule.load_state_dict(schedules[name])
 
     def play(
         self, player: str, images: Tensor, labels: Tensor, crops: list[CropDraws], draws: Any

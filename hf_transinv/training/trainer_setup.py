@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from hf_transinv.config import TrainConfig
 from hf_transinv.data.batches import Feed
 from hf_transinv.data.transforms import CropFlip
+from hf_transinv.training.validation import Validation
 
 
 class Push(AbstractContextManager[Any, Any], Protocol):
@@ -31,6 +32,7 @@ class TrainerSetup:
         folder: where metrics.jsonl and checkpoints/ go.
         label: shown at the progress bar.
         push: of the student, after checkpoints; for the main process alone.
+        validation: measures the student while it trains; None: nothing does.
     """
 
     feeds: Mapping[str, Feed]
@@ -41,3 +43,4 @@ class TrainerSetup:
     folder: Path
     label: str = ""
     push: Push | None = None
+    validation: Validation | None = None
