@@ -50,6 +50,7 @@ def tiny_trainer(
     augment: dict[str, Any] | None = None,
     dropout: float = 0.0,
     output: OutputConfig | None = None,
+    lengths: tuple[tuple[int, int], ...] = (),
     **train: Any,
 ) -> Trainer:
     """A Trainer whose fields are TrainConfig's; everything random about it follows from the seed alone.
@@ -71,7 +72,10 @@ def tiny_trainer(
         for number, player in enumerate(("student", "augmentation"))
     }
     validation = open_validation(objective.students, tiny_data(), accelerator, output, 5.0) if output else None
-    setup = TrainerSetup(feeds, CropFlip(), config, config.max_steps, 5.0, folder, "tiny", validation=validation)
+    max_steps = lengths[-1][1] if lengths else config.max_steps
+    setup = TrainerSetup(
+        feeds, CropFlip(), config, max_steps, 5.0, folder, "tiny", validation=validation, lengths=lengths
+    )
     return Trainer(accelerator, objective, setup)
 
 

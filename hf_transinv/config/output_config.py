@@ -15,6 +15,8 @@ class OutputConfig:
     Attributes:
         output_dir: folder of the run; default: a new one under outputs/, named by recipe and time.
         resume_from: latest, or a checkpoint folder of the run.
+        extend_to_steps: with resume_from: go on to so many student steps in all, more than the run was started with.
+            From there on the learning rate is that of a run of this length.
         report_to: tensorboard, wandb, trackio or none.
         push_to_hub: USER/NAME to publish the output under; the token is taken from the environment or the login.
         private: create that repository as a private one.
@@ -42,6 +44,7 @@ class OutputConfig:
 
     output_dir: str | None = None
     resume_from: str | None = None
+    extend_to_steps: int | None = None
     report_to: str = "none"
     push_to_hub: str | None = None
     private: bool = False
@@ -72,6 +75,11 @@ class OutputConfig:
             at_least("push_every", self.push_every, 1)
         if self.push_to_hub is None and (self.private or self.hub_revision or self.push_every):
             raise InputError("private, hub_revision and push_every are for push_to_hub USER/NAME: give that as well")
+        if self.extend_to_steps is not None and self.resume_from is None:
+            raise InputError(
+                f"extend_to_steps {self.extend_to_steps} is for a run that was started before: give --resume_from "
+                "latest and its --output_dir as well"
+            )
         self._check_validation()
 
     def _check_validation(self) -> None:
@@ -80,7 +88,7 @@ class OutputConfig:
             raise InputError(
                 f"give eval_steps or eval_epochs, not both (given {self.eval_steps} and {self.eval_epochs})"
             )
-        for name in ("eval_steps", "early_stopping_patience"):
+        for name in ("eval_steps", "extend_to_steps", "early_stopping_patience"):
             if getattr(self, name) is not None:
                 at_least(name, getattr(self, name), 1)
         if self.eval_epochs is not None and not 0 < self.eval_epochs < math.inf:

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 
-from hf_transinv.config import OutputConfig
+from hf_transinv.config import OutputConfig, TrainConfig
 from hf_transinv.data.run_data import Data
 from hf_transinv.models.description import describe
 from hf_transinv.models.teacher import EMATeacher
 from hf_transinv.objectives.objective import Objective
+from hf_transinv.training.optim import rate_at
 from hf_transinv.training.trainer_setup import TrainerSetup
 
 
@@ -25,6 +26,7 @@ def first_screen(data: Data, objective: Objective, setup: TrainerSetup, output: 
         own = "the student's average: " if isinstance(teacher, EMATeacher) else ""
         lines.append(f"teacher     {own}{describe(teacher.classifier, side)}")
     lines += _measured(data, setup, output)
+    lines += _lengths(setup, setup.config)
     return "\n".join(("", *lines, ""))
 
 
@@ -45,3 +47,9 @@ def _measured(data: Data, setup: TrainerSetup, output: OutputConfig) -> Iterator
             "note        the dataset has no split beside these images: they choose the student and measure it, which "
             "flatters it"
         )
+
+
+def _lengths(setup: TrainerSetup, train: TrainConfig) -> Iterator[str]:
+    for (_, before), (step, after) in zip(setup.lengths, setup.lengths[1:], strict=False):
+        rates = f"{rate_at(train, before, step):.3g}, now {rate_at(train, after, step):.3g}"
+        yield f"extended    at step {step}, from {before} to {after} steps; the learning rate there was {rates}"

@@ -28,7 +28,7 @@ from hf_transinv.training.signals import ProcessLost, noticing_lost_processes
 
 # What may differ when a run is resumed: where it reports to and how long it waits, not what it computes.
 _FREE_ON_RESUME = {
-    *("resume_from", "output_dir", "report_to", "eval_batch_size", "ddp_timeout"),
+    *("resume_from", "extend_to_steps", "output_dir", "report_to", "eval_batch_size", "ddp_timeout"),
     *("push_to_hub", "private", "hub_revision", "push_every", "license"),
 }
 # accelerate's environment variable -> what was asked for, and why a run cannot do it.

@@ -17,6 +17,7 @@ from hf_transinv.data.transforms import CropFlip, to_float
 from hf_transinv.errors import InputError
 from hf_transinv.evaluation import evaluate
 from hf_transinv.evaluation.conditions import check_augmentations, chosen_corruptions
+from hf_transinv.experiment.extension import Extension, check_extendable, lengths_of, read_extensions, unfinished
 from hf_transinv.experiment.first_screen import first_screen
 from hf_transinv.experiment.launch import Stopped, agree, check_same_run, doing, output_folder, start_accelerator
 from hf_transinv.files import atomic_write_text
@@ -84,7 +85,8 @@ class Session:
             )
         self.folder = agree(self.accelerator, lambda: output_folder(output, recipe))
         self._skipped: set[str] = set()
-        self.rows: dict[str, Any] = agree(self.accelerator, lambda: self._earlier_rows(config))
+        self.rows: dict[str, Any]
+        self.rows, self._extensions = agree(self.accelerator, lambda: self._earlier(config))
         self.main_row: str | None = None
         self.record = RunRecord(self.folder, recipe, config) if self.accelerator.is_main_process else None
         if self.record:
@@ -118,18 +120,21 @@ class Session:
             logger.warning("%s: %d is used", said, smaller.batch_size)
         return smaller
 
-    def _earlier_rows(self, config: dict[str, Any]) -> dict[str, Any]:
-        """What an earlier start of this run has finished."""
+    def _earlier(self, config: dict[str, Any]) -> tuple[dict[str, Any], list[Extension]]:
+        """What an earlier start of this run has finished, and how it was extended."""
         if not self.output.resume_from:
-            return {}
+            return {}, []
         before = RunRecord.read(self.folder)
         check_same_run(before["config"], config)
-        return before.get("rows", {}) if self.output.resume_from == "latest" else {}
+        extensions = read_extensions(before, self.output, self.folder)
+        rows = before.get("rows", {}) if self.output.resume_from == "latest" else {}
+        return unfinished(rows, extensions), extensions
 
     def _take_folder(self) -> None:
         """Write run.json, open the tracker: only now, so that input that is refused leaves the folder as it was."""
         if self.record:
-            self.record.update(rows=self.rows, main_row=self.main_row)
+            extended = {"extensions": self._extensions} if self._extensions else {}
+            self.record.update(rows=self.rows, main_row=self.main_row, **extended)
             self.note_skipped(self.data.skipped)
         if self.output.report_to != "none":
             config = flat_config(self.record.content["config"]) if self.record else None
@@ -138,6 +143,12 @@ class Session:
 
     def steps(self) -> tuple[int, float]:
         """Student steps in all, and in an epoch."""
+        first, per_epoch = self._first_steps()
+        lengths = lengths_of(first, self._extensions)
+        return lengths[-1][1] if lengths else first, per_epoch
+
+    def _first_steps(self) -> tuple[int, float]:
+        """The same of the run as it was started."""
         rows, epochs = self.data.num_rows, self.train.num_train_epochs
         per_epoch = float("inf") if rows is None else rows // self.train.batch_size
         if self.train.max_steps is not None:
@@ -251,8 +262,13 @@ class Session:
         is_pushed = self.output.push_every and self.record and folder == self.folder
         student = next(iter(objective.students.values()))
         push = BackgroundPush(student, self.output, name.lower(), self.data.image_size) if is_pushed else None
+        lengths = lengths_of(self._first_steps()[0], self._extensions)
+        if lengths:
+            check_extendable(objective)
         validation = open_validation(objective.students, self.data, accelerator, self.output, self.steps()[1])
-        setup = TrainerSetup(feeds, CropFlip(crop, flip), train, *self.steps(), folder, name, push, validation)
+        setup = TrainerSetup(
+            feeds, CropFlip(crop, flip), train, *self.steps(), folder, name, push, validation, lengths
+        )
         return Trainer(accelerator, objective, setup)
 
     def _resume(self, trainer: Trainer, folder: Path, main: bool) -> None:

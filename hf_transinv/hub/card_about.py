@@ -76,6 +76,11 @@ def training(run: Run) -> str:
     if config.label_noise:
         share = f"{100 * config.label_noise:.4g} %"
         sentences.append(f"{share} of the training labels were replaced by labels drawn uniformly from all classes.")
+    sentences += [
+        f"The run was extended at step {one.at_step:,} to {one.to_steps:,} steps; from there on its learning rate was "
+        "that of a run of this length."
+        for one in run.extensions
+    ]
     sentences += _chosen(row)
     if row.train_seconds:
         machine = hardware(run.hardware)

@@ -50,3 +50,16 @@ class MeasuredWhileTraining:
     patience: int | None = None
     stopped_early: bool = False
     is_evaluation: bool = False
+
+
+@dataclass(frozen=True)
+class Extension:
+    """A run that was given more steps.
+
+    Attributes:
+        at_step: where.
+        to_steps: in all.
+    """
+
+    at_step: int
+    to_steps: int

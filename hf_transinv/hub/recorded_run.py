@@ -17,7 +17,7 @@ from hf_transinv.data.embedded import EMBEDDED_NAMES
 from hf_transinv.errors import InputError
 from hf_transinv.evaluation.result import Result
 from hf_transinv.formats.typed_json import read_as
-from hf_transinv.hub.recorded_row import Learned, MeasuredWhileTraining
+from hf_transinv.hub.recorded_row import Extension, Learned, MeasuredWhileTraining
 
 
 @dataclass(frozen=True)
@@ -175,6 +175,7 @@ class Run:
         magnitudes: for each teacher: primitive -> its parameters; empty where none were learned.
         figures: paths below the output folder.
         citations: BibTeX.
+        extensions: each time that it was given more steps than it was started with.
     """
 
     recipe: str
@@ -195,6 +196,7 @@ class Run:
     magnitudes: tuple[dict[str, tuple[ParameterRange, ...]], ...] = ()
     figures: tuple[str, ...] = ()
     citations: tuple[str, ...] = ()
+    extensions: tuple[Extension, ...] = ()
 
     @property
     def main(self) -> Row:

@@ -61,7 +61,8 @@ class Trainer:
         self.modules = {**objective.players, **objective.extra_state()}
         if self.validation:
             self.modules |= self.validation.modules
-        self.players = Players(accelerator, objective, setup.base_augmentation, self.config, setup.max_steps)
+        lengths = setup.lengths or ((0, setup.max_steps),)
+        self.players = Players(accelerator, objective, setup.base_augmentation, self.config, lengths)
         self.optimizers, self.schedules = self.players.optimizers, self.players.schedules
         self.generator = torch.Generator().manual_seed(self.config.seed)
         self.losses = LossMonitor(accelerator, objective, setup.folder / "checkpoints")
@@ -272,7 +273,8 @@ class Trainer:
             check_state(training, self._state([own] * self.accelerator.num_processes))
             for name, feed in self.feeds.items():
                 feed.load_state_dict(training["feeds"][name])
-            self.players.load_state(training["optimizers"], training["schedules"])
+            optimizers, schedules = training["optimizers"], training["schedules"]
+            self.players.load_state(optimizers, schedules, int(training["step"]), bool(self.setup.lengths))
         except InputError as error:
             raise InputError(f"checkpoint {path} does not fit this run: {error}") from error
         self.step, self.turn, self.images_seen = (int(training[name]) for name in ("step", "turn", "images_seen"))

@@ -33,6 +33,8 @@ class TrainerSetup:
         label: shown at the progress bar.
         push: of the student, after checkpoints; for the main process alone.
         validation: measures the student while it trains; None: nothing does.
+        lengths: of a run that was extended: (first step, student steps in all) before and after; the last is
+            `max_steps`. Empty: `max_steps` from the beginning.
     """
 
     feeds: Mapping[str, Feed]
@@ -44,3 +46,4 @@ class TrainerSetup:
     label: str = ""
     push: Push | None = None
     validation: Validation | None = None
+    lengths: tuple[tuple[int, int], ...] = ()

@@ -105,6 +105,7 @@ def pictures(count: int) -> list[bytes]:
         ("--eval_steps 2", "eval_steps measures the student while it trains.*--validation_share 0.1"),
         ("--validation_corruptions blur --validation_share 0.1", "blur: unknown; there are gaussian_noise"),
         ("--validation_split train --eval_steps 2", "validation_split train and train_split train are the same"),
+        ("--extend_to_steps 9", "give --resume_from latest"),
         ("--validation_share 1", r"validation_share must be in \[0, 1\)"),
         ("--image_column picture", "picture"),
         ("--label_column class", "class"),

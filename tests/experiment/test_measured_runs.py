@@ -1,7 +1,9 @@
 """Recipes that are measured while they train: what is read when, which student comes out, and what is said of it."""
 
 import json
+import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,6 +11,9 @@ from safetensors.torch import load_file
 
 import hf_transinv.experiment.session
 import hf_transinv.training.validation
+from hf_transinv.augment.replay import ReplayBuffer
+from hf_transinv.errors import InputError
+from hf_transinv.experiment.extension import check_extendable
 from hf_transinv.training.checkpointing import checkpoints
 from hf_transinv.training.trainer import Trainer
 from tests.experiment.test_bad_input import LEAST, _alone, run  # noqa: F401 (fixtures)
@@ -91,6 +96,8 @@ def test_a_run_that_ends_early_is_finished(run, measured, monkeypatch):  # noqa:
         "The training ended early: 1 measurements in a row were no better" in Path("out/student/README.md").read_text()
     )
     assert run(*early, *RESUME)[0] == 0 and measured["at the end"] == [796]
+    code, said = run(*early, *RESUME, "--extend_to_steps", 80)
+    assert code == 2 and "early stopping has ended this run" in said
 
 
 def test_a_dataset_without_a_test_split_chooses_and_measures_on_the_same_images(run, measured):  # noqa: F811
@@ -100,6 +107,42 @@ def test_a_dataset_without_a_test_split_chooses_and_measures_on_the_same_images(
     assert measured == {"while training": [4, 4], "at the end": [4]}
     assert record()["rows"]["TransInv"]["validation"]["is_evaluation"]
     assert "The images that it is measured on also chose it" in Path("out/student/README.md").read_text()
+
+
+def test_a_finished_run_goes_on_for_more_steps_with_all_its_rows(run):  # noqa: F811
+    flags = [*LEAST, "--baselines", "plain", "--warmup_ratio", 0]
+    assert run(*flags)[0] == 0
+    assert "extensions" not in record()
+    longer = [*flags, *RESUME, "--extend_to_steps"]
+    code, said = run(*longer, 4)
+    assert code == 2 and "the run has 4 steps already" in said and record()["status"] == "finished"
+    assert run(*longer, 6)[0] == 0
+    content = record()
+    assert content["extensions"] == [{"at_step": 4, "to_steps": 6}] and content["config"]["max_steps"] == 4
+    assert {name: row["steps"] for name, row in content["rows"].items()} == {"TransInv": 6, "fine-tuning": 6}
+    assert "extended at step 4 to 6 steps" in Path("out/student/README.md").read_text()
+    rates = [json.loads(line)["learning_rate"] for line in Path("out/metrics.jsonl").read_text().splitlines()]
+    assert rates == [0.0, 0.0]  # at the end of the cosine, twice
+    code, said = run(*flags, *RESUME)
+    assert code == 2 and "was extended to 6 steps: resume it with --extend_to_steps 6" in said
+    assert run(*longer, 6)[0] == 0 and record()["rows"] == content["rows"]
+
+
+def test_what_an_extension_does_to_the_rate_is_said(run, monkeypatch):  # noqa: F811
+    printed = []
+    assert run(*LEAST, "--warmup_ratio", 0)[0] == 0
+    monkeypatch.setattr("builtins.print", lambda *words, **options: printed.append(" ".join(map(str, words))))
+    assert run(*LEAST, "--warmup_ratio", 0, *RESUME, "--extend_to_steps", 8)[0] == 0
+    (line,) = re.findall(r"extended    .*", "\n".join(printed))
+    assert line == "extended    at step 4, from 4 to 8 steps; the learning rate there was 0, now 0.05"
+
+
+def test_a_memory_of_a_certain_length_is_not_extended():
+    replay = SimpleNamespace(
+        title="TeachAugment", extra_state=lambda: {"replay": ReplayBuffer(torch.nn.Linear(1, 1), 1, 3)}
+    )
+    with pytest.raises(InputError, match="TeachAugment replays copies"):
+        check_extendable(replay)
 
 
 def test_the_size_of_batches_that_chose_cannot_change(run):  # noqa: F811

@@ -8,10 +8,11 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from hf_transinv.config import DataConfig, OutputConfig, check_validation
+from hf_transinv.config import DataConfig, OutputConfig, TrainConfig, check_validation
 from hf_transinv.errors import InputError
 from hf_transinv.record import read_metrics
 from hf_transinv.training.checkpointing import checkpoints
+from hf_transinv.training.optim import rate_at
 from hf_transinv.training.validation import open_validation
 from tests.tiny_run import random_split, tensors_of, tiny_data, tiny_trainer, tiny_vit
 from tests.training.test_trainer import assert_equal, content
@@ -180,6 +181,7 @@ def test_epochs_are_counted_in_steps(tmp_path):
         ({"eval_steps": 2, "load_best_model_at_end": True, "metric_for_best_model": "corrupted"}, "name the corr"),
         ({"validation_severity": 2}, "give those as well"),
         ({"validation_corruptions": ("fog",), "validation_severity": 6}, "not one of 1, 2, 3, 4, 5"),
+        ({"extend_to_steps": 9}, "give --resume_from latest"),
     ],
 )
 def test_options_that_say_nothing_are_refused(fields, said):
@@ -193,3 +195,38 @@ def test_the_test_split_is_never_measured_on_while_training(output):
         check_validation(DataConfig(), OutputConfig(**output))
     check_validation(DataConfig(validation_share=0.1), OutputConfig(**output))
     check_validation(DataConfig(validation_split="val"), OutputConfig(**output))
+
+
+# More steps
+
+
+def test_an_extended_run_has_the_rate_of_the_new_length(tmp_path):
+    """Finished at 4, extended to 8, stopped at 6 and resumed: the bits of the extension that was not disturbed."""
+    options = {"max_steps": 4, "save_steps": 2, "logging_steps": 1, "warmup_ratio": 0.0, "save_total_limit": 9}
+    lengths, config = ((0, 4), (4, 8)), TrainConfig(learning_rate=0.05, warmup_ratio=0.0, max_steps=4)
+    tiny_trainer(tmp_path, **options).train()
+    for start in (4, 6):
+        extended = tiny_trainer(tmp_path, lengths=lengths, **options)
+        extended.resume(tmp_path / f"checkpoints/step_{start:08d}")
+        assert extended.optimizers["student"].param_groups[0]["lr"] == rate_at(config, 8, start)
+        extended.train()
+        end = content(tmp_path / "checkpoints/step_00000008")
+        assert extended.step == 8
+        if start == 4:
+            whole = end
+    assert_equal(whole, end)
+    rates = [line["learning_rate"] for line in read_metrics(tmp_path / "metrics.jsonl")]
+    assert rates == [rate_at(config, 4 if step <= 4 else 8, step) for step in range(1, 9)]
+    assert rates[3] == rates[7] == 0 and rate_at(config, 8, 4) == pytest.approx(0.025)
+
+
+def test_a_row_that_begins_later_is_extended_at_the_same_step(tmp_path):
+    """A row that was trained to 4 and extended, and one that was extended before it began."""
+    options = {"max_steps": 4, "save_steps": 4, "warmup_ratio": 0.2}
+    tiny_trainer(tmp_path / "one", **options).train()
+    one = tiny_trainer(tmp_path / "one", lengths=((0, 4), (4, 8)), **options)
+    one.resume(tmp_path / "one/checkpoints/step_00000004")
+    one.train()
+    other = tiny_trainer(tmp_path / "other", lengths=((0, 4), (4, 8)), **options)
+    other.train()
+    assert_equal(tensors_of(one), tensors_of(other))
