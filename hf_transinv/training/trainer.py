@@ -27,7 +27,7 @@ from hf_transinv.training.checkpointing import discard_later, load_state, save_s
 from hf_transinv.training.distributed import gather_objects, whole
 from hf_transinv.training.nan_guard import LossMonitor, TrainingDiverged
 from hf_transinv.training.players import Players
-from hf_transinv.training.random_state import check_processes, random_state, restore_random_state
+from hf_transinv.training.random_state import fit_processes, random_state, restore_random_state
 from hf_transinv.training.signals import StopRequest
 from hf_transinv.training.state_check import check_state
 from hf_transinv.training.trainer_setup import TrainerSetup
@@ -268,7 +268,7 @@ class Trainer:
         """
         training = load_state(path, self.modules)
         try:
-            check_processes(training, self.accelerator.num_processes)
+            fit_processes(training, self.accelerator, self.objective.networks, self.config.sync_batchnorm)
             own = random_state(self.accelerator.device)
             check_state(training, self._state([own] * self.accelerator.num_processes))
             for name, feed in self.feeds.items():

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -109,6 +110,19 @@ def test_two_processes_resume_to_the_bit(both):
     """From step 3, in mid-epoch and mid-cycle."""
     for rank in both[2]:
         assert all(torch.equal(tensor, rank["resumed"][name]) for name, tensor in rank["end"].items())
+
+
+def test_one_process_goes_on_where_two_stopped(both, tmp_path):
+    """From step 3 of the two; the student has no dropout and no BatchNorm."""
+    folder, alone, _ = both
+    shutil.copytree(folder / "two" / "checkpoints" / "step_00000003", tmp_path / "checkpoints" / "step_00000003")
+    resumed = tiny_trainer(tmp_path, **OPTIONS)
+    resumed.resume(tmp_path / "checkpoints" / "step_00000003")
+    resumed.train()
+    end = tensors_of(resumed)
+    assert resumed.step == 6
+    differences = {name: (alone[name].float() - end[name].float()).abs().max().item() for name in alone}
+    assert max(differences.values()) < 2e-6, max(differences, key=differences.get)
 
 
 def test_two_processes_are_measured_as_one(both):
