@@ -71,7 +71,7 @@ class Session:
     ) -> None:
         self.recipe, self.train, self.output = recipe, train, output
         check_validation(data, output)
-        chosen_corruptions(output.validation_corruptions)
+        chosen_corruptions(output.validation_corruptions, "validation_corruptions")
         self.corruptions = chosen_corruptions(output.eval_corruptions)
         check_augmentations(output.eval_augment)
         if output.push_to_hub:

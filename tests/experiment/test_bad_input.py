@@ -103,7 +103,7 @@ def pictures(count: int) -> list[bytes]:
         ("--train_split train[:0]", "is empty"),
         ("--eval_split holdout", "cannot give split 'holdout'"),
         ("--eval_steps 2", "eval_steps measures the student while it trains.*--validation_share 0.1"),
-        ("--validation_corruptions blur --validation_share 0.1", "blur: unknown; there are gaussian_noise"),
+        ("--validation_corruptions blur --validation_share 0.1", "validation_corruptions blur: unknown"),
         ("--validation_split train --eval_steps 2", "validation_split train and train_split train are the same"),
         ("--extend_to_steps 9", "give --resume_from latest"),
         ("--validation_share 1", r"validation_share must be in \[0, 1\)"),
