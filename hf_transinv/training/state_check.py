@@ -11,6 +11,7 @@ from hf_transinv.errors import InputError
 _OF_LIBRARIES = ("optimizers", "schedules")
 _NEVER_MISSING = ("state", "param_groups", "params")
 _TEXTS = ("warned", "warnings")  # lists of any length: what went wrong until then
+_LATER = ("validation",)  # checkpoints of earlier versions lack it
 
 
 def check_state(found: Any, own: Mapping[str, Any]) -> None:
@@ -24,7 +25,8 @@ def check_state(found: Any, own: Mapping[str, Any]) -> None:
     Raises:
         InputError: says where they differ.
     """
-    _check(found, {name: state for name, state in own.items() if name not in _TEXTS}, "its state")
+    optional = {name for name in _LATER if isinstance(found, Mapping) and name not in found}
+    _check(found, {name: state for name, state in own.items() if name not in (*_TEXTS, *optional)}, "its state")
     for name in _TEXTS:
         texts = found.get(name)
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):

@@ -281,7 +281,7 @@ class Trainer:
         self._saved_step = self.losses.looked_at_step = self.step
         self.seconds = float(training["seconds"])
         self.generator.set_state(training["generator"])
-        if self.validation:
+        if self.validation and "validation" in training:
             self.validation.load_state_dict(training["validation"])
         if self.accelerator.scaler:
             self.accelerator.scaler.load_state_dict(training["scaler"])

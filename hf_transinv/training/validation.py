@@ -151,7 +151,8 @@ class Validation:
 
     def told(self) -> dict[str, Any]:
         """For the record of the run (`hub.recorded_row`): the last figures, and which student they chose."""
-        told: dict[str, Any] = {"split": self.data.validation_split, "figures": dict(self.figures)}
+        figures = dict(self.figures) if self.measured_step else {}
+        told: dict[str, Any] = {"split": self.data.validation_split, "figures": figures}
         if self.corruptions:
             told |= {"corruptions": list(self.corruptions), "severity": self.severity}
         if self.chooses and self.best_step:

@@ -88,6 +88,14 @@ def test_resumed_equals_uninterrupted_to_the_bit(tmp_path):
     assert whole.validation.told() == resumed.validation.told()
 
 
+def test_a_checkpoint_of_before_is_gone_on_from(tmp_path):
+    """An earlier version evaluated a held-out share at the end alone; now it is measured after the last step."""
+    tiny_trainer(tmp_path, max_steps=4).train()
+    resumed = tiny_trainer(tmp_path, output=OutputConfig(), max_steps=4)
+    resumed.resume(tmp_path / "checkpoints" / "step_00000004")
+    assert resumed.is_over and resumed.validation.told() == {"split": "val", "figures": {}}
+
+
 @pytest.mark.parametrize("metric", ["loss", "top1", "corrupted"])
 def test_the_best_student_is_that_of_the_best_figure(tmp_path, metric):
     """The oracle looks at all students that were measured; the last one is made the worst."""
