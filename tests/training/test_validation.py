@@ -124,6 +124,38 @@ def test_the_best_student_is_that_of_the_best_figure(tmp_path, metric):
         assert torch.equal(tensor, students[best][name]) and torch.equal(tensor, saved[f"student.{name}"])
 
 
+class Remembering(torch.nn.Linear):
+    """As timm's LeViT does: in eval mode what follows from the weights is computed once, and dropped by train()."""
+
+    kept = None
+
+    def forward(self, features):
+        if self.training:
+            return super().forward(features)
+        self.kept = self.weight.detach().clone() if self.kept is None else self.kept
+        return F.linear(features, self.kept, self.bias)
+
+    def train(self, mode=True):
+        self.kept = None if mode else self.kept
+        return super().train(mode)
+
+
+def test_the_best_student_answers_by_its_own_weights(tmp_path):
+    """A network that remembers what it computed from the weights of another step would answer by those."""
+    accelerator, student = tiny_trainer(tmp_path).accelerator, tiny_vit()
+    student.network.head = Remembering(32, 3)
+    validation = open_validation({"student": student}, tiny_data(), accelerator, BEST, 5.0)
+    images = random_split(24).images.float() / 255
+    first = validation.measure(1)
+    with torch.no_grad():
+        expected = student.eval()(images)
+        student.train()
+        student.network.head.weight.mul_(-30)
+        assert validation.measure(2)["eval/loss"] > first["eval/loss"]
+        validation.load_best()
+        assert torch.equal(student.eval()(images), expected)
+
+
 def test_a_run_ends_early_and_is_then_over(tmp_path):
     """A student that hardly moves has the same top-1 each time: the first one stays the best."""
     output = OutputConfig(eval_steps=1, metric_for_best_model="top1", early_stopping_patience=3)
