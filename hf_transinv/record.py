@@ -199,3 +199,10 @@ def flat_numbers(learned: Mapping[str, Any]) -> dict[str, float]:
         else:
             flat[name] = value
     return flat
+
+
+def flat_config(config: Mapping[str, Any]) -> dict[str, int | float | str | bool]:
+    """What trackers take as hyperparameters."""
+    return {
+        name: value if isinstance(value, int | float | str | bool) else str(value) for name, value in config.items()
+    }

@@ -144,7 +144,13 @@ def test_the_default_config_serves_only_without_config_and_dataset(write):
 
 @pytest.mark.parametrize(
     ("wrong", "near"),
-    [("learning_rat", "learning_rate"), ("teacher", "teachers"), ("student-init", "student_init"), ("epochs", None)],
+    [
+        ("learning_rat", "learning_rate"),
+        ("teacher", "teachers"),
+        ("student-init", "student_init"),
+        ("epochs", "eval_epochs or num_train_epochs"),
+        ("zzz", None),
+    ],
 )
 def test_unknown_keys_name_the_nearest_known_one(write, wrong, near):
     hint = f"did you mean {near}\\?" if near else "See --help"

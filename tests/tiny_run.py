@@ -2,17 +2,19 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import timm
 import torch
 from accelerate import Accelerator
 
 from hf_transinv.augment.learned import AugmentationConfig, AugmentationPanel
-from hf_transinv.config import TrainConfig
+from hf_transinv.config import DataConfig, OutputConfig, TrainConfig
 from hf_transinv.data.batches import Feed
 from hf_transinv.data.mixing import Mixing
 from hf_transinv.data.resident import ResidentFeed, ResidentSplit
+from hf_transinv.data.run_data import Data
+from hf_transinv.data.sources import Source
 from hf_transinv.data.transforms import CropFlip
 from hf_transinv.models.classifier import Classifier
 from hf_transinv.models.teacher import EMATeacher, Teacher
@@ -20,6 +22,7 @@ from hf_transinv.objectives.supervised import Supervised
 from hf_transinv.objectives.transinv import TransInv, TransInvConfig
 from hf_transinv.training.trainer import Trainer
 from hf_transinv.training.trainer_setup import TrainerSetup
+from hf_transinv.training.validation import open_validation
 
 
 def random_split(num_images: int = 40, num_classes: int = 3) -> ResidentSplit:
@@ -49,9 +52,14 @@ def tiny_trainer(
     augment: dict[str, Any] | None = None,
     dropout: float = 0.0,
     mixing: Mixing | None = None,
+    output: OutputConfig | None = None,
+    lengths: tuple[tuple[int, int], ...] = (),
     **train: Any,
 ) -> Trainer:
-    """A Trainer whose fields are TrainConfig's; everything random about it follows from the seed alone."""
+    """A Trainer whose fields are TrainConfig's; everything random about it follows from the seed alone.
+
+    With `output` it is measured while it trains, on 24 images of its own.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     config = TrainConfig(
         **{"max_steps": 8, "batch_size": 8, "learning_rate": 0.05, "logging_steps": 2, "save_steps": 4} | train
@@ -66,9 +74,18 @@ def tiny_trainer(
         player: feed(config.batch_size, config.seed + number, accelerator)
         for number, player in enumerate(("student", "augmentation"))
     }
-    ordinary = CropFlip()
-    setup = TrainerSetup(feeds, ordinary, config, config.max_steps, 5.0, folder, "tiny", mixing=mixing)
+    validation = open_validation(objective.students, tiny_data(), accelerator, output, 5.0) if output else None
+    max_steps = lengths[-1][1] if lengths else config.max_steps
+    measured = {"validation": validation, "lengths": lengths}
+    setup = TrainerSetup(feeds, CropFlip(), config, max_steps, 5.0, folder, "tiny", mixing=mixing, **measured)
     return Trainer(accelerator, objective, setup)
+
+
+def tiny_data() -> Data:
+    """The split that is trained on, and two of the same kind: one to measure on, one to evaluate on."""
+    measured, evaluated, source = random_split(24), random_split(12), cast(Source, None)
+    parts = {"validation": measured, "validation_split": "val"}
+    return Data(random_split(), evaluated, DataConfig(), "test", [], source, **parts)
 
 
 def tensors_of(trainer: Trainer) -> dict[str, torch.Tensor]:

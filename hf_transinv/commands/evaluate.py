@@ -110,14 +110,13 @@ class ImagesConfig:
         DataConfig(
             image_size=self.image_size,
             on_bad_image=self.on_bad_image,
-            eval_split=self.eval_split,
             validation_share=self.validation_share,
             streaming=self.streaming,
         )
+        if self.validation_share and self.eval_split is not None:
+            raise InputError(f"give validation_share or eval_split {self.eval_split}, not both")
         if self.protocol == "published" and self.image_size is not None:
-            raise InputError(
-                "image_size with protocol published: the checkpoint says the size; leave out --image_size"
-            )
+            raise InputError("protocol published: the checkpoint says the size; leave out --image_size")
         if self.dataset is None:
             raise InputError(
                 "no dataset given: --dataset with a Hub id, a folder of images, a table of image paths, a parquet "

@@ -15,6 +15,7 @@ from accelerate.utils import set_seed
 
 from hf_transinv.config import DataConfig, OutputConfig, TrainConfig, as_dict
 from hf_transinv.data.transforms import to_float
+from hf_transinv.errors import InputError
 from hf_transinv.experiment.launch import Stopped
 from hf_transinv.experiment.presets import parse_run
 from hf_transinv.experiment.session import Session
@@ -114,6 +115,11 @@ def main(description: str = __doc__ or "") -> None:
     groups, _ = parse_run([DataConfig, TrainConfig, VAEConfig, VAEOutputConfig], description=description)
     data, train, size, where = groups
     session = Session("train_vae", data, train, where.output(), as_dict(*groups))
+    if session.data.validation is not None and session.data.validation is not session.data.evaluation:
+        raise InputError(
+            f"a VAE is measured once, at its end, on split {session.data.eval_split}: leave out validation_share and "
+            "validation_split"
+        )
     images = session.data.evaluation.images
     set_seed(train.seed)
     vae = ConvVAE(size)

@@ -8,9 +8,9 @@ from dataclasses import asdict
 from typing import Any
 
 from hf_transinv.config.data_config import DataConfig as DataConfig
-from hf_transinv.config.data_config import check_validation_share as check_validation_share
 from hf_transinv.config.mixing_config import MixingConfig as MixingConfig
 from hf_transinv.config.output_config import OutputConfig as OutputConfig
+from hf_transinv.config.output_config import check_validation as check_validation
 from hf_transinv.config.student_config import StudentConfig as StudentConfig
 from hf_transinv.config.train_config import TrainConfig as TrainConfig
 

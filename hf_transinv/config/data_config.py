@@ -18,9 +18,11 @@ class DataConfig:
         dataset_config: configuration of a Hub dataset that has several.
         dataset_revision: branch, tag or commit of a Hub dataset.
         train_split: split to train on; slices such as train[:90%] work unless streaming.
-        eval_split: split to evaluate on; default: test or validation, whichever the dataset has.
-        validation_share: share of every class, in (0, 1), of the training split that is held out and evaluated on, for
-            a dataset without a split for that; the same images whatever the seed. 0: none.
+        eval_split: split to evaluate on, once, at the end; default: test or validation, whichever the dataset has.
+        validation_share: share of every class, in (0, 1), of the training split that is held out and measured while
+            training; a dataset without a split to evaluate on is evaluated on it, too. The same images whatever the
+            seed. 0: none.
+        validation_split: split to measure on while training; give either this or validation_share.
         image_column: column with the images; default: the one column of that type.
         label_column: column with the labels; default: the one column of that type.
         streaming: read the training split as a stream instead of keeping it on the device.
@@ -46,6 +48,7 @@ class DataConfig:
     train_split: str = "train"
     eval_split: str | None = None
     validation_share: float = 0.0
+    validation_split: str | None = None
     image_column: str | None = None
     label_column: str | None = None
     streaming: bool = False
@@ -69,7 +72,12 @@ class DataConfig:
         if self.image_size is not None:
             at_least("image_size", self.image_size, 8)
         self._check_cuts()
-        check_validation_share(self.validation_share, self.eval_split, self.streaming)
+        check_validation_share(self.validation_share, self.streaming)
+        if self.validation_share and self.validation_split is not None:
+            raise InputError(
+                f"give validation_share {self.validation_share} (a part of the training split) or validation_split "
+                f"{self.validation_split}, not both"
+            )
         if not 0 <= self.label_noise < 1:
             raise InputError(f"label_noise must be in [0, 1), given {self.label_noise}")
         if self.label_noise and self.streaming:
@@ -112,23 +120,17 @@ def _check_range(name: str, values: tuple[float, ...], most: float) -> None:
         raise InputError(f"{name} {' '.join(map(str, values))}: expected LOW HIGH, 0 < LOW <= HIGH <= {most}")
 
 
-def check_validation_share(share: float, eval_split: str | None, streaming: bool) -> None:
+def check_validation_share(share: float, streaming: bool) -> None:
     """Raises InputError for a share that cannot be held out.
 
     Args:
         share: of every class.
-        eval_split: the split that the user named, if any.
         streaming: whether the training split is a stream.
     """
     if not 0 <= share < 1:
         raise InputError(f"validation_share must be in [0, 1), given {share}")
-    if share and eval_split is not None:
-        raise InputError(
-            f"give validation_share {share} (a part of the training split is evaluated on) or eval_split "
-            f"{eval_split}, not both"
-        )
     if share and streaming:
         raise InputError(
             f"validation_share {share} needs to know every label beforehand, which a stream does not: leave out "
-            "streaming, or give a split as eval_split"
+            "streaming, or give a split as eval_split or validation_split"
         )

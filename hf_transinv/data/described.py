@@ -6,34 +6,44 @@ from collections.abc import Sequence
 from hf_transinv.config import DataConfig
 from hf_transinv.data.pictures import Pictures
 from hf_transinv.data.resident import ResidentSplit
-from hf_transinv.data.sources import OpenDataset, Source
+from hf_transinv.data.run_splits import RunSplits
+from hf_transinv.data.sources import Source
 
 MOST_NAMES = 10  # classes named in one line
 
 
 def describe_splits(
     config: DataConfig,
-    opened: OpenDataset,
-    sources: tuple[Source, Source],
-    splits: tuple[ResidentSplit | Source, ResidentSplit],
+    splits: RunSplits,
+    train: ResidentSplit | Source,
+    evaluation: ResidentSplit,
+    validation: ResidentSplit | None = None,
 ) -> list[str]:
     """Lines on what was read.
 
     Args:
         config: of the data.
-        opened: the dataset.
-        sources: the training split and the evaluation split.
-        splits: the same, decoded but for a stream.
+        splits: not decoded.
+        train: the training split, decoded but for a stream.
+        evaluation: the evaluation split, decoded.
+        validation: the part to measure on while training, decoded; None: there is none.
     """
-    (source, held), (train, evaluation) = sources, splits
+    source, held, own, opened = splits.train, splits.evaluation, splits.validation, splits.dataset
     rows = source.num_rows if isinstance(train, Source) else len(train)
     image, label = source.columns
-    unused = [name for name in opened.split_names if name not in {*source.bases, *held.bases}]
+    bases = {*source.bases, *held.bases, *(own.bases if own else ())}
+    unused = [name for name in opened.split_names if name not in bases]
+    while_training: list[str] = []
+    at_end = ""
+    if own is not None and validation is not None and own is not held:
+        while_training = [f"validation  split {own.split}: {len(validation):,} images, measured while training"]
+        at_end = ", once, at the end"
     return [
         f"dataset     {source.name}: {opened.opened.kind}",
         f"train       split {source.split}: {'unknown' if rows is None else f'{rows:,}'} images"
         + (", as a stream" if source.streaming else ""),
-        f"evaluation  split {held.split}: {len(evaluation):,} images",
+        *while_training,
+        f"evaluation  split {held.split}: {len(evaluation):,} images{at_end}",
         *([f"not used    split {', '.join(unused)}"] if unused else []),
         f"images      column {image}: {describe_cuts(config, train, evaluation.images.shape[-1])}",
         f"label       column {label}: {named_classes(source.label_names)}",

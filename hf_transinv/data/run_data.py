@@ -13,10 +13,10 @@ from hf_transinv.data.batches import Feed
 from hf_transinv.data.classes import look_alikes
 from hf_transinv.data.columns import listed
 from hf_transinv.data.described import MOST_NAMES, describe_splits
-from hf_transinv.data.hold_out import HoldOut
 from hf_transinv.data.pictures import Pictures
 from hf_transinv.data.resident import ResidentFeed, ResidentSplit
-from hf_transinv.data.sources import OpenDataset, Source, default_eval_split, open_dataset
+from hf_transinv.data.run_splits import open_run_splits
+from hf_transinv.data.sources import Source
 from hf_transinv.data.streaming import StreamingFeed
 from hf_transinv.data.transforms import CropFlip
 from hf_transinv.errors import InputError
@@ -24,6 +24,7 @@ from hf_transinv.errors import InputError
 logger = logging.getLogger(__name__)
 
 _MISSING_WORDS = ("nan", "null", "none", "n/a", "<na>")
+_COUNTS_UNKNOWN = "whether every class has a training image is not known: a stream does not say it beforehand"
 
 
 @dataclass
@@ -38,6 +39,9 @@ class Data:
         described: lines on what was read and what was not.
         source: the training split, not decoded.
         forms: the training split as it has been decoded so far, by the stored size; of None: as central squares.
+        validation: the part to measure on while training, resident; `evaluation` itself where the dataset has no
+            other split for that; None: there is none.
+        validation_split: its name.
     """
 
     train: ResidentSplit | Source
@@ -47,6 +51,8 @@ class Data:
     described: list[str]
     source: Source
     forms: dict[int | None, ResidentSplit] = field(default_factory=dict)
+    validation: ResidentSplit | None = None
+    validation_split: str | None = None
 
     @property
     def label_names(self) -> list[str]:
@@ -76,7 +82,8 @@ class Data:
     @property
     def skipped(self) -> list[str]:
         """The images left out of the resident splits: where they are and what is wrong."""
-        splits = [split for split in (self.train, self.evaluation) if isinstance(split, ResidentSplit)]
+        own = None if self.validation is self.evaluation else self.validation
+        splits = [split for split in (self.train, own, self.evaluation) if isinstance(split, ResidentSplit)]
         return [found for split in splits for found in split.skipped]
 
     @property
@@ -143,74 +150,64 @@ def _load(
 
 
 def open_data(config: DataConfig, accelerator: Accelerator) -> Data:
-    """Opens, decodes and checks both splits; resident ones are on the accelerator's device.
+    """Opens, decodes and checks the splits; resident ones are on the accelerator's device.
 
     Raises:
         InputError: a split cannot be opened, a class has no training image, or an image cannot be decoded.
     """
-    opened, source, held = open_both_splits(config)
+    splits = open_run_splits(config)
+    source, held = splits.train, splits.evaluation
     with_files = config.stored_size is not None and not config.streaming
-    evaluation = _load(config, held, accelerator, None, crop_pct=config.eval_crop_pct, with_files=with_files)
+    as_measured: dict[str, Any] = {"crop_pct": config.eval_crop_pct, "with_files": with_files}
+    read = {"evaluation": (held, _load(config, held, accelerator, None, **as_measured))}
+    if splits.validation is not None:
+        own = read["evaluation"] if splits.validation is held else None
+        read["validation"] = own or (
+            splits.validation,
+            _load(config, splits.validation, accelerator, None, **as_measured),
+        )
+    evaluation = read["evaluation"][1]
     train = source if config.streaming else _load(config, source, accelerator, config.stored_size)
     forms = {} if isinstance(train, Source) else {config.stored_size: train}
     if forms and not isinstance(forms[config.stored_size].images, Pictures):
         forms[None] = forms[config.stored_size]  # squares as they are, whatever the crop
     counts = source.class_counts if isinstance(train, Source) else train.class_counts()
     check_class_counts(counts, source, image_is_bad=isinstance(train, ResidentSplit) and bool(train.num_skipped))
-    described = describe_splits(config, opened, (source, held), (train, evaluation))
+    validation = read["validation"][1] if splits.validation is not None else None
+    described = describe_splits(config, splits, train, evaluation, validation)
     data = Data(train, evaluation, config, held.split, described, source, forms)
+    if splits.validation is not None:
+        data.validation_split, data.validation = splits.validation.split, validation
+        _check_sides(data)
     if accelerator.is_main_process:
-        warnings = [*opened.opened.warnings, *warnings_of(source)]
-        warnings += compared_classes(counts, evaluation.class_counts(), source, held)
-        warnings += shared_images(train, evaluation, source, held)
-        for split, loaded in ((held, evaluation), (source, train)):
-            if isinstance(loaded, ResidentSplit) and loaded.num_skipped:
-                skipped = f"{loaded.num_skipped} images could not be decoded and are left out"
-                warnings.append(f"split {split.split!r}: {skipped}, the first: {loaded.skipped[0]}")
+        warnings = [*splits.dataset.opened.warnings, *warnings_of(source)]
+        if counts is None:
+            warnings.append(_COUNTS_UNKNOWN)
+        measured = list({id(loaded): (split, loaded) for split, loaded in read.values()}.values())
+        for split, loaded in measured:
+            warnings += missing_classes(loaded.class_counts(), source.label_names, split)
+            warnings += shared_images(train, loaded, source, split)
+        if len(measured) > 1:
+            (last, at_end), (first, while_training) = measured
+            warnings += shared_images(while_training, at_end, first, last)
+        for split, part in (*measured, (source, train)):
+            if isinstance(part, ResidentSplit) and part.num_skipped:
+                skipped = f"{part.num_skipped} images could not be decoded and are left out"
+                warnings.append(f"split {split.split!r}: {skipped}, the first: {part.skipped[0]}")
         for warning in warnings:
             logger.warning(warning)
     return data
 
 
-def open_both_splits(config: DataConfig) -> tuple[OpenDataset, Source, Source]:
-    """Opens the dataset, its training split and its evaluation split with the same classes, both not yet decoded.
-
-    Raises:
-        InputError: no dataset is given, or a split cannot be opened.
-    """
-    if config.dataset is None:
+def _check_sides(data: Data) -> None:
+    """Raises InputError when the student would be measured at one size and evaluated at another."""
+    assert data.validation is not None
+    side = data.validation.images.shape[-1]
+    if side != data.image_size:
         raise InputError(
-            "no dataset given: --dataset with a Hub id, a folder of images, a table of image paths, a parquet file, "
-            "or digits/target"
+            f"images of split {data.validation_split!r} have {side} pixels, those of {data.eval_split!r} "
+            f"{data.image_size}: bring them to one size with --image_size"
         )
-    opened = open_dataset(
-        config.dataset,
-        config=config.dataset_config,
-        revision=config.dataset_revision,
-        asked=[config.train_split, config.eval_split],
-        image_column=config.image_column,
-        label_column=config.label_column,
-    )
-    share = config.validation_share
-    rest = HoldOut(share, "train") if share else None
-    # Before the training split is read, which may be large: there may be no split to evaluate on.
-    eval_split = config.train_split if share else config.eval_split or default_eval_split(opened.split_names)
-    source = opened.source(
-        config.train_split,
-        image_column=config.image_column,
-        label_column=config.label_column,
-        streaming=config.streaming,
-        hold_out=rest,
-    )
-    image_column, label_column = source.columns
-    held = opened.source(
-        eval_split,
-        image_column=image_column,
-        label_column=label_column,
-        classes=source.classes,
-        hold_out=HoldOut(share, "held_out") if share else None,
-    )
-    return opened, source, held
 
 
 def check_class_counts(counts: Sequence[int] | np.ndarray | None, source: Source, image_is_bad: bool = False) -> None:
@@ -236,32 +233,32 @@ def check_class_counts(counts: Sequence[int] | np.ndarray | None, source: Source
         )
 
 
-def compared_classes(
-    train: Sequence[int] | np.ndarray | None, evaluation: Sequence[int], source: Source, held: Source
-) -> list[str]:
-    """Warnings about classes without an image in the evaluation split, which it cannot measure.
+def missing_classes(counts: Sequence[int], names: Sequence[str], split: Source) -> list[str]:
+    """A warning about classes without an image in a split that is measured on; else none.
 
     Args:
-        train: training images of each class; None when a stream does not say.
-        evaluation: evaluation images of each class.
-        source: the training split.
-        held: the evaluation split.
+        counts: images of each class in it.
+        names: of the classes.
+        split: it.
     """
-    names = source.label_names
-    missing = [name for name, count in zip(names, evaluation, strict=True) if not count]
-    warnings = []
-    if missing:
-        warnings.append(
-            f"split {held.split!r} has no image of {len(missing)} of the {len(names)} classes, and says nothing about "
-            f"them: {listed(missing, MOST_NAMES)}"
-        )
-    if train is None:
-        warnings.append("whether every class has a training image is not known: a stream does not say it beforehand")
-    return warnings
+    missing = [name for name, count in zip(names, counts, strict=True) if not count]
+    if not missing:
+        return []
+    return [
+        f"split {split.split!r} has no image of {len(missing)} of the {len(names)} classes, and says nothing about "
+        f"them: {listed(missing, MOST_NAMES)}"
+    ]
 
 
 def shared_images(train: ResidentSplit | Source, evaluation: ResidentSplit, source: Source, held: Source) -> list[str]:
-    """A warning when images of the evaluation split are also training images, pixel for pixel; else none."""
+    """A warning when images of one split are also in one that was learned or chosen from, pixel for pixel; else none.
+
+    Args:
+        train: what is trained on, or what chooses among students.
+        evaluation: what is measured on.
+        source: the split of the first.
+        held: the split of the second.
+    """
     if isinstance(train, Source):
         return []
     is_whole = isinstance(train.images, Pictures)  # of which the evaluation has squares

@@ -115,11 +115,12 @@ def check_augmentations(names: Iterable[str]) -> None:
         raise InputError(f"evaluation under {', '.join(unknown)}: unknown; there are {', '.join(AUGMENTATIONS)}")
 
 
-def chosen_corruptions(names: tuple[str, ...]) -> tuple[str, ...]:
+def chosen_corruptions(names: tuple[str, ...], field: str = "eval_corruptions") -> tuple[str, ...]:
     """The corruptions to evaluate under.
 
     Args:
         names: of corruptions, or ("all",), or ("none",).
+        field: that names them, for the error.
 
     Raises:
         InputError: one is unknown.
@@ -130,7 +131,5 @@ def chosen_corruptions(names: tuple[str, ...]) -> tuple[str, ...]:
         return CORRUPTIONS
     unknown = sorted(set(names) - set(CORRUPTIONS))
     if unknown:
-        raise InputError(
-            f"eval_corruptions {', '.join(unknown)}: unknown; there are {', '.join(CORRUPTIONS)}, all and none"
-        )
+        raise InputError(f"{field} {', '.join(unknown)}: unknown; there are {', '.join(CORRUPTIONS)}, all and none")
     return names

@@ -240,6 +240,7 @@ def _plain(value: Any) -> Any:
 
 def _known_or_error(name: str, allowed: set[str], kind: str, where: str) -> None:
     if name not in allowed:
-        near = difflib.get_close_matches(name, allowed, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ". See --help for the known ones"
+        longer = sorted(one for one in allowed if one.endswith(f"_{name}"))  # epochs: of several kinds
+        near = longer or difflib.get_close_matches(name, allowed, n=1)
+        hint = f"; did you mean {' or '.join(near)}?" if near else ". See --help for the known ones"
         raise InputError(f"unknown {kind} {name!r} in {where}{hint}")

@@ -30,7 +30,7 @@ from hf_transinv.training.signals import ProcessLost, noticing_lost_processes
 # judged by the values that it fills in.
 _FREE_ON_RESUME = {
     "preset",
-    *("resume_from", "output_dir", "report_to", "eval_batch_size", "ddp_timeout"),
+    *("resume_from", "extend_to_steps", "output_dir", "report_to", "eval_batch_size", "ddp_timeout"),
     *("push_to_hub", "private", "hub_revision", "push_every", "license"),
 }
 # What earlier versions did, whose records lack the field.
@@ -258,11 +258,13 @@ def check_same_run(before: dict[str, Any], now: dict[str, Any]) -> None:
         InputError: a field that decides what is computed has changed.
     """
     before = {**_DONE_BEFORE, **before}
+    # Rounding differs between sizes of batches, and corrupted images do: another student might be the best.
+    bound = {"eval_batch_size"} if now.get("load_best_model_at_end") or now.get("early_stopping_patience") else set()
     changed = [
         f"{name} was {before.get(name)!r}, is {value!r}"
         for name, value in now.items()
         # A record of an earlier version lacks fields that have come since; what is off now was not there then.
-        if name not in _FREE_ON_RESUME
+        if name not in _FREE_ON_RESUME - bound
         and before.get(name) != value
         and (name in before or (value and value != "none"))
     ]

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object, set_seed
 
-from hf_transinv.config import DataConfig, MixingConfig, OutputConfig, StudentConfig, TrainConfig
+from hf_transinv.config import DataConfig, MixingConfig, OutputConfig, StudentConfig, TrainConfig, check_validation
 from hf_transinv.data.mixing import build_mixing
 from hf_transinv.data.run_data import open_data
 from hf_transinv.data.transforms import to_float
@@ -18,19 +18,20 @@ from hf_transinv.errors import InputError
 from hf_transinv.evaluation import evaluate
 from hf_transinv.evaluation.conditions import check_augmentations, chosen_corruptions
 from hf_transinv.experiment.batch_size import check_batch_size, fitted
+from hf_transinv.experiment.extension import Extension, check_extendable, lengths_of, read_extensions, unfinished
+from hf_transinv.experiment.first_screen import first_screen
 from hf_transinv.experiment.launch import Stopped, agree, check_same_run, doing, output_folder, start_accelerator
 from hf_transinv.files import atomic_write_text
 from hf_transinv.hub.push import BackgroundPush, check_token
 from hf_transinv.models.classifier import Classifier, open_classifier
-from hf_transinv.models.description import describe
-from hf_transinv.models.teacher import EMATeacher, check_answers
+from hf_transinv.models.teacher import check_answers
 from hf_transinv.objectives.objective import Objective
-from hf_transinv.record import RunRecord
+from hf_transinv.record import RunRecord, flat_config
 from hf_transinv.training.averaging import exported, measured
 from hf_transinv.training.checkpointing import checkpoints
-from hf_transinv.training.freezing import describe_frozen
 from hf_transinv.training.trainer import Trainer
 from hf_transinv.training.trainer_setup import TrainerSetup
+from hf_transinv.training.validation import open_validation
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +82,8 @@ class Session:
         unit: int = 1,
     ) -> None:
         self.recipe, self.train, self.output, self.mixing = recipe, train, output, MixingConfig()
+        check_validation(data, output)
+        chosen_corruptions(output.validation_corruptions, "validation_corruptions")
         self.corruptions = chosen_corruptions(output.eval_corruptions)
         check_augmentations(output.eval_augment)
         if output.push_to_hub:
@@ -89,7 +92,8 @@ class Session:
         check_batch_size(train, self.accelerator.num_processes, unit)
         self.folder = agree(self.accelerator, lambda: output_folder(output, recipe))
         self._skipped: set[str] = set()
-        self.rows: dict[str, Any] = agree(self.accelerator, lambda: self._earlier_rows(config))
+        self.rows: dict[str, Any]
+        self.rows, self._extensions = agree(self.accelerator, lambda: self._earlier(config))
         self.main_row: str | None = None
         self.told: list[str] = []
         self.record = RunRecord(self.folder, recipe, config) if self.accelerator.is_main_process else None
@@ -106,40 +110,35 @@ class Session:
             said = f"batch_size {train.batch_size} is more than the {self.data.num_rows} training images"
             logger.warning("%s: %d is used", said, self.train.batch_size)
 
-    def _describe(self, objective: Objective) -> None:
-        """What a run says at its start, on one screen: data, student, teachers, and how images reach each."""
-        if not self.record:
-            return
-        side, lines = self.data.image_size, list(self.data.described)
-        lines += [f"{player:11} {describe(student, side)}" for player, student in objective.students.items()]
-        for teacher in dict.fromkeys(objective.teachers):
-            own = "the student's average: " if isinstance(teacher, EMATeacher) else ""
-            lines.append(f"teacher     {own}{describe(teacher.classifier, side)}")
-        if self.train.compile:
-            lines.append("compiled    students and teachers, the augmentation not: the first steps take minutes")
-        lines += describe_frozen(next(iter(objective.students.values())), self.train.freeze)
-        print("\n".join(("", *lines, *self.told, "")), flush=True)
-
-    def _earlier_rows(self, config: dict[str, Any]) -> dict[str, Any]:
-        """What an earlier start of this run has finished."""
+    def _earlier(self, config: dict[str, Any]) -> tuple[dict[str, Any], list[Extension]]:
+        """What an earlier start of this run has finished, and how it was extended."""
         if not self.output.resume_from:
-            return {}
+            return {}, []
         before = RunRecord.read(self.folder)
         check_same_run(before["config"], config)
-        return before.get("rows", {}) if self.output.resume_from == "latest" else {}
+        extensions = read_extensions(before, self.output, self.folder)
+        rows = before.get("rows", {}) if self.output.resume_from == "latest" else {}
+        return unfinished(rows, extensions), extensions
 
     def _take_folder(self) -> None:
         """Write run.json, open the tracker: only now, so that input that is refused leaves the folder as it was."""
         if self.record:
-            self.record.update(rows=self.rows, main_row=self.main_row)
+            extended = {"extensions": self._extensions} if self._extensions else {}
+            self.record.update(rows=self.rows, main_row=self.main_row, **extended)
             self.note_skipped(self.data.skipped)
         if self.output.report_to != "none":
-            config = _flat_config(self.record.content["config"]) if self.record else None
+            config = flat_config(self.record.content["config"]) if self.record else None
             self.accelerator.project_configuration.logging_dir = str(self.folder)
             self.accelerator.init_trackers(self.recipe, config=config)
 
     def steps(self) -> tuple[int, float]:
         """Student steps in all, and in an epoch."""
+        first, per_epoch = self._first_steps()
+        lengths = lengths_of(first, self._extensions)
+        return lengths[-1][1] if lengths else first, per_epoch
+
+    def _first_steps(self) -> tuple[int, float]:
+        """The same of the run as it was started."""
         rows, epochs = self.data.num_rows, self.train.num_train_epochs
         per_epoch = float("inf") if rows is None else rows // self.train.batch_size
         if self.train.max_steps is not None:
@@ -175,8 +174,9 @@ class Session:
         if self.main_row is None:
             self.main_row = name
             self._take_folder()
-            self._describe(objective)
-        if name in self.rows and trainer.step >= trainer.max_steps:
+            if self.record:
+                print(first_screen(self.data, objective, trainer.setup, self.output, self.told), flush=True)
+        if name in self.rows and trainer.is_over:
             trainer.finish()
             return self.rows[name]
         doing(f"training {name!r}")
@@ -205,6 +205,8 @@ class Session:
             "kin": objective.kin,
             "warnings": trainer.warnings,
         }
+        if trainer.validation:
+            told["validation"] = trainer.validation.told()
         doing(f"evaluating {name!r}")
         for index, (player, student) in enumerate(measured(objective).items()):
             results = evaluate(
@@ -255,8 +257,22 @@ class Session:
         student = exported(objective, self.train.ema)
         push = BackgroundPush(student, self.output, name.lower(), **self.data.evaluated_as) if is_pushed else None
         mixed = build_mixing(self.mixing, len(self.data.label_names), self.data.class_counts, accelerator.device)
-        ordinary = self.data.ordinary(crop, flip)
-        setup = TrainerSetup(feeds, ordinary, train, *self.steps(), folder, name, push, mixed)
+        lengths = lengths_of(self._first_steps()[0], self._extensions)
+        if lengths:
+            check_extendable(objective)
+        validation = open_validation(objective.students, self.data, accelerator, self.output, self.steps()[1])
+        setup = TrainerSetup(
+            feeds,
+            self.data.ordinary(crop, flip),
+            train,
+            *self.steps(),
+            folder,
+            name,
+            push,
+            mixing=mixed,
+            validation=validation,
+            lengths=lengths,
+        )
         return Trainer(accelerator, objective, setup)
 
     def _resume(self, trainer: Trainer, folder: Path, main: bool) -> None:
@@ -281,10 +297,3 @@ class Session:
         self.accelerator.end_training()
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
-
-
-def _flat_config(config: dict[str, Any]) -> dict[str, Any]:
-    """What trackers take as hyperparameters."""
-    return {
-        name: value if isinstance(value, int | float | str | bool) else str(value) for name, value in config.items()
-    }

@@ -7,7 +7,8 @@ recorded, a function returns an empty text, and the card says nothing.
 from hf_transinv.augment.policies import POLICIES
 from hf_transinv.config import MixingConfig
 from hf_transinv.formats.markdown import code, duration, escape, hub_link, plain, steps, words
-from hf_transinv.hub.recorded_run import Hardware, Run, Student, Teacher
+from hf_transinv.hub.recorded_row import METRICS
+from hf_transinv.hub.recorded_run import Hardware, Row, Run, Student, Teacher
 from hf_transinv.objectives.objective import Objective
 from hf_transinv.objectives.registry import LEARNED, METHODS
 
@@ -97,10 +98,30 @@ def training(run: Run) -> str:
     if config.label_noise:
         share = f"{100 * config.label_noise:.4g} %"
         sentences.append(f"{share} of the training labels were replaced by labels drawn uniformly from all classes.")
+    sentences += [
+        f"The run was extended at step {one.at_step:,} to {one.to_steps:,} steps; from there on its learning rate was "
+        "that of a run of this length."
+        for one in run.extensions
+    ]
+    sentences += _chosen(row)
     if row.train_seconds:
         machine = hardware(run.hardware)
         sentences.append(f"It took {duration(row.train_seconds)}{f' on {machine}' if machine else ''}.")
     return " ".join(sentences)
+
+
+def _chosen(row: Row) -> list[str]:
+    """Which student the validation part chose, and whether it ended the training."""
+    found = row.validation
+    if found is None or found.metric is None or found.step is None or found.value is None:
+        return []
+    metric, images = METRICS.get(found.metric, found.metric), f"the split {code(found.split)}"
+    value = f"{found.value:.4g}" if found.metric == "loss" else f"{found.value:.1f} %"
+    which = "This is the student" if found.is_loaded else "This is the last student; the best was that"
+    sentences = [f"{which} of step {found.step:,}, the best by {escape(metric)} on {images} ({value})."]
+    if found.stopped_early:
+        sentences.append(f"The training ended early: {found.patience} measurements in a row were no better.")
+    return sentences
 
 
 def hardware(found: Hardware) -> str:
@@ -140,6 +161,14 @@ def limits(run: Run) -> list[str]:
         found.append(
             f"Trained on {words(_corruptions(run.trained_on))}: its robustness to {them} says nothing about "
             "corruptions that it has not seen."
+        )
+    chosen = row.validation
+    if chosen is not None and chosen.is_evaluation and (chosen.is_loaded or chosen.stopped_early):
+        found.append("The images that it is measured on also chose it: its figures are too high.")
+    if chosen is not None and chosen.metric == "corrupted":
+        found.append(
+            f"It was chosen by its accuracy under {words(_corruptions(chosen.corruptions))}: its figures there say "
+            "less about corruptions that it has not seen."
         )
     for teacher in run.teachers:
         if teacher.trained_on:

@@ -16,6 +16,7 @@ from hf_transinv.data.embedded import EMBEDDED_NAMES
 from hf_transinv.errors import InputError
 from hf_transinv.evaluation.result import Result
 from hf_transinv.formats.typed_json import read_as
+from hf_transinv.hub.recorded_row import Extension, Learned, MeasuredWhileTraining
 from hf_transinv.hub.short_names import short_name
 
 
@@ -116,21 +117,6 @@ class Teacher:
 
 
 @dataclass(frozen=True)
-class Learned:
-    """Probabilities at the end of the training, one entry per teacher; empty where none were learned.
-
-    Attributes:
-        p: of each primitive.
-        q: that an image is deformed at all.
-        r: that the teacher's augmentation is chosen.
-    """
-
-    p: tuple[tuple[float, ...], ...] = ()
-    q: tuple[float, ...] = ()
-    r: tuple[float, ...] = ()
-
-
-@dataclass(frozen=True)
 class Row:
     """One trained network.
 
@@ -143,6 +129,7 @@ class Row:
         learned: of its augmentation.
         warnings: what the training noticed.
         kin: corruptions that its augmentations imitate, each with the reason; None: not recorded.
+        validation: how it was measured while it trained; None: it was not.
     """
 
     results: Result
@@ -150,9 +137,10 @@ class Row:
     images_seen: int | None = None
     train_seconds: float | None = None
     images_skipped: int = 0
-    learned: Learned = Learned()
+    learned: Learned = field(default_factory=Learned)
     warnings: tuple[str, ...] = ()
     kin: dict[str, str] | None = None
+    validation: MeasuredWhileTraining | None = None
 
 
 @dataclass(frozen=True)
@@ -191,6 +179,7 @@ class Run:
         magnitudes: for each teacher: primitive -> its parameters; empty where none were learned.
         figures: paths below the output folder.
         citations: BibTeX.
+        extensions: each time that it was given more steps than it was started with.
     """
 
     recipe: str
@@ -211,6 +200,7 @@ class Run:
     magnitudes: tuple[dict[str, tuple[ParameterRange, ...]], ...] = ()
     figures: tuple[str, ...] = ()
     citations: tuple[str, ...] = ()
+    extensions: tuple[Extension, ...] = ()
 
     @property
     def main(self) -> Row:

@@ -79,6 +79,14 @@ def tidy(folder: Path, keep: int) -> None:
         shutil.rmtree(left, ignore_errors=True)
 
 
+def discard_later(path: Path, keep: int) -> None:
+    """Remove the checkpoints later than one, of a future that is trained again from there; then `tidy`."""
+    for later in checkpoints(path.parent):
+        if later.name > path.name:
+            discard(later)
+    tidy(path.parent, keep)
+
+
 def discard(path: Path) -> None:
     """Remove a checkpoint; a process that is killed meanwhile leaves no half of it under its name."""
     aside = path.with_name(f".{path.name}.gone")

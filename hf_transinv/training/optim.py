@@ -1,5 +1,6 @@
 """The optimizers of the players, and the schedule of networks (timm's factories)."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -119,3 +120,43 @@ def network_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig, max_
     if schedule is None:
         raise InputError(f"lr_scheduler {config.lr_scheduler!r} is none of timm's; try cosine or constant")
     return schedule
+
+
+def rate_at(config: TrainConfig, max_steps: int, step: int) -> float:
+    """The scheduled learning rate of a run of `max_steps` after so many steps, from 0 to `max_steps`."""
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(()))], lr=config.learning_rate)
+    network_schedule(optimizer, config, max_steps).step_update(step)
+    return float(optimizer.param_groups[0]["lr"])
+
+
+class ExtendedSchedule:
+    """The schedule of a run that was extended: from the step at which it was, that of a run of the new length.
+
+    The rate follows from the step alone, whichever checkpoint a run goes on from: there is no state to save.
+
+    Args:
+        optimizer: whose rate it sets.
+        config: the loop's.
+        lengths: (first step, student steps in all) of each part; the first begins at step 0.
+
+    Raises:
+        InputError: see `network_schedule`.
+    """
+
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, config: TrainConfig, lengths: Sequence[tuple[int, int]]
+    ) -> None:
+        self._parts = [(first, network_schedule(optimizer, config, steps)) for first, steps in lengths]
+        self.step_update(0)
+
+    def step_update(self, num_updates: int) -> None:
+        """Set the rate of the step that follows so many."""
+        schedule = [schedule for first, schedule in self._parts if first <= num_updates][-1]
+        schedule.step_update(num_updates)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Empty."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Does nothing."""

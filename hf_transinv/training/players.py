@@ -1,6 +1,7 @@
 """The players of a run as they train: where each lies, by which optimizer it moves, and how it takes its turn."""
 
 import contextlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,9 +17,9 @@ from hf_transinv.data.transforms import CropDraws, CropFlip, to_float
 from hf_transinv.objectives.objective import Objective
 from hf_transinv.objectives.turns import STUDENT, Batch, only_training
 from hf_transinv.training.averaging import own_average
-from hf_transinv.training.distributed import Placement, to_device, without_sync
+from hf_transinv.training.distributed import Placement, optimizer_shards, to_device, without_sync
 from hf_transinv.training.freezing import freeze
-from hf_transinv.training.optim import build_optimizer, network_schedule
+from hf_transinv.training.optim import ExtendedSchedule, build_optimizer, network_schedule
 
 
 class Players:
@@ -29,7 +30,7 @@ class Players:
         objective: the method.
         base_augmentation: crop and flip, for all players alike.
         config: the loop's.
-        max_steps: student steps in all, for the schedules.
+        lengths: for the schedules: (first step, student steps in all), one pair unless the run was extended.
         mixing: what is done to the images, labels and losses of networks, beside crop and flip.
 
     Attributes:
@@ -44,14 +45,14 @@ class Players:
         objective: Objective,
         base_augmentation: CropFlip,
         config: TrainConfig,
-        max_steps: int,
+        lengths: Sequence[tuple[int, int]],
         mixing: Mixing | None = None,
     ) -> None:
         self.accelerator, self.objective, self.config = accelerator, objective, config
         self.base_augmentation, self.mixing = base_augmentation, mixing
         self.nets: dict[str, nn.Module] = {}
         self.optimizers: dict[str, AcceleratedOptimizer] = {}
-        self.schedules: dict[str, Scheduler] = {}
+        self.schedules: dict[str, Scheduler | ExtendedSchedule] = {}
         self._frozen_norms: list[nn.Module] = []
         layout = torch.channels_last if config.channels_last else torch.preserve_format
         self.placement = Placement(accelerator, layout, config.sync_batchnorm)
@@ -63,7 +64,11 @@ class Players:
             optimizer = build_optimizer(objective, name, config)
             self.nets[name], self.optimizers[name] = self.placement.prepare(player, optimizer, is_network)
             if is_network:
-                self.schedules[name] = network_schedule(optimizer, config, max_steps)
+                self.schedules[name] = (
+                    network_schedule(optimizer, config, lengths[0][1])
+                    if len(lengths) == 1
+                    else ExtendedSchedule(optimizer, config, lengths)
+                )
         self._averages = own_average(objective).values()
         for module in (*objective.extra_state().values(), *self._averages):
             to_device(module, accelerator.device, layout)
@@ -81,6 +86,28 @@ class Players:
         if self.mixing is None or self.objective.networks.keys().isdisjoint(players):
             return None
         return self.mixing.draw(shape, self.objective.variants, generator, self.accelerator.device)
+
+    def load_state(
+        self, optimizers: Mapping[str, Any], schedules: Mapping[str, Any], step: int, is_extended: bool
+    ) -> None:
+        """Take over the states of optimizers and schedules, by player.
+
+        Args:
+            optimizers: their states, whole.
+            schedules: theirs.
+            step: student steps until then.
+            is_extended: whether the run has another length since: the rate is then set by the step alone.
+
+        Raises:
+            InputError: a state is not that of this run's parameters.
+        """
+        shards = {name: optimizer_shards(optimizers[name], own) for name, own in self.optimizers.items()}
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(shards[name])
+        for name, schedule in self.schedules.items():
+            schedule.load_state_dict(schedules[name])
+            if is_extended:
+                schedule.step_update(step)
 
     def play(
         self,

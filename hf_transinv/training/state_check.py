@@ -10,6 +10,8 @@ from hf_transinv.errors import InputError
 # Libraries may add to the states of their own between versions: there a key that only one side has is no fault.
 _OF_LIBRARIES = ("optimizers", "schedules")
 _NEVER_MISSING = ("state", "param_groups", "params")
+_TEXTS = ("warned", "warnings")  # lists of any length: what went wrong until then
+_LATER = ("validation",)  # checkpoints of earlier versions lack it
 
 
 def check_state(found: Any, own: Mapping[str, Any]) -> None:
@@ -23,7 +25,12 @@ def check_state(found: Any, own: Mapping[str, Any]) -> None:
     Raises:
         InputError: says where they differ.
     """
-    _check(found, own, "its state")
+    optional = {name for name in _LATER if isinstance(found, Mapping) and name not in found}
+    _check(found, {name: state for name, state in own.items() if name not in (*_TEXTS, *optional)}, "its state")
+    for name in _TEXTS:
+        texts = found.get(name)
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            raise InputError(f"its state, {name}: expected a list of texts")
     for kind in _OF_LIBRARIES:
         for name, state in own[kind].items():
             _check(found[kind][name], state, f"its state, {kind}, {name}", lenient=True)

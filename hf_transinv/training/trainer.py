@@ -24,14 +24,16 @@ from hf_transinv.errors import InputError
 from hf_transinv.objectives.objective import Objective
 from hf_transinv.record import Metrics, flat_numbers
 from hf_transinv.training.averaging import own_average
-from hf_transinv.training.checkpointing import checkpoints, discard, load_state, save_state, tidy
-from hf_transinv.training.distributed import gather_objects, optimizer_shards, whole
+from hf_transinv.training.checkpointing import discard_later, load_state, save_state
+from hf_transinv.training.distributed import gather_objects, whole
 from hf_transinv.training.nan_guard import LossMonitor, TrainingDiverged
 from hf_transinv.training.optim import unscaled_rate
 from hf_transinv.training.players import Players
+from hf_transinv.training.random_state import fit_processes, random_state, restore_random_state
 from hf_transinv.training.signals import StopRequest
 from hf_transinv.training.state_check import check_state
 from hf_transinv.training.trainer_setup import TrainerSetup
+from hf_transinv.training.validation import Validation
 
 logger = get_logger(__name__)
 
@@ -57,16 +59,19 @@ class Trainer:
         self.accelerator, self.objective, self.setup = accelerator, objective, setup
         self.feeds, self.config, self.max_steps = setup.feeds, setup.config, setup.max_steps
         self.save_steps = self.config.save_steps or int(min(setup.steps_per_epoch, setup.max_steps))
+        self.validation = setup.validation
         self.modules = {**objective.players, **objective.extra_state(), **own_average(objective)}
-        self.players = Players(
-            accelerator, objective, setup.base_augmentation, self.config, setup.max_steps, setup.mixing
-        )
+        if self.validation:
+            self.modules |= self.validation.modules
+        lengths = setup.lengths or ((0, setup.max_steps),)
+        self.players = Players(accelerator, objective, setup.base_augmentation, self.config, lengths, setup.mixing)
         self.optimizers, self.schedules = self.players.optimizers, self.players.schedules
         self.generator = torch.Generator().manual_seed(self.config.seed)
         self.losses = LossMonitor(accelerator, objective, setup.folder / "checkpoints")
         self.step = self.turn = self.images_seen = self._saved_step = 0
         self.seconds = 0.0
         self.stopped = False
+        self._shown: dict[str, str] = {}
         self._warned: set[str] = set()
         self.warnings: list[str] = []
 
@@ -98,8 +103,13 @@ class Trainer:
 
     # The loop
 
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to train: all steps are done, or the student has long not become better."""
+        return self.step >= self.max_steps or (self.validation is not None and self.validation.is_exhausted)
+
     def train(self) -> None:
-        """Train until `max_steps`, or until a signal asks to stop; then `stopped` is set and a checkpoint written.
+        """Train until it `is_over`, or until a signal asks to stop; then `stopped` is set and a checkpoint written.
 
         Raises:
             TrainingDiverged: a loss is not finite.
@@ -120,7 +130,7 @@ class Trainer:
         self._mark = (time.perf_counter(), self.images_seen)
         # The push is left last: a second signal ends the wait for an upload.
         with self.setup.push or contextlib.nullcontext(), StopRequest() as stop, bar:
-            while self.step < self.max_steps:
+            while not self.is_over:
                 before = self.step
                 self._take_turn_or_say_why()
                 if self.step > before:
@@ -128,7 +138,7 @@ class Trainer:
                     self._after_student_turn(bar)
                 no_batch = self._why_no_batch()
                 if stop.made(self.accelerator, no_batch is not None):
-                    self.stopped = self.step < self.max_steps
+                    self.stopped = not self.is_over
                     break
             if self.step > self._saved_step:
                 self._log(bar)
@@ -140,7 +150,7 @@ class Trainer:
 
     def _why_no_batch(self) -> InputError | None:
         """Waits for the batch of the next turn; says why there is none, before anything of that turn has happened."""
-        if self.step < self.max_steps:
+        if not self.is_over:
             try:
                 self._feed_of(self.objective.next_turn(self.turn)).wait()
             except InputError as error:
@@ -161,8 +171,23 @@ class Trainer:
         logging, saving = self.step % self.config.logging_steps == 0, self.step % self.save_steps == 0
         if logging or saving:
             self._log(bar)
+        if self.validation and self.validation.is_due(self.step, self.max_steps):
+            self._validate(self.validation, bar)
         if saving:
             self.save()
+
+    def _validate(self, validation: Validation, bar: tqdm) -> None:
+        """Measure the student; the time that it takes is not training."""
+        if self.accelerator.device.type == "cuda":
+            torch.cuda.synchronize()  # what the turns before it left to do is training
+        began = time.perf_counter()
+        line = {"step": self.step, **validation.measure(self.step)}
+        self._shown["eval_top1"] = f"{validation.figures['top1']:.1f}"
+        bar.set_postfix(self._shown)
+        if self.metrics is not None:
+            self.metrics.append(**line)
+            self.accelerator.log(line, step=self.step)
+        self._mark = (self._mark[0] + time.perf_counter() - began, self._mark[1])
 
     def _log(self, bar: tqdm) -> None:
         """One line of metrics; also the place where a device is waited for and losses are checked."""
@@ -185,8 +210,9 @@ class Trainer:
         }
         self.metrics.append(**line, **learned)
         self.accelerator.log({**line, **flat_numbers(learned)}, step=self.step)
-        shown = {name: _short(learned[name]) for name in ("r", "p", "q") if name in learned}
-        bar.set_postfix(loss=f"{values.get('student/total', math.nan):.3f}", images_s=f"{speed:.0f}", **shown)
+        shown: dict[str, str] = {name: _short(learned[name]) for name in ("r", "p", "q") if name in learned}
+        self._shown |= {"loss": f"{values.get('student/total', math.nan):.3f}", "images_s": f"{speed:.0f}", **shown}
+        bar.set_postfix(self._shown)
         for key, sentence in self.objective.warnings(values).items():
             if key not in self._warned:
                 self._warned.add(key)
@@ -203,23 +229,17 @@ class Trainer:
             InputError: it cannot be written.
         """
         self.losses.check_weights(self.step)
-        state = self._state(gather_objects(self._random_state(), self.accelerator))
+        state = self._state(gather_objects(random_state(self.accelerator.device), self.accelerator))
         if self.accelerator.is_main_process:
             folder = self.setup.folder / "checkpoints"
             save_state(folder, self.step, self.modules, state, self.config.save_total_limit)
-            if self.setup.push and self.step < self.max_steps:  # the last one is published with all that belongs to it
+            if self.setup.push and not self.is_over:  # the last one is published with all that belongs to it
                 self.setup.push.after_checkpoint(self.step)
         elif self.accelerator.is_fsdp2:  # takes part in the gathering of what the first process writes
             for module in self.modules.values():
                 module.state_dict()
         self._saved_step = self.step
         self.accelerator.wait_for_everyone()
-
-    def _random_state(self) -> dict[str, Tensor]:
-        own = {"torch": torch.get_rng_state()}
-        if self.accelerator.device.type == "cuda":
-            own["cuda"] = torch.cuda.get_rng_state()
-        return own
 
     def _state(self, random: list[dict[str, Tensor]]) -> dict[str, Any]:
         """What a checkpoint holds besides the modules; all processes together, as they may gather it."""
@@ -236,11 +256,14 @@ class Trainer:
             "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler else None,
             "warned": sorted(self._warned),
             "warnings": self.warnings,
+            **({"validation": self.validation.state_dict()} if self.validation else {}),
         }
 
     def finish(self) -> None:
-        """Leave every player whole on every process; there is no training after it."""
+        """Leave every player whole on every process, students at their best where that is kept; no turn follows."""
         self.players.placement.gather()
+        if self.validation:
+            self.validation.load_best()
 
     def resume(self, path: Path) -> None:
         """Continue where a checkpoint was written, to the bit; what comes later in its folder is removed.
@@ -250,48 +273,27 @@ class Trainer:
         """
         training = load_state(path, self.modules)
         try:
-            self._check_state(training)
+            fit_processes(training, self.accelerator, self.objective.networks, self.config.sync_batchnorm)
+            own = random_state(self.accelerator.device)
+            check_state(training, self._state([own] * self.accelerator.num_processes))
             for name, feed in self.feeds.items():
                 feed.load_state_dict(training["feeds"][name])
-            shards = {
-                name: optimizer_shards(training["optimizers"][name], own) for name, own in self.optimizers.items()
-            }
+            optimizers, schedules = training["optimizers"], training["schedules"]
+            self.players.load_state(optimizers, schedules, int(training["step"]), bool(self.setup.lengths))
         except InputError as error:
             raise InputError(f"checkpoint {path} does not fit this run: {error}") from error
         self.step, self.turn, self.images_seen = (int(training[name]) for name in ("step", "turn", "images_seen"))
         self._saved_step = self.losses.looked_at_step = self.step
         self.seconds = float(training["seconds"])
         self.generator.set_state(training["generator"])
-        for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(shards[name])
-        for name, schedule in self.schedules.items():
-            schedule.load_state_dict(training["schedules"][name])
+        if self.validation and "validation" in training:
+            self.validation.load_state_dict(training["validation"])
         if self.accelerator.scaler:
             self.accelerator.scaler.load_state_dict(training["scaler"])
         self._warned, self.warnings = set(training["warned"]), list(training["warnings"])
-        own = training["random"][self.accelerator.process_index]
-        torch.set_rng_state(own["torch"])
-        if "cuda" in own:
-            torch.cuda.set_rng_state(own["cuda"])
+        restore_random_state(training["random"][self.accelerator.process_index])
         if self.accelerator.is_main_process:
-            for later in checkpoints(path.parent):
-                if later.name > path.name:  # of a future that is trained again from here
-                    discard(later)
-            tidy(path.parent, self.config.save_total_limit)
-
-    def _check_state(self, training: Any) -> None:
-        random = training.get("random") if isinstance(training, dict) else None
-        processes = self.accelerator.num_processes
-        if isinstance(random, list) and len(random) != processes:
-            raise InputError(f"{len(random)} processes wrote it, this run has {processes}: launch as many")
-        own = self._state([self._random_state()] * processes)
-        # Lists of any length: what went wrong until then.
-        texts = {name: own.pop(name) for name in ("warned", "warnings")}
-        check_state(training, own)
-        for name in texts:
-            found = training.get(name)
-            if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
-                raise InputError(f"its state, {name}: expected a list of texts")
+            discard_later(path, self.config.save_total_limit)
 
 
 def _short(value: Any) -> str:

@@ -10,6 +10,7 @@ from hf_transinv.config import TrainConfig
 from hf_transinv.data.batches import Feed
 from hf_transinv.data.mixing import Mixing
 from hf_transinv.data.transforms import CropFlip
+from hf_transinv.training.validation import Validation
 
 
 class Push(AbstractContextManager[Any, Any], Protocol):
@@ -33,6 +34,9 @@ class TrainerSetup:
         label: shown at the progress bar.
         push: of the student, after checkpoints; for the main process alone.
         mixing: what is done to images and labels in the networks' turns.
+        validation: measures the student while it trains; None: nothing does.
+        lengths: of a run that was extended: (first step, student steps in all) before and after; the last is
+            `max_steps`. Empty: `max_steps` from the beginning.
     """
 
     feeds: Mapping[str, Feed]
@@ -44,3 +48,5 @@ class TrainerSetup:
     label: str = ""
     push: Push | None = None
     mixing: Mixing | None = None
+    validation: Validation | None = None
+    lengths: tuple[tuple[int, int], ...] = ()

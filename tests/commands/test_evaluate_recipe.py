@@ -129,6 +129,11 @@ def run(folder, monkeypatch, capsys):
     return start
 
 
+def test_a_held_out_share_or_a_split(run):
+    code, said = run("--model", "model", *DATA, "--validation_share", 0.2, "--eval_split", "test")
+    assert code == 2 and "give validation_share or eval_split test, not both" in said
+
+
 def test_pictures_of_other_sizes_are_brought_to_the_models(folder, run):
     """No --image_size: the first picture is no square, so all take the model's 32 pixels."""
     rng = np.random.default_rng(0)

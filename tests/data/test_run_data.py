@@ -233,3 +233,72 @@ def test_other_rows_of_the_run_see_central_squares(tmp_path: Path) -> None:
     given = {"crop": "resized", "crop_scale": (0.1, 0.9), "crop_ratio": (0.5, 2.0), "interpolation": "bicubic"}
     expected = CropFlip("resized", True, scale=(0.1, 0.9), ratio=(0.5, 2.0), interpolation="bicubic")
     assert _open(root, image_size=16, **given).ordinary("resized", True) == expected
+
+
+# The part to measure on while training
+
+
+def _three_splits(root: Path, **more: dict[str, range]) -> Path:
+    train = {"a": range(4), "b": range(4, 8)}
+    return _write_folder(root, train=train, **more)
+
+
+def test_a_held_out_share_leaves_the_test_split_for_the_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = _three_splits(tmp_path, test={"a": range(8, 10), "b": range(10, 12)})
+    data = _open(root, validation_share=0.25)
+    assert data.num_rows == 6 and data.validation is not None and len(data.validation) == 2
+    assert data.eval_split == "test" and len(data.evaluation) == 4
+    said = "\n".join(data.described)
+    assert "train       split train without 0.25 of every class: 6 images" in said
+    assert "validation  split train, 0.25 of every class held out: 2 images, measured while training" in said
+    assert "evaluation  split test: 4 images, once, at the end" in said and "not used" not in said
+    assert not caplog.records
+    assert _open(root, validation_share=0.25, eval_split="test[:50%]").eval_split == "test[:50%]"
+
+
+def test_without_a_test_split_the_held_out_share_is_evaluated_on(tmp_path: Path) -> None:
+    data = _open(_three_splits(tmp_path), validation_share=0.25)
+    assert data.validation is data.evaluation and len(data.evaluation) == 2
+    assert data.eval_split == data.validation_split == "train, 0.25 of every class held out"
+    assert not any("validation" in line for line in data.described)
+
+
+def test_a_named_validation_split(tmp_path: Path) -> None:
+    val = {"a": range(20, 21), "b": range(21, 22)}
+    root = _three_splits(tmp_path, val=val)
+    alone = _open(root, validation_split="validation")
+    assert alone.validation is alone.evaluation and alone.eval_split == "val"  # found by its kind
+    _write_folder(root, test={"a": range(8, 10), "b": range(10, 12)})
+    data = _open(root, validation_split="val")
+    assert data.validation is not None and len(data.validation) == 2 and data.eval_split == "test"
+    assert _open(root).validation is None
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"validation_split": "val", "eval_split": "validation"}, "eval_split validation are the same images"),
+        ({"validation_split": "train"}, "train_split train are the same images"),
+        ({"validation_split": "nope", "eval_split": "val"}, "cannot give split 'nope'"),
+        ({"validation_share": 0.2}, "Several splits could be evaluated on: test_a, test_b"),
+    ],
+)
+def test_a_split_for_two_purposes_is_refused(tmp_path: Path, options: dict[str, object], said: str) -> None:
+    small = {"a": range(20, 21), "b": range(21, 22)}
+    with pytest.raises(InputError, match=said):
+        _open(_three_splits(tmp_path, val=small, test_a=small, test_b=small), **options)
+
+
+def test_images_that_choose_and_measure_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    train, val = {"a": range(4), "b": range(4, 8)}, {"a": range(3, 10), "b": range(10, 12)}
+    root = _write_folder(tmp_path, train=train, val=val, test={"a": range(9, 13), "b": range(13, 14)})
+    _open(root, validation_split="val")
+    assert "of the 9 images of split 'val' are also in split 'train'" in caplog.text
+    assert "of the 5 images of split 'test' are also in split 'val'" in caplog.text
+
+
+def test_a_share_or_a_split() -> None:
+    with pytest.raises(InputError, match="or validation_split val, not both"):
+        DataConfig("data", validation_share=0.1, validation_split="val")
+    with pytest.raises(InputError, match="eval_split or validation_split"):
+        DataConfig("data", validation_share=0.1, streaming=True)

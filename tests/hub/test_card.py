@@ -229,6 +229,23 @@ def test_how_it_was_trained_stands_in_it():
     assert "11.18 M parameters, 48 × 48 pixels, 5 classes (ant, bee, cat, dog, elk)" in text
 
 
+def test_which_student_it_is_and_by_what_stands_in_it():
+    run = record()
+    measured = {"split": "val", "figures": {"top1": 80.0}, "metric": "top1", "step": 1200, "value": 81.25}
+    run["rows"]["TransInv"]["validation"] = measured | {"is_loaded": True, "patience": 4, "stopped_early": True}
+    run["extensions"] = [{"at_step": 1000, "to_steps": 2000}]
+    text = text_of(render_card(run))
+    assert "This is the student of step 1,200, the best by top-1 on the split `val` (81.2 %)." in text
+    assert "The training ended early: 4 measurements in a row were no better." in text
+    assert "extended at step 1,000 to 2,000 steps" in text and "also chose it" not in text
+    measured |= {"metric": "corrupted", "corruptions": ["fog"], "is_loaded": True, "is_evaluation": True}
+    run["rows"]["TransInv"]["validation"] = measured
+    text = text_of(render_card(run))
+    assert "chosen by its accuracy under fog" in text and "also chose it: its figures are too high" in text
+    run["rows"]["TransInv"]["validation"] = {"split": "val", "figures": {}}
+    assert "This is the student of step" not in text_of(render_card(run))
+
+
 def test_a_teacher_of_a_corruption_is_marked():
     run = record()
     run |= {"recipe": "train_teacher", "objective": "supervised", "teachers": []}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from hf_transinv.config import OutputConfig
 from hf_transinv.record import read_metrics
 from tests.launching import (
     ACCELERATE,
@@ -27,7 +29,8 @@ from tests.launching import (
 from tests.tiny_run import tensors_of, tiny_trainer
 
 ON_CPU = {"ACCELERATE_USE_CPU": "true"}
-OPTIONS = {"max_steps": 6, "save_steps": 3, "logging_steps": 1}
+MEASURED = OutputConfig(eval_steps=2, load_best_model_at_end=True)
+OPTIONS = {"max_steps": 6, "save_steps": 3, "logging_steps": 1, "output": MEASURED}
 # AdamW's first steps are the gradient's sign; a larger epsilon keeps the rounding of a zero from deciding it.
 EPSILON = 1e-3
 
@@ -55,7 +58,9 @@ try:
     Session("odd", DataConfig(), TrainConfig(max_steps=1, batch_size=15), OutputConfig(), {{}})
 except InputError as error:
     refusal = str(error)
-saved = {{"end": end, "resumed": tensors_of(resumed), "refusal": refusal}}
+told = trainer.validation.told()
+assert told == resumed.validation.told()
+saved = {{"end": end, "resumed": tensors_of(resumed), "refusal": refusal, "told": told}}
 torch.save(saved, folder / f"rank{{accelerator.process_index}}.pt")
 accelerator.wait_for_everyone()
 accelerator.end_training()
@@ -72,6 +77,7 @@ def both(tmp_path_factory):
     for group in alone.optimizers["augmentation"].param_groups:
         group["eps"] = EPSILON
     alone.train()
+    torch.save(alone.validation.told(), folder / "told.pt")
     ranks = [torch.load(folder / f"rank{rank}.pt") for rank in (0, 1)]
     return folder, tensors_of(alone), ranks
 
@@ -91,7 +97,8 @@ def test_two_processes_give_the_parameters_of_one(both):
 
 def test_two_processes_give_the_losses_of_one(both):
     folder = both[0]
-    one, two = (read_metrics(folder / name / "metrics.jsonl") for name in ("one", "two"))
+    of_both = (read_metrics(folder / name / "metrics.jsonl") for name in ("one", "two"))
+    one, two = ([line for line in lines if "eval/top1" not in line] for lines in of_both)
     assert [line["step"] for line in one] == [line["step"] for line in two] == [1, 2, 3, 4, 5, 6]
     for a, b in zip(one, two, strict=True):
         assert a.keys() == b.keys()
@@ -103,6 +110,29 @@ def test_two_processes_resume_to_the_bit(both):
     """From step 3, in mid-epoch and mid-cycle."""
     for rank in both[2]:
         assert all(torch.equal(tensor, rank["resumed"][name]) for name, tensor in rank["end"].items())
+
+
+def test_one_process_goes_on_where_two_stopped(both, tmp_path):
+    """From step 3 of the two; the student has no dropout and no BatchNorm."""
+    folder, alone, _ = both
+    shutil.copytree(folder / "two" / "checkpoints" / "step_00000003", tmp_path / "checkpoints" / "step_00000003")
+    resumed = tiny_trainer(tmp_path, **OPTIONS)
+    resumed.resume(tmp_path / "checkpoints" / "step_00000003")
+    resumed.train()
+    end = tensors_of(resumed)
+    assert resumed.step == 6
+    differences = {name: (alone[name].float() - end[name].float()).abs().max().item() for name in alone}
+    assert max(differences.values()) < 2e-6, max(differences, key=differences.get)
+
+
+def test_two_processes_are_measured_as_one(both):
+    """Both find the same best student."""
+    alone = torch.load(both[0] / "told.pt")
+    for rank in both[2]:
+        assert rank["told"]["figures"]["top1"] == alone["figures"]["top1"]
+        assert rank["told"]["value"] == pytest.approx(alone["value"], abs=1e-5)
+        assert rank["told"]["step"] == alone["step"]
+    assert both[2][0]["told"] == both[2][1]["told"]
 
 
 def test_a_batch_that_two_processes_cannot_share_is_refused(both):

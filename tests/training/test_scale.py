@@ -124,7 +124,8 @@ from hf_transinv.training.averaging import keep_average
 from hf_transinv.training.trainer import Trainer
 from hf_transinv.training.trainer_setup import TrainerSetup
 from tests.sharding import shard_on_cpu
-from tests.tiny_run import resident_feed, tensors_of, tiny_trainer
+from hf_transinv.training.validation import open_validation
+from tests.tiny_run import resident_feed, tensors_of, tiny_data, tiny_trainer
 
 folder, saved = Path(sys.argv[1]), {}
 
@@ -150,8 +151,12 @@ def trainer_of(build, name, **options):
     config = TrainConfig(**own | {"gradient_accumulation_steps": 2, "logging_steps": 1} | options)
     feeds = {player: resident_feed(8, number, accelerator) for number, player in enumerate(objective.players)}
     (folder / name).mkdir(exist_ok=True)
-    trainer = Trainer(
-        accelerator, objective, TrainerSetup(feeds, CropFlip(), config, config.max_steps, 5.0, folder / name, name))
+    # Three batches: the processes have other numbers of them.
+    output = OutputConfig(eval_steps=2, load_best_model_at_end=True, eval_batch_size=10)
+    validation = open_validation(objective.students, tiny_data(), accelerator, output, 5.0)
+    setup = TrainerSetup(
+        feeds, CropFlip(), config, config.max_steps, 5.0, folder / name, name, validation=validation)
+    trainer = Trainer(accelerator, objective, setup)
     for player, optimizer in trainer.optimizers.items():
         for group in optimizer.param_groups if player == "augmentation" else ():
             group["eps"] = 1e-3
@@ -164,7 +169,7 @@ def trained(build, name, resume_from=None, **options):
         trainer.resume(folder / resume_from / "checkpoints" / "step_00000002")
     trainer.train()
     trainer.finish()
-    saved[name] = tensors_of(trainer)
+    saved[name], saved[f"{name}_told"] = tensors_of(trainer), trainer.validation.told()
     return trainer
 
 
@@ -287,6 +292,16 @@ def test_a_sharded_run_resumes_to_the_bit(two):
 def test_a_sharded_run_resumes_from_a_replicated_one(two):
     first = two[1][0]
     assert largest_difference(first["from_replicated"], first["replicated"]) < 1e-5
+
+
+@pytest.mark.parametrize("kind", ["", "_peers"])
+def test_a_sharded_student_is_measured_as_a_replicated_one(two, kind):
+    """Its best student as well, which is part of the tensors that the tests above compare."""
+    first, second = two[1]
+    told, other = first[f"sharded{kind}_told"], first[f"replicated{kind}_told"]
+    assert told == second[f"sharded{kind}_told"] and told["step"] == other["step"] and told["is_loaded"]
+    assert told["value"] == pytest.approx(other["value"], abs=1e-4)
+    assert any(name.startswith("best.student.") for name in first[f"sharded{kind}"])
 
 
 def test_a_sharded_student_is_exported_whole(two):

@@ -1,0 +1,62 @@
+"""What a run says at its start, on one screen: data, student, teachers, and how images reach each."""
+
+from collections.abc import Iterator, Sequence
+
+from hf_transinv.config import OutputConfig, TrainConfig
+from hf_transinv.data.run_data import Data
+from hf_transinv.models.description import describe
+from hf_transinv.models.teacher import EMATeacher
+from hf_transinv.objectives.objective import Objective
+from hf_transinv.training.freezing import describe_frozen
+from hf_transinv.training.optim import rate_at
+from hf_transinv.training.trainer_setup import TrainerSetup
+
+
+def first_screen(
+    data: Data, objective: Objective, setup: TrainerSetup, output: OutputConfig, told: Sequence[str] = ()
+) -> str:
+    """The whole text.
+
+    Args:
+        data: of the run.
+        objective: of its first row.
+        setup: of the same.
+        output: what is measured.
+        told: lines that are said besides, at the end.
+    """
+    side, lines = data.image_size, list(data.described)
+    lines += [f"{player:11} {describe(student, side)}" for player, student in objective.students.items()]
+    for teacher in dict.fromkeys(objective.teachers):
+        own = "the student's average: " if isinstance(teacher, EMATeacher) else ""
+        lines.append(f"teacher     {own}{describe(teacher.classifier, side)}")
+    if setup.config.compile:
+        lines.append("compiled    students and teachers, the augmentation not: the first steps take minutes")
+    lines += describe_frozen(next(iter(objective.students.values())), setup.config.freeze)
+    lines += _measured(data, setup, output)
+    lines += _lengths(setup, setup.config)
+    return "\n".join(("", *lines, *told, ""))
+
+
+def _measured(data: Data, setup: TrainerSetup, output: OutputConfig) -> Iterator[str]:
+    validation = setup.validation
+    if validation is None:
+        return
+    often = f"every {validation.every} steps and " if validation.every else ""
+    yield f"measured    {often}after the last step, on split {data.validation_split}: {', '.join(validation.figures)}"
+    if not validation.chooses:
+        return
+    patience = output.early_stopping_patience
+    ends = f"; {patience} in a row that are no better end the training" if patience else ""
+    kept = "the best student is evaluated and exported" if validation.best is not None else "the last student is kept"
+    yield f"best        by {validation.metric}: {kept}{ends}"
+    if data.validation is data.evaluation:
+        yield (
+            "note        the dataset has no split beside these images: they choose the student and measure it, which "
+            "flatters it"
+        )
+
+
+def _lengths(setup: TrainerSetup, train: TrainConfig) -> Iterator[str]:
+    for (_, before), (step, after) in zip(setup.lengths, setup.lengths[1:], strict=False):
+        rates = f"{rate_at(train, before, step):.3g}, now {rate_at(train, after, step):.3g}"
+        yield f"extended    at step {step}, from {before} to {after} steps; the learning rate there was {rates}"
