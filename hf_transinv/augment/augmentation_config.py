@@ -18,6 +18,8 @@ class AugmentationConfig:
         q_init: probability of deforming an image at the start of training.
         q_min: lower bound of q, in [0, 1); 0 leaves q free.
         estimator: "expectation" (strata: unbiased, one primitive per image) or "gumbel" (the paper's relaxation).
+        chain: primitives one after another on each image that is deformed at all. The constraint is on what the whole
+            chain does; p is the distribution of each link.
         gumbel_temperature: temperature of the relaxation.
         gumbel_hard: straight through: true samples in the forward pass, the relaxation's gradient.
     """
@@ -27,6 +29,7 @@ class AugmentationConfig:
     q_init: float = 0.5
     q_min: float = 0.0
     estimator: str = "expectation"
+    chain: int = 1
     gumbel_temperature: float = 1.0
     gumbel_hard: bool = True
 
@@ -40,5 +43,9 @@ class AugmentationConfig:
             raise InputError(f"expected 0 <= q_min < q_init < 1, given q_min {self.q_min} and q_init {self.q_init}")
         if self.estimator not in ("expectation", "gumbel"):
             raise InputError(f"estimator {self.estimator!r} is neither expectation nor gumbel")
+        if self.chain < 1:
+            raise InputError(f"chain must be at least 1, given {self.chain}")
+        if self.chain > 1 and self.estimator == "gumbel":
+            raise InputError("chain needs estimator expectation: a relaxed image is a mixture of primitives already")
         if not self.gumbel_temperature > 0:
             raise InputError(f"gumbel_temperature must be positive, given {self.gumbel_temperature}")

@@ -8,68 +8,26 @@ sigmoid(`logit_q`); r = softmax(`logits_r`); lambda, the `multipliers` of the co
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from hf_transinv.augment.augmentation_config import AugmentationConfig
+from hf_transinv.augment.augmentation_model import AugmentationModel
 from hf_transinv.augment.batched_phi import learned_parameters
 from hf_transinv.augment.deal import Deal, deal_out
-from hf_transinv.augment.primitive_sets import build_primitive
 from hf_transinv.augment.primitives import Corruption, Primitive
 from hf_transinv.augment.selection import (
     Choices,
     Draws,
+    Selection,
     relaxed_bernoulli,
     relaxed_categorical,
     sample_gumbel,
     sampled_choices,
     stratified_choices,
 )
-
-
-class Selection(NamedTuple):
-    """The probabilities and the multipliers.
-
-    Attributes:
-        p: of each model's primitives, [L, K]; rows sum to 1.
-        q: of deforming an image at all, [L].
-        r: of the models, [L]; it sums to 1.
-        multipliers: lambda, [L, K], at least 0.
-    """
-
-    p: Tensor
-    q: Tensor
-    r: Tensor
-    multipliers: Tensor
-
-
-class AugmentationModel(nn.Module):
-    """A_{phi,p,q} for one teacher: the primitives (phi) and the logits of p and q.
-
-    Args:
-        config: primitives, and the start of q.
-    """
-
-    def __init__(self, config: AugmentationConfig) -> None:
-        super().__init__()
-        self.q_min = config.q_min
-        primitives = nn.ModuleList(build_primitive(name, config.primitive) for name in config.primitives)
-        self.primitives = cast(Sequence[Primitive], primitives)
-        self.logits_p = nn.Parameter(torch.zeros(len(config.primitives)))
-        start = torch.tensor((config.q_init - config.q_min) / (1 - config.q_min))
-        self.logit_q = nn.Parameter(torch.logit(start))
-
-    @property
-    def p(self) -> Tensor:
-        """The probabilities of the primitives, [K]."""
-        return torch.softmax(self.logits_p, dim=0)
-
-    @property
-    def q(self) -> Tensor:
-        """The probability of deforming an image at all, a scalar in (q_min, 1)."""
-        return self.q_min + (1 - self.q_min) * torch.sigmoid(self.logit_q)
 
 
 class AugmentationPanel(nn.Module):
@@ -136,18 +94,26 @@ class AugmentationPanel(nn.Module):
         copied = torch.cat([part.flatten() for part in parts]).cpu().split([part.numel() for part in parts])
         return Selection(*(values.view_as(part) for values, part in zip(copied, parts, strict=True)))
 
-    def draw_strata(self, shape: tuple[int, ...], device: torch.device, generator: torch.Generator) -> Draws:
+    def draw_strata(
+        self,
+        shape: tuple[int, ...],
+        device: torch.device,
+        generator: torch.Generator,
+        selection: Selection | None = None,
+    ) -> Draws:
         """Draw how a batch is deformed in an augmentation turn: each choice of each model gets an equal share of it.
 
         Args:
             shape: of the images, (B, C, H, W).
             device: of the latents and the noise.
             generator: on the CPU; the only source of randomness. On another device it seeds that device's own.
+            selection: p on the CPU, detached, from which the further links of a chain are sampled.
         """
         if self.config.estimator == "gumbel":
             return self._draw_relaxed(shape, device, generator)
         choices = stratified_choices(shape[0], len(self.models), self.num_primitives + 1, generator)
-        return self._draw_deformations(choices, self.noisy[choices.choice], shape, device, generator)
+        draws = self._draw_deformations(choices, self.noisy[choices.choice], shape, device, generator)
+        return self._chained(draws, shape, device, generator, selection)
 
     def draw_samples(
         self, shape: tuple[int, ...], device: torch.device, generator: torch.Generator, selection: Selection
@@ -161,7 +127,43 @@ class AugmentationPanel(nn.Module):
             selection: p, q, r on the CPU, detached.
         """
         choices = sampled_choices(shape[0], selection.p, selection.q, selection.r, generator)
-        return self._draw_deformations(choices, self.noisy[choices.choice], shape, device, generator)
+        draws = self._draw_deformations(choices, self.noisy[choices.choice], shape, device, generator)
+        return self._chained(draws, shape, device, generator, selection)
+
+    def _chained(
+        self,
+        draws: Draws,
+        shape: tuple[int, ...],
+        device: torch.device,
+        generator: torch.Generator,
+        selection: Selection | None,
+    ) -> Draws:
+        """The draws with those of the further links, whose primitives are samples from p."""
+        if self.config.chain == 1:
+            return draws
+        if selection is None:
+            raise TypeError("the further links of a chain are drawn from p: give the selection")
+        links, is_deformed = [], draws.choice < self.num_primitives
+        for _ in range(self.config.chain - 1):
+            drawn = torch.multinomial(selection.p[draws.model], 1, generator=generator).squeeze(1)
+            own = Choices(draws.model, torch.where(is_deformed, drawn, self.num_primitives), draws.share)
+            links.append(self._draw_deformations(own, self.noisy[own.choice], shape, device, generator))
+        return replace(draws, links=tuple(links))
+
+    def link_weights(self, draws: Draws, selection: Selection) -> Tensor | float:
+        """Factors of the images' losses, [B], all 1, whose gradient is that of sampling the further links from p.
+
+        Args:
+            draws: of the images.
+            selection: in the graph.
+        """
+        weights: Tensor | float = 1.0
+        for link in draws.links:
+            deal = self.deal(selection.p.device, link)
+            never = torch.ones_like(selection.p[:, :1])  # the choice of an image that stays as it is
+            chosen = torch.cat([selection.p, never], dim=1)[deal.model, deal.choice]
+            weights = weights * (chosen / chosen.detach())
+        return weights
 
     def _draw_relaxed(self, shape: tuple[int, ...], device: torch.device, generator: torch.Generator) -> Draws:
         """Draw for the relaxed choice: every primitive deforms every image, so only the models get a share each."""
@@ -214,9 +216,12 @@ class AugmentationPanel(nn.Module):
     def deform(self, images: Tensor, draws: Draws) -> Tensor:
         """The images of `forward`, without the selection."""
         with torch.autocast(images.device.type, enabled=False):
-            if draws.gumbel is None:
-                return self._deform_chosen(images.float(), draws)
-            return self._deform_relaxed(images.float(), draws, *draws.gumbel)
+            if draws.gumbel is not None:
+                return self._deform_relaxed(images.float(), draws, *draws.gumbel)
+            deformed = self._deform_chosen(images.float(), draws)
+            for link in draws.links:
+                deformed = self._deform_chosen(deformed, link)
+            return deformed
 
     def forward(self, images: Tensor, draws: Draws) -> tuple[Tensor, Selection]:
         """Deform images as drawn.

@@ -24,6 +24,22 @@ from torch import Tensor
 from hf_transinv.augment.deal import Deal
 
 
+class Selection(NamedTuple):
+    """The probabilities and the multipliers.
+
+    Attributes:
+        p: of each model's primitives, [L, K]; rows sum to 1.
+        q: of deforming an image at all, [L].
+        r: of the models, [L]; it sums to 1.
+        multipliers: lambda, [L, K], at least 0.
+    """
+
+    p: Tensor
+    q: Tensor
+    r: Tensor
+    multipliers: Tensor
+
+
 class Choices(NamedTuple):
     """Which augmentation model and which primitive each image gets, all on the CPU.
 
@@ -57,6 +73,7 @@ class Draws:
         seed: of the corruptions among the primitives; None if there are none. Each part of a batch that is cut up has
             its own noise, so the parts equal the whole batch only in distribution.
         deal: of a part of a batch that is about to be deformed, where it was made beforehand.
+        links: of the further primitives of a chain, one after another; an image that stays as it is stays so in all.
     """
 
     z: Tensor
@@ -69,6 +86,7 @@ class Draws:
     gumbel_r: Tensor | None = None
     seed: int | None = None
     deal: Deal | None = None
+    links: tuple["Draws", ...] = ()
 
     def __getitem__(self, rows: slice) -> "Draws":
         """The draws of some of the images, such as those of one process or one micro-batch."""
@@ -82,6 +100,7 @@ class Draws:
             gumbel=None if self.gumbel is None else (self.gumbel[0][rows], self.gumbel[1][rows]),
             seed=None if self.seed is None else self.seed + (rows.start or 0),
             deal=None,
+            links=tuple(link[rows] for link in self.links),
         )
 
     def generator(self, device: torch.device) -> torch.Generator | None:

@@ -141,7 +141,7 @@ class TransInv(AdversarialAugmentation):
 
     def draw_augmentation(self, shape: tuple[int, ...], generator: torch.Generator) -> Draws:
         panel = self.panel
-        draws = panel.draw_strata(shape, panel.logits_r.device, generator)
+        draws = panel.draw_strata(shape, panel.logits_r.device, generator, self.selection())
         self._drawn_from = None  # p, q and r are about to change
         return draws
 
@@ -181,7 +181,7 @@ class TransInv(AdversarialAugmentation):
             keep,
             deal.model,
             deal.choice,
-            deal.share * batch.world_size,
+            deal.share * batch.world_size * self.panel.link_weights(draws, selection),
             selection,
             part,
             is_relaxed=draws.gumbel is not None,

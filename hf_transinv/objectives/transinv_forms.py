@@ -17,8 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hf_transinv.augment.learned import Selection
-from hf_transinv.augment.selection import expected_objectives, mean_by_model
+from hf_transinv.augment.selection import Selection, expected_objectives, mean_by_model
 
 
 @dataclass(frozen=True)
