@@ -65,7 +65,7 @@ class TestChosen:
     @pytest.mark.parametrize("strata", [True, False])
     @pytest.mark.parametrize("batch", [1, 3, 30])
     def test_each_image_gets_the_primitive_drawn_for_it(self, batch, strata):
-        panel, images = build(), pixels(batch)
+        panel, images = build(), pixels(batch, 32)
         draws = draw(panel, images, strata)
         deformed, _ = panel(images, draws)
         torch.testing.assert_close(deformed, one_by_one(panel, images, draws), rtol=1e-5, atol=1e-5)
