@@ -520,7 +520,7 @@ def test_the_token_is_nowhere(hub_here: LoopbackHub, recipe, tmp_path, monkeypat
         assert code == (2 if recipe_name == "push.py" else 0), said
         written += said
     code, said = recipe(MULTI_TEACHER, *flags[:4], "--student", "lab/none", "--student_init", "pretrained", *flags[6:])
-    assert code == 2 and "not empty" in said, said
+    assert code == 2 and "Hub model 'lab/none' does not exist, or is private" in said, said
     written += said
     with pytest.raises(InputError, match="private and not open to you") as refused:
         open_classifier("lab/none")

@@ -86,12 +86,15 @@ def place(tmp_path_factory) -> Path:
     resnet = timm.create_model("resnet32_cifar", num_classes=10).state_dict()
     (weights := hub / "models/hf-transinv/resnet32_cifar10").mkdir(parents=True)
     save_file(resnet, weights / "model.safetensors")
+    for name, classes in (("trashnet", CIFAR10[:6]), ("clothing", CIFAR10)):
+        write_parquet(hub / f"datasets/hf-transinv/{name}", {"label": classes}, rows)
+    export(hub / "models/hf-transinv/mobilenetv1_075_224", "test_resnet", CIFAR100[:12])
     export(hub / "models/timm/resnet18.a1_in1k", "test_resnet", [f"synset {number}" for number in range(12)])
     named = set(re.findall(r"outputs/\w+/student", "".join(path.read_text() for path in SHIPPED)))
     for path in named:
         knows = CIFAR100 if "plain" in path else CIFAR10
         export(folder / path, "wrn10_1_cifar", knows)
-    for kind in ("datasets/uoft-cs", "models/hf-transinv", "models/timm") if OWN else ():
+    for kind in ("datasets/uoft-cs", "datasets/hf-transinv", "models/hf-transinv", "models/timm") if OWN else ():
         for repository in sorted(Path(OWN, kind).glob("*")):
             if (stand_in := hub / kind / repository.name).is_dir():
                 stand_in.rename(folder / f"unused_{repository.name}")

@@ -37,7 +37,7 @@ def floats(batch: int = 12, size: int = 8) -> Tensor:
     return torch.rand(batch, 3, size, size, generator=seeded())
 
 
-def bytes_(batch: int = 12, size: int = 8) -> Tensor:
+def bytes_(batch: int = 12, size: int = 32) -> Tensor:
     return torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8, generator=seeded())
 
 

@@ -94,7 +94,7 @@ def test_folders_without_one_are_refused(tmp_path):
         (("teachers",), [], "teachers .*a list of names"),
         (("augmentation",), None, "augmentation None; expected an object"),
         (("augmentation", "primitives"), "geometric", "primitives 'geometric'; expected a list of names"),
-        (("augmentation", "primitives"), ["rotation"], "'rotation'.*expected some of contrast_brightness"),
+        (("augmentation", "primitives"), ["whirl"], "'whirl'.*expected some of contrast_brightness"),
         (("augmentation", "primitive"), [], r"primitive \[\]; expected an object"),
         (("augmentation", "q_init"), "0.5", "q_init '0.5'; expected a value of type float"),
         (("augmentation", "q_init"), 1.5, "q_min < q_init < 1"),

@@ -52,8 +52,8 @@ def test_it_draws_what_a_student_turn_draws(estimator):
     assert torch.equal(build(estimator=estimator)(images), expected)
 
 
-def share_of(augment: LearnedAugmentation, n: int = 12_000) -> float:
-    images = torch.full((n, 3, 4, 4), 0.5) + 0.2 * torch.rand(n, 3, 4, 4, generator=seeded(9))
+def share_of(augment: LearnedAugmentation, n: int = 3_000) -> float:
+    images = torch.full((n, 3, 16, 16), 0.5) + 0.2 * torch.rand(n, 3, 16, 16, generator=seeded(9))
     return changed(images, augment(images)).float().mean().item()
 
 
@@ -62,7 +62,7 @@ def test_as_many_images_are_changed_as_r_and_q_say():
     _, q, r, _ = augment.selection()
     expected = (r * q).sum().item()
     assert abs(q[0] - q[1]) > 0.3 and abs(r[0] - r[1]) > 0.3
-    error = (expected * (1 - expected) / 12_000) ** 0.5
+    error = (expected * (1 - expected) / 3_000) ** 0.5
     assert share_of(augment) == pytest.approx(expected, abs=4 * error)
 
 
@@ -76,7 +76,7 @@ def test_primitives_are_as_frequent_as_p_says():
                 if other != index:
                     primitive.apply_to = lambda images, *_: images
         expected = (r * q * p[:, index]).sum().item()
-        error = (expected * (1 - expected) / 12_000) ** 0.5
+        error = (expected * (1 - expected) / 3_000) ** 0.5
         assert share_of(augment) == pytest.approx(expected, abs=4 * error), index
 
 
@@ -106,7 +106,7 @@ def test_corruptions_are_drawn_as_well():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.uint8])
 @pytest.mark.parametrize("q", [0.0, 1.0])
 def test_q_of_nothing_keeps_every_bit_and_q_of_one_changes_every_image(dtype, q):
-    images = bytes_() if dtype == torch.uint8 else torch.rand(12, 3, 8, 8, generator=seeded()).double().to(dtype)
+    images = bytes_() if dtype == torch.uint8 else torch.rand(12, 3, 32, 32, generator=seeded()).double().to(dtype)
     before = images.clone()
     deformed = build(q=q)(images)
     assert deformed.dtype == dtype and deformed.shape == images.shape and torch.equal(images, before)

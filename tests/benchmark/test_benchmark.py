@@ -149,7 +149,7 @@ def test_turns_have_a_row_for_every_run_and_kind_of_turn(turn_section):
     expected = [(PLAIN, "student")]
     for run in ("TransInv, 1 teacher", "TransInv, 3 teachers", "TeachAugment"):
         expected += [(run, turn) for turn in several]
-    for method in ("augmix", "ait", "multi_ait", "mutual", "distillation"):
+    for method in ("augmix", "consistency", "ait", "multi_ait", "mutual", "distillation"):
         expected.append(((METHODS | LEARNED)[method].title, "student, peer" if method == "mutual" else "student"))
     assert rows == [*expected, *((METHODS["hard"].title, turn) for turn in several)]
 
