@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from hf_transinv.objectives.hard import Hard, HardConfig
     from hf_transinv.objectives.invariant import InvariantConfig as AITConfig
     from hf_transinv.objectives.invariant import InvariantTraining as AIT  # noqa: N814 (the paper's name)
+    from hf_transinv.objectives.l2_sp import L2SP, L2SPConfig
     from hf_transinv.objectives.multi_invariant import MultiInvariantConfig as MultiAITConfig
     from hf_transinv.objectives.multi_invariant import MultiInvariantTraining as MultiAIT
     from hf_transinv.objectives.mutual import MutualLearning
@@ -64,6 +65,8 @@ _PLACES = {
     "EMATeacher": ("models.teacher", "EMATeacher"),
     "Hard": ("objectives.hard", "Hard"),
     "HardConfig": ("objectives.hard", "HardConfig"),
+    "L2SP": ("objectives.l2_sp", "L2SP"),
+    "L2SPConfig": ("objectives.l2_sp", "L2SPConfig"),
     "LearnedAugmentation": ("augment.learned_augmentation", "LearnedAugmentation"),
     "MultiAIT": ("objectives.multi_invariant", "MultiInvariantTraining"),
     "MultiAITConfig": ("objectives.multi_invariant", "MultiInvariantConfig"),
@@ -91,6 +94,7 @@ _PLACES = {
 __all__ = [
     "AIT",
     "CORRUPTIONS",
+    "L2SP",
     "AITConfig",
     "AugMixConsistency",
     "AugMixConsistencyConfig",
@@ -105,6 +109,7 @@ __all__ = [
     "Hard",
     "HardConfig",
     "InputError",
+    "L2SPConfig",
     "LearnedAugmentation",
     "MultiAIT",
     "MultiAITConfig",

@@ -18,7 +18,7 @@ import re
 import reprlib
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from hf_transinv.config import DataConfig, OutputConfig, StudentConfig, TrainCon
 from hf_transinv.errors import InputError
 from hf_transinv.experiment.arguments import as_flags, build, given_fields, read_fields, read_yaml, split_configs
 from hf_transinv.experiment.methods import GROUPS, checked_mixing
-from hf_transinv.experiment.presets import check_start, fill
+from hf_transinv.experiment.presets import check_start, fill, keeps_start
 
 CONFIGS: tuple[type, ...] = (DataConfig, StudentConfig, TrainConfig, *GROUPS, OutputConfig, CompareConfig)
 _REASONS = {
@@ -135,12 +135,14 @@ def _configure(
     _refuse_unfair(own, _FREE_IN_ROWS, f"row {title!r}")
     added = as_flags(of_group, CONFIGS, f"group {group!r}") + as_flags(own, CONFIGS, f"row {title!r}")
     try:
-        data, names, train, *options, _, _ = build(CONFIGS, _read([*flags, *added]))
+        values = _read([*flags, *added])
+        data, names, train, *options, _, _ = build(CONFIGS, values)
         checked_mixing(data, options)
-        check_start(names.student_init, asdict(train))
+        check_start(names.student_init, values)
     except InputError as error:
         raise InputError(f"row {title!r}{f' of group {group!r}' if group else ''}: {error}") from error
-    return Row(title, group, {**of_group, **own}, data, names, train, tuple(options))
+    decay = {"weight_decay": 0.0} if keeps_start(values) else {}
+    return Row(title, group, {**of_group, **own, **decay}, data, names, train, tuple(options))
 
 
 def _read(flags: Sequence[str]) -> dict[str, Any]:

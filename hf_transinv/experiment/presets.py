@@ -22,6 +22,7 @@ from hf_transinv.config import StudentConfig, TrainConfig
 from hf_transinv.errors import InputError
 from hf_transinv.experiment.arguments import build, given_fields, read_fields
 from hf_transinv.models.layer_groups import is_transformer, knows_layers, outline
+from hf_transinv.objectives.registry import METHODS
 
 _FIELDS = ("optimizer", "learning_rate", "momentum", "weight_decay", "lr_scheduler", "warmup_ratio", "layer_decay")
 
@@ -82,6 +83,7 @@ def parse_run(
             raise InputError(f"{unfit[0]} is for classifiers, and this command trains none: leave it out")
         return build(groups, {**values, "preset": "scratch"}), ""
     check_start(names.student_init, values)
+    _check_decay(values, given)
     preset, kept, said = values["preset"], given, ""
     if preset == "auto" and names.student_init == "scratch":
         preset = "scratch"
@@ -91,6 +93,8 @@ def parse_run(
         if preset == "finetune_transformer" and "layer_decay" not in given and not knows_layers(network):
             kept, said = given | {"layer_decay"}, "; without layer_decay, as its layers are not known"
     values = fill(values, kept, preset)
+    if keeps_start(values):
+        said += f"; weight_decay 0: {values['method']} has a penalty in its place"
     return build(groups, values), in_words(values, given) + said
 
 
@@ -113,6 +117,8 @@ def fill(values: Mapping[str, Any], given: Collection[str], preset: str) -> dict
     Raises:
         InputError: another optimizer was given than the preset's learning rate is for, and no learning rate.
     """
+    if keeps_start(values):
+        values, given = {**values, "weight_decay": 0.0}, {*given, "weight_decay"}
     if preset == "scratch":
         return {**values, "preset": preset}
     wanted = dict(PRESETS[preset])
@@ -128,11 +134,37 @@ def fill(values: Mapping[str, Any], given: Collection[str], preset: str) -> dict
 
 
 def check_start(student_init: str, values: Mapping[str, Any]) -> None:
-    """Raises InputError where the student would keep layers that have learned nothing."""
+    """Raises InputError where the student would keep layers that have learned nothing, or be kept near nothing."""
     if values["freeze"] is not None and student_init == "scratch":
         raise InputError(
             f"freeze {values['freeze']} would keep random weights, since student_init is scratch: start from weights "
             "(student_init pretrained or teacher:K), or leave out freeze"
+        )
+    if not keeps_start(values):
+        return
+    if student_init == "scratch":
+        raise InputError(
+            f"method {values['method']} would keep the student near random weights, since student_init is scratch: "
+            "start from weights (student_init pretrained or teacher:K), or take another method"
+        )
+    if values["freeze"] == "all":
+        raise InputError(
+            f"method {values['method']} keeps the backbone near its start, where freeze all keeps it already: leave "
+            "out one of the two"
+        )
+
+
+def keeps_start(values: Mapping[str, Any]) -> bool:
+    """Whether the method among the fields of a run has a penalty of its own in place of weight decay."""
+    method = values.get("method")
+    return method in METHODS and METHODS[method].keeps_start
+
+
+def _check_decay(values: Mapping[str, Any], given: Collection[str]) -> None:
+    if keeps_start(values) and "weight_decay" in given and values["weight_decay"]:
+        raise InputError(
+            f"weight_decay {values['weight_decay']}: method {values['method']} has a penalty in its place; leave out "
+            "weight_decay"
         )
 
 

@@ -61,6 +61,7 @@ class AdversarialAugmentation(Objective):
         self.turns = tuple(task.turns) * inner_steps + ((AUGMENTATION,),)
         self.policies, self.teachers = task.policies, task.teachers
         self.variants, self.variants_a_network = task.variants, task.variants_a_network
+        self.keeps_start = task.keeps_start
 
     @classmethod
     def build_over(cls, task: Objective, student: Classifier, parts: Parts) -> "AdversarialAugmentation":

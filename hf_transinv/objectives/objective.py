@@ -64,6 +64,7 @@ class Objective(ABC):
         own_options: fields of `MethodConfig` that are for such methods alone.
         default_policies: names of the fixed augmentations where none is named.
         citation: BibTeX of the method, for the model card; empty where there is none.
+        keeps_start: whether a penalty keeps the student near the weights it starts from, in place of weight decay.
         players: the networks that train, by name: "student", whose steps are counted; "augmentation", where one is
             learned; other networks under any other name.
         turns: who plays on each batch, in order, repeated for ever: ("student",) or ("augmentation",), ...
@@ -72,8 +73,7 @@ class Objective(ABC):
         average: of the student's weights, where the run measures and exports it (`training.averaging`).
         variants: of each image in a batch, each with a crop and flip of its own.
         turn: turns that are over, counted by `step`; the Trainer counts its own.
-        variants_a_network: those that one network sees: the batch has so many times fewer images, so that a network
-            is shown `batch_size` of them whatever the method.
+        variants_a_network: those that one network sees: the batch has so many times fewer images, for an equal number.
     """
 
     name: ClassVar[str]
@@ -84,6 +84,7 @@ class Objective(ABC):
     own_options: ClassVar[tuple[str, ...]] = ()
     default_policies: ClassVar[tuple[str, ...]] = ()
     citation: ClassVar[str] = ""
+    keeps_start: bool = False
     players: Mapping[str, nn.Module]
     turns: Sequence[Turn]
     policies: Sequence[Policy] = ()

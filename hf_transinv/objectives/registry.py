@@ -13,6 +13,7 @@ from hf_transinv.objectives.consistency import ConsistencyTraining
 from hf_transinv.objectives.distillation import Distillation
 from hf_transinv.objectives.hard import Hard
 from hf_transinv.objectives.invariant import InvariantTraining
+from hf_transinv.objectives.l2_sp import L2SP
 from hf_transinv.objectives.multi_invariant import MultiInvariantTraining
 from hf_transinv.objectives.mutual import MutualLearning
 from hf_transinv.objectives.objective import Objective
@@ -51,6 +52,7 @@ METHODS = by_name(
     MutualLearning,
     Distillation,
     Hard,
+    L2SP,
 )
 """What the student minimises, by the names of `--method`."""
 

@@ -14,6 +14,7 @@ from hf_transinv.config import TrainConfig
 from hf_transinv.data.mixing import MixDraws, Mixing
 from hf_transinv.data.pictures import Pictures
 from hf_transinv.data.transforms import CropDraws, CropFlip, to_float
+from hf_transinv.errors import InputError
 from hf_transinv.objectives.objective import Objective
 from hf_transinv.objectives.turns import STUDENT, Batch, only_training
 from hf_transinv.training.averaging import own_average
@@ -33,6 +34,9 @@ class Players:
         lengths: for the schedules: (first step, student steps in all), one pair unless the run was extended.
         mixing: what is done to the images, labels and losses of networks, beside crop and flip.
 
+    Raises:
+        InputError: the method does not take a sharded student, or an option does not fit the student.
+
     Attributes:
         nets: each player as it is called in its own turn.
         optimizers: of each player.
@@ -48,6 +52,11 @@ class Players:
         lengths: Sequence[tuple[int, int]],
         mixing: Mixing | None = None,
     ) -> None:
+        if objective.keeps_start and accelerator.is_fsdp2:
+            raise InputError(
+                f"FSDP2 shards the student, and {objective.title} compares all its weights with those at the start: "
+                "launch it with one GPU or with MULTI_GPU (DDP)"
+            )
         self.accelerator, self.objective, self.config = accelerator, objective, config
         self.base_augmentation, self.mixing = base_augmentation, mixing
         self.nets: dict[str, nn.Module] = {}

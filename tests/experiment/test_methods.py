@@ -45,6 +45,7 @@ EVERY = {
         *("--augment", "transinv", "--teachers", JUDGE, "ema", "--student_init", "teacher:1"),
         *("--objective", "paper", "--selection", "sum"),
     ],
+    "l2-sp": ["--method", "l2_sp", "--teachers", JUDGE, "--student_init", "teacher:1"],
     "teachaugment": ["--augment", "teachaugment", "--teach_replay_epochs", 0.2],
     "hard": ["--method", "hard", "--teachers", SAME_LABELS, "--hard_augmenter", "thin_plate"],
     "distillation-transinv": [

@@ -17,6 +17,7 @@ from hf_transinv.objectives.augmix_consistency import AugMixConsistency, AugMixC
 from hf_transinv.objectives.consistency import ConsistencyConfig, ConsistencyTraining
 from hf_transinv.objectives.distillation import Distillation, DistillationConfig
 from hf_transinv.objectives.invariant import InvariantConfig, InvariantTraining
+from hf_transinv.objectives.l2_sp import L2SP, L2SPConfig
 from hf_transinv.objectives.multi_invariant import MultiInvariantConfig, MultiInvariantTraining
 from hf_transinv.objectives.mutual import MutualLearning
 from hf_transinv.objectives.objective import Objective
@@ -32,6 +33,7 @@ METHODS = (
     "multi_ait",
     "mutual",
     "distillation",
+    "l2_sp",
     "ait_mixed",
     "mutual_mixed",
 )
@@ -56,6 +58,8 @@ def objective_of(method: str) -> Objective:
         return InvariantTraining(student, InvariantConfig(ait_metric="both", ait_layer="features"))
     if method == "multi_ait":
         return MultiInvariantTraining([student, other], MultiInvariantConfig(), policies)
+    if method == "l2_sp":
+        return L2SP(student, L2SPConfig(), policies)
     if method == "mutual":
         return MutualLearning([student, other, tiny_vit()], policies)
     teachers = nn.ModuleList([Teacher(other, "other"), EMATeacher(student)])
