@@ -26,6 +26,8 @@ class TrainConfig:
             the last one's is learning_rate. Default: all layers learn at the same rate, but see preset.
         freeze: keep a part of the student as it was loaded, its BatchNorm statistics included: all (but the classifier
             head), or a number N: its first N groups of layers (the stem, then stages, or blocks of a transformer).
+        linear_probe_share: share of the student's steps, in [0, 1), that come first and train its classifier head
+            alone; then all of it trains, with the same schedule (LP-FT).
         momentum: of the student's optimizer.
         weight_decay: of the student, not on BatchNorm and biases.
         lr_scheduler: of the student, by timm's name.
@@ -60,6 +62,7 @@ class TrainConfig:
     head_learning_rate: float | None = None
     layer_decay: float | None = None
     freeze: int | str | None = None
+    linear_probe_share: float = 0.0
     momentum: float = 0.9
     weight_decay: float = 5e-4
     lr_scheduler: str = "cosine"
@@ -109,6 +112,13 @@ class TrainConfig:
             raise InputError(f"layer_decay must be in (0, 1], given {self.layer_decay}")
         if self.freeze is not None and self.freeze != "all" and not (type(self.freeze) is int and self.freeze >= 1):
             raise InputError(f"freeze {self.freeze!r}: expected all, or how many groups of layers, at least 1")
+        if not 0 <= self.linear_probe_share < 1:
+            raise InputError(
+                f"linear_probe_share is a share of the steps, in [0, 1), given {self.linear_probe_share}; freeze all "
+                "trains the classifier head alone all the time"
+            )
+        if self.freeze == "all" and self.linear_probe_share:
+            raise InputError("freeze all trains the classifier head alone all the time: leave out linear_probe_share")
         for name in ("layer_decay", "head_learning_rate"):
             if self.freeze == "all" and getattr(self, name) is not None:
                 raise InputError(

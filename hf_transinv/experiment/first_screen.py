@@ -7,7 +7,7 @@ from hf_transinv.data.run_data import Data
 from hf_transinv.models.description import describe
 from hf_transinv.models.teacher import EMATeacher
 from hf_transinv.objectives.objective import Objective
-from hf_transinv.training.freezing import describe_frozen
+from hf_transinv.training.freezing import describe_frozen, describe_probe
 from hf_transinv.training.optim import rate_at
 from hf_transinv.training.trainer_setup import TrainerSetup
 
@@ -32,6 +32,8 @@ def first_screen(
     if setup.config.compile:
         lines.append("compiled    students and teachers, the augmentation not: the first steps take minutes")
     lines += describe_frozen(next(iter(objective.students.values())), setup.config.freeze)
+    first = setup.lengths[0][1] if setup.lengths else setup.max_steps
+    lines += describe_probe(setup.config.linear_probe_share, first)
     lines += _measured(data, setup, output)
     lines += _lengths(setup, setup.config)
     return "\n".join(("", *lines, *told, ""))

@@ -42,6 +42,7 @@ from hf_transinv.objectives.objective import Objective, Sample
 from hf_transinv.record import RunRecord, read_metrics
 from hf_transinv.resolve.shipped import model_folder
 from hf_transinv.training.averaging import AVERAGE, exported
+from hf_transinv.training.freezing import LP_FT
 
 _MOST_LABELS = 20
 _SHOWN = 4
@@ -86,7 +87,7 @@ def publish(session: Session, objective: Objective) -> str:
             teachers=[as_json(describe_teacher(teacher)) for teacher in objective.teachers],
             **learned,
             figures=_figures(session.folder),
-            citations=objective.citations,
+            citations=[*objective.citations, *([LP_FT] if session.train.linear_probe_share else [])],
         )
         tag = main.lower()
         if average is not None:

@@ -54,6 +54,9 @@ def method(run: Run) -> str:
         sentences.append(f"Its training images were augmented by {words(named)}.")
     if run.trained_on:
         sentences.append(f"It was trained to be robust to {words(_corruptions(run.trained_on))}.")
+    if run.config.linear_probe_share:
+        share = f"{100 * run.config.linear_probe_share:.4g} %"
+        sentences.append(f"In the first {share} of the steps its classifier head alone was trained (LP-FT).")
     if run.student.ema_decay is not None:
         sentences.append(
             "Its weights are the exponential moving average of those that were trained (decay "

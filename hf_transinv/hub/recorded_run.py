@@ -38,6 +38,7 @@ class Config:
     batch_size: int | None = None
     optimizer: str | None = None
     learning_rate: float | None = None
+    linear_probe_share: float = 0.0
     seed: int | None = None
     output_dir: str | None = None
     license: str = OutputConfig.license

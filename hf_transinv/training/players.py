@@ -19,7 +19,7 @@ from hf_transinv.objectives.objective import Objective
 from hf_transinv.objectives.turns import STUDENT, Batch, only_training
 from hf_transinv.training.averaging import own_average
 from hf_transinv.training.distributed import Placement, optimizer_shards, to_device, without_sync
-from hf_transinv.training.freezing import freeze
+from hf_transinv.training.freezing import LinearProbe, freeze
 from hf_transinv.training.optim import ExtendedSchedule, build_optimizer, network_schedule
 
 
@@ -57,12 +57,19 @@ class Players:
                 f"FSDP2 shards the student, and {objective.title} compares all its weights with those at the start: "
                 "launch it with one GPU or with MULTI_GPU (DDP)"
             )
+        if config.linear_probe_share and accelerator.is_fsdp2:
+            raise InputError(
+                "FSDP2 shards the student, and linear_probe_share trains its head alone at first: launch it with "
+                "one GPU or with MULTI_GPU (DDP)"
+            )
         self.accelerator, self.objective, self.config = accelerator, objective, config
         self.base_augmentation, self.mixing = base_augmentation, mixing
         self.nets: dict[str, nn.Module] = {}
         self.optimizers: dict[str, AcceleratedOptimizer] = {}
         self.schedules: dict[str, Scheduler | ExtendedSchedule] = {}
         self._frozen_norms: list[nn.Module] = []
+        self._probe: LinearProbe | None = None
+        self._steps = 0  # of the student, so far
         layout = torch.channels_last if config.channels_last else torch.preserve_format
         self.placement = Placement(accelerator, layout, config.sync_batchnorm)
         for name, player in objective.players.items():
@@ -70,6 +77,8 @@ class Players:
             self.placement.move(name, player, is_network)
             if name == STUDENT and config.freeze is not None:
                 self._frozen_norms = freeze(player, config.freeze)
+            if name == STUDENT and config.linear_probe_share:
+                self._probe = LinearProbe(player, config.linear_probe_share, lengths[0][1])
             optimizer = build_optimizer(objective, name, config)
             self.nets[name], self.optimizers[name] = self.placement.prepare(player, optimizer, is_network)
             if is_network:
@@ -110,6 +119,7 @@ class Players:
         Raises:
             InputError: a state is not that of this run's parameters.
         """
+        self._steps = step
         shards = {name: optimizer_shards(optimizers[name], own) for name, own in self.optimizers.items()}
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(shards[name])
@@ -144,10 +154,13 @@ class Players:
         global_batch_size, first = len(crops[0]), accelerator.process_index * len(images)
         size = len(images) // micro_batches
         sums: dict[str, Tensor] = {}
-        with only_training(player, self.objective.players):
+        probe, net = self._probe_of(player), self.nets[player]
+        if probe:
+            net = self.objective.players[player]  # DDP expects a gradient of all that it was given
+        with only_training(player, self.objective.players), probe.held() if probe else contextlib.nullcontext():
             for layer in self._frozen_norms:
                 layer.eval()
-            nets = {**self.objective.players, player: self.nets[player]}
+            nets = {**self.objective.players, player: net}
             for index in range(micro_batches):
                 local = slice(index * size, (index + 1) * size)
                 rows = slice(first + local.start, first + local.stop)  # of the whole batch
@@ -159,7 +172,7 @@ class Players:
                 others, processes = tuple(variants[1:]), accelerator.num_processes
                 batch = Batch(variants[0], targets, global_batch_size, processes, others, class_weights=weights)
                 is_last = index == micro_batches - 1
-                with contextlib.nullcontext() if is_last else without_sync(self.nets[player]):
+                with contextlib.nullcontext() if is_last else without_sync(net):
                     with accelerator.autocast():
                         losses = self.objective.loss(player, nets, batch, None if draws is None else draws[rows])
                     accelerator.backward(losses["total"])
@@ -175,6 +188,8 @@ class Players:
             steps: student steps so far, this one included where it is the student's.
         """
         optimizer, schedule = self.optimizers[player], self.schedules.get(player)
+        if self._probe_of(player):
+            self._average_gradients(self.objective.players[player])
         if schedule and self.config.max_grad_norm > 0:
             self.accelerator.unscale_gradients(optimizer)
             nn.utils.clip_grad_norm_(self.nets[player].parameters(), self.config.max_grad_norm)
@@ -184,9 +199,26 @@ class Players:
             self._share_buffers(self.objective.players[player])
         self.objective.after_step(player, self.objective.players)
         if player == STUDENT:
+            self._steps = steps
             for average in self._averages:
                 average.update(self.objective.students[player])
         optimizer.zero_grad()
+
+    def _probe_of(self, player: str) -> LinearProbe | None:
+        """What holds all but the head of this player in its turn now."""
+        probe = self._probe
+        return probe if probe and player == STUDENT and self._steps < probe.steps else None
+
+    def _average_gradients(self, network: nn.Module) -> None:
+        """Average the gradients of a network that was called unwrapped over the processes."""
+        processes = self.accelerator.num_processes
+        if processes == 1:
+            return
+        gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
+        flat = torch.cat([gradient.flatten() for gradient in gradients]) / processes
+        torch.distributed.all_reduce(flat)
+        for gradient, values in zip(gradients, flat.split([x.numel() for x in gradients]), strict=True):
+            gradient.copy_(values.view_as(gradient))
 
     def _share_buffers(self, network: nn.Module) -> None:
         """Give every process the first one's BatchNorm statistics, so that averages, evaluations and resumes agree."""

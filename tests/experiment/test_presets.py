@@ -113,6 +113,7 @@ def test_networks_of_transformers_are_looked_at_too(tmp_path):
     [
         ([*RESNET, "--optimizer", "adamw"], "has a learning rate for sgd, and optimizer adamw was given"),
         (["--student", "test_vit", "--freeze", "all"], "freeze all would keep random weights"),
+        (["--student", "test_vit", "--linear_probe_share", "0.3"], "would train a head on random weights"),
         (["--student", "nothing", "--student_init", "pretrained"], "Unknown model 'nothing'"),
     ],
 )
@@ -122,7 +123,14 @@ def test_what_does_not_compose_is_refused_before_anything_is_read(argv, said):
 
 
 @pytest.mark.parametrize(
-    "flags", [["--freeze", "2"], ["--ema", "beside"], ["--preset", "finetune_cnn"], ["--layer_decay", "0.5"]]
+    "flags",
+    [
+        ["--freeze", "2"],
+        ["--ema", "beside"],
+        ["--preset", "finetune_cnn"],
+        ["--linear_probe_share", "0.3"],
+        ["--layer_decay", "0.5"],
+    ],
 )
 def test_a_command_that_trains_no_classifier_has_none_of_it(flags):
     with pytest.raises(InputError, match=f"{flags[0][2:]} is for classifiers"):

@@ -34,12 +34,13 @@ METHODS = (
     "mutual",
     "distillation",
     "l2_sp",
+    "l2_sp_probed",
     "ait_mixed",
     "mutual_mixed",
 )
 
 MIXING = MixingConfig(mixup=0.4, cutmix=1.0, random_erasing=0.5)
-"""Of the methods that end in _mixed, with weights of classes and a balanced feed."""
+"""Of the methods that end in _mixed, with weights of classes and a balanced feed; _probed trains the head first."""
 
 
 def objective_of(method: str) -> Objective:
@@ -70,6 +71,8 @@ def trainer_of(method: str, folder: Path, **train: int) -> Trainer:
     """A Trainer of four steps; everything random follows from the seed."""
     folder.mkdir(parents=True, exist_ok=True)
     options = {"max_steps": 4, "batch_size": 8, "learning_rate": 0.05, "logging_steps": 1, "save_steps": 2}
+    if method.endswith("_probed"):
+        options["linear_probe_share"] = 0.75
     config = TrainConfig(**options | train)
     accelerator = Accelerator(cpu=True)
     feeds, mixing = {"student": resident_feed(config.batch_size, config.seed, accelerator)}, None
@@ -77,6 +80,6 @@ def trainer_of(method: str, folder: Path, **train: int) -> Trainer:
         place = accelerator.process_index, accelerator.num_processes
         feeds = {"student": ResidentFeed(random_split(), config.batch_size, config.seed, *place, balanced=True)}
         mixing = Mixing(MIXING, 3, torch.tensor([0.5, 1.0, 2.0]))
-    objective = objective_of(method.removesuffix("_mixed"))
+    objective = objective_of(method.removesuffix("_mixed").removesuffix("_probed"))
     setup = TrainerSetup(feeds, CropFlip(), config, 4, 5.0, folder, method, mixing=mixing)
     return Trainer(accelerator, objective, setup)

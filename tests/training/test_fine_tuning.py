@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import timm
@@ -22,8 +23,9 @@ from hf_transinv.objectives.mutual import MutualLearning
 from hf_transinv.objectives.supervised import Supervised
 from hf_transinv.objectives.transinv import TransInv, TransInvConfig
 from hf_transinv.training.averaging import exported, keep_average, measured, own_average
-from hf_transinv.training.freezing import describe_frozen
+from hf_transinv.training.freezing import describe_frozen, describe_probe, probe_steps
 from hf_transinv.training.optim import build_optimizer, network_optimizer, network_schedule, unscaled_rate
+from hf_transinv.training.players import Players
 from hf_transinv.training.trainer import Trainer
 from hf_transinv.training.trainer_setup import TrainerSetup
 from tests.tiny_run import resident_feed, tensors_of, tiny_vit
@@ -150,6 +152,9 @@ def test_a_network_that_is_no_classifier_is_refused(field):
         ({"freeze": 0}, "freeze 0: expected all"),
         ({"freeze": "head"}, "freeze 'head': expected all"),
         ({"freeze": True}, "freeze True: expected all"),
+        ({"linear_probe_share": 1.0}, r"linear_probe_share is a share of the steps, in \[0, 1\)"),
+        ({"linear_probe_share": -0.1}, "linear_probe_share is a share"),
+        ({"freeze": "all", "linear_probe_share": 0.3}, "leave out linear_probe_share"),
         ({"freeze": "all", "layer_decay": 0.7}, "leave out layer_decay"),
         ({"freeze": "all", "head_learning_rate": 0.7}, "leave out head_learning_rate"),
         ({"ema": "both"}, "ema 'both' is not one of none, beside, instead"),
@@ -250,6 +255,93 @@ def test_the_batchnorm_of_transformers_is_held_too(tmp_path):
         "classifier.1",
     }
     assert moved == {name for name in before if name.startswith(("resnet.encoder.stages.1.", "classifier."))}
+
+
+# The head first
+
+
+def test_the_head_alone_trains_first_and_then_everything_with_one_schedule(tmp_path):
+    """Until the switch the run is that of a frozen one, to the bit; from then on all of it moves."""
+    torch.manual_seed(0)
+    student = resnet()
+    frozen = copy.deepcopy(student)
+    options = {"max_steps": 5, "weight_decay": 0.1}
+    probed = trainer_of(Supervised(student), tmp_path / "probed", linear_probe_share=0.5, **options)
+    whole = trainer_of(Supervised(frozen), tmp_path / "frozen", freeze="all", **options)
+    before = copy.deepcopy(student.network.state_dict())
+    for _ in range(3):  # half of five steps, rounded up
+        probed.take_turn()
+        whole.take_turn()
+        assert unscaled_rate(probed.optimizers["student"]) == unscaled_rate(whole.optimizers["student"])
+    for (name, value), other in zip(
+        student.network.state_dict().items(), frozen.network.state_dict().values(), strict=True
+    ):
+        assert torch.equal(value, other), name
+        assert torch.equal(value, before[name]) != name.startswith("fc."), name
+    assert all(parameter.requires_grad for parameter in student.parameters())  # held only while it plays
+    probed.take_turn()
+    state = student.network.state_dict().items()
+    assert not any(torch.equal(value, before[name]) for name, value in state if value.ndim > 1 or "running" in name)
+
+
+def test_what_is_frozen_for_good_stays_so_after_the_head(tmp_path):
+    torch.manual_seed(0)
+    student = resnet()
+    trainer = trainer_of(Supervised(student), tmp_path, freeze=3, linear_probe_share=0.5)
+    before = copy.deepcopy(student.network.state_dict())
+    trainer.train()
+    moved = {name for name, value in student.network.state_dict().items() if not torch.equal(value, before[name])}
+    assert all(name.startswith(("layer3.", "layer4.", "fc.")) for name in moved)
+    assert {"layer3.0.conv1.weight", "layer4.0.bn1.running_mean", "fc.weight"} <= moved
+
+
+def test_networks_beside_the_student_start_untrained_and_train_at_once(tmp_path):
+    torch.manual_seed(0)
+    objective = MutualLearning([vit(), vit()])
+    trainer = trainer_of(objective, tmp_path, linear_probe_share=0.5)
+    before = {name: copy.deepcopy(player.state_dict()) for name, player in objective.players.items()}
+    trainer.take_turn()
+    moved = {
+        name: {key for key, value in player.state_dict().items() if not torch.equal(value, before[name][key])}
+        for name, player in objective.players.items()
+    }
+    assert moved["student"] == {"network.head.weight", "network.head.bias"} < moved["peer"]
+
+
+@pytest.mark.parametrize("stopped", [1, 3])
+def test_a_run_that_is_resumed_switches_at_the_same_step_to_the_bit(tmp_path, stopped):
+    """Stopped before the switch and after it; the length of a run that was extended does not move it."""
+
+    def built(folder) -> Trainer:
+        torch.manual_seed(0)
+        return trainer_of(keep_average(Supervised(wide()), 0.9), folder, linear_probe_share=0.5, optimizer="adamw")
+
+    whole, half = built(tmp_path / "whole"), built(tmp_path / "half")
+    whole.train()
+    for _ in range(stopped):
+        half.take_turn()
+    half.save()
+    torch.manual_seed(7)
+    resumed = built(tmp_path / "half")
+    resumed.resume(tmp_path / "half" / "checkpoints" / f"step_{stopped:08d}")
+    resumed.train()
+    ends = tensors_of(whole), tensors_of(resumed)
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+
+
+def test_the_switch_is_where_the_run_was_started_with_it(tmp_path):
+    config, accelerator = replace(CONFIG, linear_probe_share=0.3), Accelerator(cpu=True)
+    lengths = ((0, 10), (4, 20))
+    assert Players(accelerator, Supervised(vit()), CropFlip(), config, lengths)._probe.steps == 3
+    assert [probe_steps(*pair) for pair in [(0.0, 1), (0.01, 10), (0.99, 10), (0.5, 2)]] == [0, 1, 9, 1]
+    assert describe_probe(0.3, 10) == ["probe       the first 3 of 10 steps train the classifier head alone"]
+    assert describe_probe(0.0, 10) == []
+    with pytest.raises(InputError, match="one step in all"):
+        Players(accelerator, Supervised(vit()), CropFlip(), config, ((0, 1),))
+    with pytest.raises(InputError, match="linear_probe_share trains its head alone at first"):
+        Players(SimpleNamespace(is_fsdp2=True), Supervised(vit()), CropFlip(), config, lengths)
+    with pytest.raises(InputError, match="linear_probe_share is for a single classifier"):
+        Players(accelerator, Supervised(nn.Linear(2, 2)), CropFlip(), config, lengths)
 
 
 # The average
