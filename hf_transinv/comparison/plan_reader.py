@@ -42,7 +42,7 @@ _FREE_IN_ROWS = {
     *(field.name for group in GROUPS for field in fields(group)),
     *("crop", "crop_scale", "crop_ratio", "stored_size", "flip"),
     *("teachers", "teacher_size", "student_init", "ema_decay"),
-    *("augment_learning_rate", "augment_weight_decay", "selection_learning_rate", "linear_probe_share"),
+    *("augment_learning_rate", "augment_weight_decay", "selection_learning_rate", "linear_probe_share", "interpolate"),
 }
 _FREE_IN_GROUPS = _FREE_IN_ROWS | {
     *("label_noise", "student", "optimizer", "learning_rate", "momentum", "weight_decay", "lr_scheduler"),

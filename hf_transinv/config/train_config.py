@@ -36,6 +36,9 @@ class TrainConfig:
         label_smoothing: of the student's loss.
         ema: what becomes of the student's exponential moving average (see ema_decay): none (there is none), beside
             (it is measured, and exported beside the student), or instead (it is exported as the student).
+        interpolate: alpha, in (0, 1): what is measured and exported at the end is (1 - alpha) times the weights that
+            the student started from and alpha times those it was trained to, but for the classifier head; the
+            statistics of BatchNorm are estimated anew.
         augment_learning_rate: of phi (AdamW).
         augment_weight_decay: of phi.
         selection_learning_rate: of the logits of p, q and r (Adam).
@@ -70,6 +73,7 @@ class TrainConfig:
     max_grad_norm: float = 5.0
     label_smoothing: float = 0.0
     ema: str = "none"
+    interpolate: float | None = None
     augment_learning_rate: float = 1e-3
     augment_weight_decay: float = 1e-2
     selection_learning_rate: float = 0.03
@@ -119,8 +123,24 @@ class TrainConfig:
             )
         if self.freeze == "all" and self.linear_probe_share:
             raise InputError("freeze all trains the classifier head alone all the time: leave out linear_probe_share")
+        if self.interpolate is not None:
+            self._check_interpolation(self.interpolate)
         for name in ("layer_decay", "head_learning_rate"):
             if self.freeze == "all" and getattr(self, name) is not None:
                 raise InputError(
                     f"freeze all trains the classifier head alone, whose rate is learning_rate: leave out {name}"
                 )
+
+    def _check_interpolation(self, alpha: float) -> None:
+        if not 0 < alpha < 1:
+            raise InputError(
+                f"interpolate must be in (0, 1), given {alpha:g}: 1 is the trained student (leave it out), 0 the "
+                "backbone as it started (freeze all trains a head for that)"
+            )
+        if self.freeze == "all":
+            raise InputError("freeze all leaves the backbone where it started: leave out interpolate")
+        if self.ema == "instead":
+            raise InputError(
+                "ema instead exports the student's average and interpolate a student nearer to its start: give one of "
+                "them, or ema beside"
+            )

@@ -23,6 +23,7 @@ from hf_transinv.objectives.objective import Objective
 from hf_transinv.objectives.parts import Options
 from hf_transinv.objectives.registry import LEARNED, METHODS
 from hf_transinv.training.averaging import keep_average
+from hf_transinv.training.interpolation import keep_start
 
 
 @dataclass
@@ -150,7 +151,7 @@ class MethodBuilder:
         second = self.method.second_augment
         self.second_policies = build_policies(second, fixed) if second else None
         self.label_smoothing, self.ema_decay = train.label_smoothing, names.ema_decay
-        self._keeps_average = train.ema != "none"
+        self._keeps_average, self._keeps_start = train.ema != "none", train.interpolate is not None
         self.device = session.accelerator.device
         self.image_size = cast(tuple[int, int], tuple(session.data.evaluation.images.shape[-2:]))
 
@@ -164,6 +165,7 @@ class MethodBuilder:
         task = METHODS[self.method.method].build(student, self)
         learned = self.method.learned
         objective = LEARNED[learned].build_over(task, student, self) if learned else task
+        objective = keep_start(objective) if self._keeps_start else objective
         return keep_average(objective, self.ema_decay) if self._keeps_average else objective
 
     def options(self, kind: type[Options]) -> Options:

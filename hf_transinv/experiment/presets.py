@@ -47,7 +47,15 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 """Fields of `TrainConfig` by preset; the learning rate of fine-tuning is for one image of the batch."""
 
-_FOR_CLASSIFIERS = ("preset", "head_learning_rate", "layer_decay", "freeze", "linear_probe_share", "ema")
+_FOR_CLASSIFIERS = (
+    "preset",
+    "head_learning_rate",
+    "layer_decay",
+    "freeze",
+    "linear_probe_share",
+    "ema",
+    "interpolate",
+)
 
 
 def parse_run(
@@ -144,6 +152,11 @@ def check_start(student_init: str, values: Mapping[str, Any]) -> None:
         raise InputError(
             f"linear_probe_share {values['linear_probe_share']:g} would train a head on random weights, since "
             "student_init is scratch: start from weights (student_init pretrained or teacher:K), or leave it out"
+        )
+    if values["interpolate"] is not None and student_init == "scratch":
+        raise InputError(
+            f"interpolate {values['interpolate']:g} would go back to random weights, since student_init is scratch: "
+            "start from weights (student_init pretrained or teacher:K), or leave it out"
         )
     if not keeps_start(values):
         return

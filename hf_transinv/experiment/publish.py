@@ -18,6 +18,7 @@ from accelerate.tracking import TensorBoardTracker, WandBTracker
 from PIL import Image
 
 from hf_transinv.augment.corruptions import CORRUPTIONS
+from hf_transinv.config import TrainConfig
 from hf_transinv.data.embedded import EMBEDDED_NAMES
 from hf_transinv.data.folders import local_path
 from hf_transinv.data.run_data import Data
@@ -43,6 +44,7 @@ from hf_transinv.record import RunRecord, read_metrics
 from hf_transinv.resolve.shipped import model_folder
 from hf_transinv.training.averaging import AVERAGE, exported
 from hf_transinv.training.freezing import LP_FT
+from hf_transinv.training.interpolation import CITATION as WISE_FT
 
 _MOST_LABELS = 20
 _SHOWN = 4
@@ -87,7 +89,7 @@ def publish(session: Session, objective: Objective) -> str:
             teachers=[as_json(describe_teacher(teacher)) for teacher in objective.teachers],
             **learned,
             figures=_figures(session.folder),
-            citations=[*objective.citations, *([LP_FT] if session.train.linear_probe_share else [])],
+            citations=[*objective.citations, *_of_the_loop(session.train)],
         )
         tag = main.lower()
         if average is not None:
@@ -112,6 +114,11 @@ def publish(session: Session, objective: Objective) -> str:
                 text += f"\nNot published: {error}"
     session.leave()
     return text
+
+
+def _of_the_loop(train: TrainConfig) -> list[str]:
+    """BibTeX of what the training loop did beside the method."""
+    return [*([LP_FT] if train.linear_probe_share else []), *([WISE_FT] if train.interpolate is not None else [])]
 
 
 def describe_method(objective: Objective) -> dict[str, Any]:

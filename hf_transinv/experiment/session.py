@@ -4,6 +4,7 @@ import logging
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from hf_transinv.objectives.objective import Objective
 from hf_transinv.record import RunRecord, flat_config
 from hf_transinv.training.averaging import exported, measured
 from hf_transinv.training.checkpointing import checkpoints
+from hf_transinv.training.interpolation import interpolate
 from hf_transinv.training.trainer import Trainer
 from hf_transinv.training.trainer_setup import TrainerSetup
 from hf_transinv.training.validation import open_validation
@@ -177,7 +179,7 @@ class Session:
             if self.record:
                 print(first_screen(self.data, objective, trainer.setup, self.output, self.told), flush=True)
         if name in self.rows and trainer.is_over:
-            trainer.finish()
+            self._finish(trainer)
             return self.rows[name]
         doing(f"training {name!r}")
         try:
@@ -190,7 +192,7 @@ class Session:
                 f"stopped at step {trainer.step}; a checkpoint is in {folder / 'checkpoints'}. "
                 f"Go on with the same command and: --output_dir {self.folder} --resume_from latest"
             )
-        trainer.finish()
+        self._finish(trainer)
         skipped = [line for feed in trainer.feeds.values() for line in feed.skipped]
         if self.accelerator.num_processes > 1:
             skipped = gather_object(skipped)
@@ -222,6 +224,13 @@ class Session:
         if self.record:
             self.record.update(rows=self.rows)
         return self.rows[name]
+
+    def _finish(self, trainer: Trainer) -> None:
+        """Make a trained student what is measured and exported."""
+        trainer.finish()
+        train, accelerator, rows = trainer.config, self.accelerator, self.data.num_rows
+        feed = partial(self.data.feed, train.batch_size, train.seed, accelerator, "none")
+        interpolate(trainer.objective, train.interpolate, accelerator, feed, rows)
 
     def note_skipped(self, found: Sequence[str]) -> None:
         """The list of images that were left out, where any were."""
@@ -261,18 +270,8 @@ class Session:
         if lengths:
             check_extendable(objective)
         validation = open_validation(objective.students, self.data, accelerator, self.output, self.steps()[1])
-        setup = TrainerSetup(
-            feeds,
-            self.data.ordinary(crop, flip),
-            train,
-            *self.steps(),
-            folder,
-            name,
-            push,
-            mixing=mixed,
-            validation=validation,
-            lengths=lengths,
-        )
+        base, steps = self.data.ordinary(crop, flip), self.steps()
+        setup = TrainerSetup(feeds, base, train, *steps, folder, name, push, mixed, validation, lengths)
         return Trainer(accelerator, objective, setup)
 
     def _resume(self, trainer: Trainer, folder: Path, main: bool) -> None:

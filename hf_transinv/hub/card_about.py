@@ -57,6 +57,11 @@ def method(run: Run) -> str:
     if run.config.linear_probe_share:
         share = f"{100 * run.config.linear_probe_share:.4g} %"
         sentences.append(f"In the first {share} of the steps its classifier head alone was trained (LP-FT).")
+    if run.config.interpolate is not None and run.student.ema_decay is None:
+        sentences.append(
+            f"The weights of its backbone are {100 * (1 - run.config.interpolate):.4g} % those it started from and "
+            f"{100 * run.config.interpolate:.4g} % those it was trained to (after WiSE-FT)."
+        )
     if run.student.ema_decay is not None:
         sentences.append(
             "Its weights are the exponential moving average of those that were trained (decay "

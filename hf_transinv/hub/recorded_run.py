@@ -39,6 +39,7 @@ class Config:
     optimizer: str | None = None
     learning_rate: float | None = None
     linear_probe_share: float = 0.0
+    interpolate: float | None = None
     seed: int | None = None
     output_dir: str | None = None
     license: str = OutputConfig.license

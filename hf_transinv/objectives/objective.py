@@ -65,12 +65,12 @@ class Objective(ABC):
         default_policies: names of the fixed augmentations where none is named.
         citation: BibTeX of the method, for the model card; empty where there is none.
         keeps_start: whether a penalty keeps the student near the weights it starts from, in place of weight decay.
-        players: the networks that train, by name: "student", whose steps are counted; "augmentation", where one is
-            learned; other networks under any other name.
+        players: the networks that train, by name: "student", whose steps are counted, "augmentation", and any others.
         turns: who plays on each batch, in order, repeated for ever: ("student",) or ("augmentation",), ...
         policies: fixed augmentations of the student's images, one after another.
         teachers: frozen networks that judge or are learned from.
         average: of the student's weights, where the run measures and exports it (`training.averaging`).
+        interpolated_from: the student as it starts, where the run needs it at its end (`training.interpolation`).
         variants: of each image in a batch, each with a crop and flip of its own.
         turn: turns that are over, counted by `step`; the Trainer counts its own.
         variants_a_network: those that one network sees: the batch has so many times fewer images, for an equal number.
@@ -90,6 +90,7 @@ class Objective(ABC):
     policies: Sequence[Policy] = ()
     teachers: Sequence[Teacher] = ()
     average: EMATeacher | None = None
+    interpolated_from: Teacher | None = None
     variants: int = 1
     variants_a_network: int = 1
     turn: int = 0
@@ -278,8 +279,7 @@ class Objective(ABC):
 
         Args:
             player: whose turn it is.
-            nets: the players as they are to be called in this turn (the playing one perhaps wrapped for several
-                devices).
+            nets: the players as they are called in this turn, the playing one perhaps wrapped for several devices.
             batch: this process's images.
             draws: the part of `draw`'s answer that belongs to them.
         """

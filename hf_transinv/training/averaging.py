@@ -1,7 +1,7 @@
 """The student's exponential moving average as a result of the training: measured, and exported."""
 
 from hf_transinv.models.classifier import Classifier
-from hf_transinv.models.teacher import EMATeacher
+from hf_transinv.models.teacher import EMATeacher, Teacher
 from hf_transinv.objectives.objective import Objective
 
 AVERAGE = "EMA"
@@ -32,6 +32,12 @@ def own_average(objective: Objective) -> dict[str, EMATeacher]:
     if average is None or any(module is average for module in objective.extra_state().values()):
         return {}
     return {"student_average": average}
+
+
+def kept(objective: Objective) -> dict[str, Teacher]:
+    """What the run keeps beside the method, by its name in checkpoints: the average, and the start."""
+    start = objective.interpolated_from
+    return {**own_average(objective), **({} if start is None else {"student_start": start})}
 
 
 def measured(objective: Objective) -> dict[str, Classifier]:

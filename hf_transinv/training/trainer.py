@@ -23,7 +23,7 @@ from hf_transinv.data.batches import Feed
 from hf_transinv.errors import InputError
 from hf_transinv.objectives.objective import Objective
 from hf_transinv.record import Metrics, flat_numbers
-from hf_transinv.training.averaging import own_average
+from hf_transinv.training.averaging import kept
 from hf_transinv.training.checkpointing import discard_later, load_state, save_state
 from hf_transinv.training.distributed import gather_objects, whole
 from hf_transinv.training.nan_guard import LossMonitor, TrainingDiverged
@@ -60,7 +60,7 @@ class Trainer:
         self.feeds, self.config, self.max_steps = setup.feeds, setup.config, setup.max_steps
         self.save_steps = self.config.save_steps or int(min(setup.steps_per_epoch, setup.max_steps))
         self.validation = setup.validation
-        self.modules = {**objective.players, **objective.extra_state(), **own_average(objective)}
+        self.modules = {**objective.players, **objective.extra_state(), **kept(objective)}
         if self.validation:
             self.modules |= self.validation.modules
         lengths = setup.lengths or ((0, setup.max_steps),)

@@ -8,6 +8,7 @@ from pathlib import Path
 import datasets
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from hf_transinv.comparison.plan_reader import read_comparison
 from hf_transinv.config import DataConfig, OutputConfig, StudentConfig, TrainConfig, as_dict
@@ -114,6 +115,7 @@ def test_networks_of_transformers_are_looked_at_too(tmp_path):
         ([*RESNET, "--optimizer", "adamw"], "has a learning rate for sgd, and optimizer adamw was given"),
         (["--student", "test_vit", "--freeze", "all"], "freeze all would keep random weights"),
         (["--student", "test_vit", "--linear_probe_share", "0.3"], "would train a head on random weights"),
+        (["--student", "test_vit", "--interpolate", "0.3"], "would go back to random weights"),
         (["--student", "nothing", "--student_init", "pretrained"], "Unknown model 'nothing'"),
     ],
 )
@@ -129,6 +131,7 @@ def test_what_does_not_compose_is_refused_before_anything_is_read(argv, said):
         ["--ema", "beside"],
         ["--preset", "finetune_cnn"],
         ["--linear_probe_share", "0.3"],
+        ["--interpolate", "0.3"],
         ["--layer_decay", "0.5"],
     ],
 )
@@ -220,3 +223,33 @@ def test_a_run_shows_records_measures_and_exports_it(run):
     other = json.loads(Path("other/run.json").read_text())
     assert other["main_row"] == "crop + flip, EMA" and other["student"]["ema_decay"] == 0.5
     assert describe_student(open_classifier("other/student")).num_classes == 5
+
+
+def test_a_run_shows_and_records_the_head_first_and_a_student_nearer_to_its_start(run):
+    flags = ["--method", "l2_sp", "--linear_probe_share", 0.5, "--interpolate", 0.25, "--output_dir", "out"]
+    printed = run(*flags)
+    assert "probe       the first 2 of 4 steps train the classifier head alone" in printed
+    assert "weight_decay 0: l2_sp has a penalty in its place" in printed
+    record, card = json.loads(Path("out/run.json").read_text()), Path("out/student/README.md").read_text()
+    assert list(record["rows"]) == ["L2-SP"] and record["config"]["interpolate"] == 0.25
+    assert [citation[1:].split("{")[1].split(",")[0] for citation in record["citations"]] == [
+        *("li2018explicit", "kumar2022finetuning", "wortsman2022robust")
+    ]
+    assert "its distance from the weights that it started from (L2-SP)" in card
+    assert "In the first 50 % of the steps its classifier head alone was trained (LP-FT)." in card
+    assert "are 75 % those it started from and 25 % those it was trained to (after WiSE-FT)." in card
+    student = open_classifier("out/student").network.state_dict()
+    trained = load_file("out/checkpoints/step_00000004/student.safetensors")
+    start = load_file("out/checkpoints/step_00000004/student_start.safetensors")
+    for name, value in student.items():
+        if name.startswith("head.fc"):
+            assert torch.equal(value, trained[f"network.{name}"])
+        elif name.endswith("conv1.weight"):
+            expected = 0.75 * start[f"classifier.network.{name}"] + 0.25 * trained[f"network.{name}"]
+            torch.testing.assert_close(value, expected)
+            assert not torch.equal(value, trained[f"network.{name}"])
+
+    # Finished already: measured and exported again, to the bit.
+    weights = Path("out/student/model.safetensors").read_bytes()
+    run(*flags, "--resume_from", "latest")
+    assert Path("out/student/model.safetensors").read_bytes() == weights
