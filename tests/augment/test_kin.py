@@ -17,6 +17,7 @@ OF_POLICIES = {
     "autoaugment": ENHANCED,
     "trivialaugment": ENHANCED,
     "augmix": set(),
+    "prime": {"elastic_transform", "defocus_blur", "brightness", "contrast"},
     "strong": set(),
     "fixed_aug": {"brightness", "contrast", "defocus_blur", *NOISES},
     "corruption": {"fog"},

@@ -11,6 +11,7 @@ from hf_transinv.augment.policies.fixed import FixedAug
 from hf_transinv.augment.policies.jitter import ColorJitter, RandomGrayscale
 from hf_transinv.augment.policies.pad_crop import PadCrop
 from hf_transinv.augment.policies.policy import Policy
+from hf_transinv.augment.policies.prime import Prime
 from hf_transinv.augment.policies.randaugment import RandAugment
 from hf_transinv.augment.policies.strong import StrongAugment
 from hf_transinv.augment.policies.trivialaugment import TrivialAugment
@@ -57,6 +58,7 @@ _BUILDERS: dict[type[Policy], Callable[[PolicyConfig], Policy]] = {
     AutoAugment: lambda config: AutoAugment(config.autoaugment_policy),
     TrivialAugment: lambda config: TrivialAugment(),
     AugMix: lambda config: AugMix(config.augmix_severity),
+    Prime: lambda config: Prime(),
     StrongAugment: lambda config: StrongAugment(config.strong_magnitude),
     FixedAug: lambda config: FixedAug(config.primitive),
     RandomCorruption: lambda config: config.corruption_policy.policy(),
