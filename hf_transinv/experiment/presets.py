@@ -174,8 +174,8 @@ def check_start(student_init: str, values: Mapping[str, Any]) -> None:
 
 def keeps_start(values: Mapping[str, Any]) -> bool:
     """Whether the method among the fields of a run has a penalty of its own in place of weight decay."""
-    method = values.get("method")
-    return method in METHODS and METHODS[method].keeps_start
+    method = METHODS.get(str(values.get("method")))
+    return method is not None and method.keeps_start
 
 
 def _check_decay(values: Mapping[str, Any], given: Collection[str]) -> None:

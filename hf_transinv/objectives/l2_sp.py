@@ -1,6 +1,6 @@
 """L2-SP: fine-tuning that is drawn to the weights it starts from (Li, Grandvalet and Davoine, ICML 2018).
 
-    L = CE(y, F(x)) + alpha / 2 ||w - w0||^2 + beta / 2 ||v||^2                                    (section 3.2, eq. 2)
+    L = CE(y, F(x)) + alpha / 2 ||w - w0||^2 + beta / 2 ||v||^2                                            (section 3)
 
 Symbols: w, the weights of the backbone, and w0, what they are at the start; v, those of the classifier head, which is
 new and so has nothing to stay near; alpha `l2_sp_alpha`, beta `l2_sp_beta`. The defaults are those of the authors'

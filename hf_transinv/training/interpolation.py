@@ -7,9 +7,9 @@ head as well, between the trained one and a zero-shot one. A head of new classes
 is the trained one.
 
 The running statistics of BatchNorm at either end say nothing about the network between them. They are estimated anew,
-as for stochastic weight averaging (Izmailov et al., UAI 2018, section 3.2): over training images that are neither
-cropped nor mirrored, without gradient and without dropout, each batch counting alike. Layers whose statistics the
-training left as they were (frozen ones) keep them.
+as for stochastic weight averaging (Izmailov et al., UAI 2018): over training images that are neither cropped nor
+mirrored, without gradient and without dropout, each batch counting alike. Layers whose statistics the training left as
+they were (frozen ones) keep them.
 """
 
 import copy
