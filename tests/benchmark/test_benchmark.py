@@ -20,7 +20,7 @@ from hf_transinv.benchmark.timing import Spread, Work, measure_in_rounds
 from hf_transinv.data.resident import ResidentSplit
 from hf_transinv.errors import InputError
 from hf_transinv.objectives.passes import Passes
-from hf_transinv.objectives.registry import LEARNED, METHODS
+from hf_transinv.objectives.registry import METHODS
 from hf_transinv.objectives.turns import AUGMENTATION
 from tests.launching import ACCELERATE, PYTHON, REPOSITORY, TWO_PROCESSES, launch, succeed
 
