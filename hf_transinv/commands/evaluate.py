@@ -16,37 +16,28 @@ transinv evaluate --model timm/resnet50.a1_in1k --dataset ILSVRC/imagenet-1k \
     resized and cropped as the checkpoint says, to reproduce the accuracy that its authors report
 """
 
-import logging
 import time
 from dataclasses import dataclass
-from typing import Any, Literal
 
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from hf_transinv.augment.corruptions import check_corruption
-from hf_transinv.config import DataConfig, OutputConfig, as_dict
-from hf_transinv.data.columns import listed
-from hf_transinv.data.described import named_classes
-from hf_transinv.data.hold_out import HoldOut
-from hf_transinv.data.run_data import warnings_of
-from hf_transinv.data.sources import Source, default_eval_split, open_dataset
+from hf_transinv.commands.evaluation_images import ImagesConfig
+from hf_transinv.config import OutputConfig, as_dict
 from hf_transinv.errors import InputError
 from hf_transinv.evaluation import evaluate, evaluation_markdown
 from hf_transinv.evaluation.class_figures import draw_classes
 from hf_transinv.evaluation.conditions import check_augmentations, chosen_corruptions
 from hf_transinv.evaluation.error_pictures import ErrorPictures
-from hf_transinv.evaluation.splits import SourceSplit, first_image_size
 from hf_transinv.experiment.arguments import parse
 from hf_transinv.experiment.launch import agree, output_folder, start_accelerator
 from hf_transinv.figures import plot_corruption_heatmap
 from hf_transinv.files import atomic_write_text, write_json
 from hf_transinv.formats.markdown import code, escape
-from hf_transinv.models import Classifier, open_classifier
-from hf_transinv.models.description import describe, what_differs
+from hf_transinv.models import open_classifier
+from hf_transinv.models.description import describe
 from hf_transinv.record import environment
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -70,111 +61,6 @@ class ModelConfig:
             raise InputError("no model given: --model with a timm name, a Hub id or a local folder")
         for name in self.trained_on:
             check_corruption(name)
-
-
-@dataclass
-class ImagesConfig:
-    """The pictures.
-
-    Attributes:
-        dataset: Hub id, folder of images, table of image paths (.csv, .tsv, .jsonl, .parquet), parquet file, folder
-            in Hub shape or saved by `datasets`, or the embedded digits/source or digits/target.
-        dataset_config: configuration of a Hub dataset that has several.
-        dataset_revision: branch, tag or commit of a Hub dataset.
-        eval_split: split to evaluate on; default: test or validation, whichever the dataset has.
-        train_split: with validation_share: the split that it was held out of.
-        validation_share: evaluate on the share of train_split that a training with the same share held out.
-        image_column: column with the pictures; default: the one column of that type.
-        label_column: column with the labels; default: the one column of that type.
-        streaming: read the split as a stream instead of bringing all of it here first.
-        image_size: side to which pictures are resized and cropped; default: the side that the checkpoint records.
-        on_bad_image: what to do with a broken picture: raise, or skip it and list it in skipped_images.txt.
-        protocol: uniform: every model sees the same pictures, resized (bilinear) to image_size and cropped;
-            published: resized and cropped as the checkpoint says, by the library that published it.
-    """
-
-    dataset: str | None = None
-    dataset_config: str | None = None
-    dataset_revision: str | None = None
-    eval_split: str | None = None
-    train_split: str = "train"
-    validation_share: float = 0.0
-    image_column: str | None = None
-    label_column: str | None = None
-    streaming: bool = False
-    image_size: int | None = None
-    on_bad_image: str = "raise"
-    protocol: Literal["uniform", "published"] = "uniform"
-
-    def __post_init__(self) -> None:
-        DataConfig(
-            image_size=self.image_size,
-            on_bad_image=self.on_bad_image,
-            validation_share=self.validation_share,
-            streaming=self.streaming,
-        )
-        if self.validation_share and self.eval_split is not None:
-            raise InputError(f"give validation_share or eval_split {self.eval_split}, not both")
-        if self.protocol == "published" and self.image_size is not None:
-            raise InputError("protocol published: the checkpoint says the size; leave out --image_size")
-        if self.dataset is None:
-            raise InputError(
-                "no dataset given: --dataset with a Hub id, a folder of images, a table of image paths, a parquet "
-                "file, or digits/target"
-            )
-
-    def open(self, model: Classifier, in_order: bool) -> SourceSplit:
-        """Open the split, prepared for a model.
-
-        Sets `told`, lines that describe the data, and `preprocessing`, how images are prepared, or None where there
-        is nothing to say.
-
-        Args:
-            model: to be evaluated.
-            in_order: whether classes go by their order instead of by their names.
-        """
-        assert self.dataset is not None
-        columns: dict[str, Any] = {"image_column": self.image_column, "label_column": self.label_column}
-        asked = [self.eval_split, self.train_split]
-        opened = open_dataset(
-            self.dataset, config=self.dataset_config, revision=self.dataset_revision, asked=asked, **columns
-        )
-        hold_out = HoldOut(self.validation_share, "held_out") if self.validation_share else None
-        split = self.train_split if hold_out else self.eval_split or default_eval_split(opened.split_names)
-        source = opened.source(split, streaming=self.streaming, hold_out=hold_out, **columns)
-        self.eval_split = source.split
-        options = {"on_bad_image": self.on_bad_image} | self._numbering(source, model, in_order)
-        for warning in [*opened.opened.warnings, *warnings_of(source)]:
-            logger.warning(warning)
-        self.told = [
-            f"dataset     {self.dataset}: {opened.opened.kind}",
-            f"evaluation  split {source.split}, column {source.columns[0]}, label {source.columns[1]}: "
-            f"{named_classes(source.label_names)}",
-            *(f"note        {line}" for line in opened.opened.told),
-        ]
-        if self.protocol == "published":
-            published = model.take_published()
-            self.preprocessing: str | None = f"Preprocessing as published: {published.description}."
-            return SourceSplit(source, preprocess=published, **options)
-        recorded, self.image_size = model.image_size, self.image_size or model.image_size
-        keeps_size = first_image_size(source) == (self.image_size, self.image_size)
-        self.preprocessing = what_differs(model, self.image_size, keeps_size)
-        if self.image_size != recorded:
-            other = f"Measured at {self.image_size} px, and not at the {recorded} px that the checkpoint records."
-            self.preprocessing = f"{other} {self.preprocessing or ''}".strip()
-            logger.warning("%s Corruptions differ between sizes", other)
-        return SourceSplit(source, self.image_size, **options)
-
-    @staticmethod
-    def _numbering(source: Source, model: Classifier, in_order: bool) -> dict[str, Any]:
-        """Options for a split that lacks some of the model's classes: it is evaluated among all of them."""
-        names, own = model.label_names or [], source.label_names
-        is_part = len(own) < len(names) and len(set(names)) == len(names)
-        if in_order or not is_part or not set(own) <= set(names):
-            return {}
-        missing = [name for name in names if name not in set(own)]
-        logger.warning("split %r has no class %s: nothing is said about it", source.split, listed(missing))
-        return {"renumber": [names.index(name) for name in own], "label_names": names}
 
 
 @dataclass
@@ -273,6 +159,7 @@ def main(description: str = __doc__ or "") -> None:
             "processes": accelerator.num_processes,
             "precision": accelerator.mixed_precision,
             "protocol": images.protocol,
+            "cut": images.cut and images.cut.as_dict(),
             "preprocessing": images.preprocessing,
             "images_skipped": len(skipped),
             "config": as_dict(*groups),
@@ -281,7 +168,7 @@ def main(description: str = __doc__ or "") -> None:
             "results": results,
         }
         sides = "x".join(map(str, model.input_size))
-        size = f"{images.image_size} px" if images.image_size else f"{sides} px, published"
+        size = str(images.cut or f"{sides} px, published")
         title = f"{code(names.model)} on {code(images.dataset)}, split {escape(images.eval_split)}, {size}"
         table = evaluation_markdown(title, results, names.trained_on)
         table += f"\n{images.preprocessing}\n" if images.preprocessing else ""

@@ -11,7 +11,7 @@ import logging
 import sys
 import time
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -21,6 +21,7 @@ from hf_transinv.augment.corruptions import CORRUPTIONS, check_corruption
 from hf_transinv.augment.primitives import PrimitiveConfig
 from hf_transinv.config import DataConfig, OutputConfig, as_dict
 from hf_transinv.data.embedded import EMBEDDED_NAMES
+from hf_transinv.data.evaluation_cut import EvaluationCut
 from hf_transinv.data.resident import ResidentSplit
 from hf_transinv.data.sources import Source, open_unlabelled, split_names
 from hf_transinv.data.transforms import to_float
@@ -111,6 +112,10 @@ class ImagesConfig:
         image_column: column with the pictures; default: the one column of that type.
         image_size: side to which pictures are resized and cropped; default: for each model the side that its
             checkpoint records.
+        eval_crop_pct: share of the resized shorter side that the central square has; timm's crop_pct; default: what
+            the checkpoint of a run records, else 1.
+        interpolation: of that resizing, antialiased: bilinear or bicubic; default: what the checkpoint of a run
+            records, else bilinear.
         on_bad_image: what to do with a broken picture: raise, or skip it and list it in skipped_images.txt.
         num_images: how many to draw; all if the split has fewer.
     """
@@ -121,6 +126,8 @@ class ImagesConfig:
     eval_split: str | None = None
     image_column: str | None = None
     image_size: int | None = None
+    eval_crop_pct: float | None = None
+    interpolation: str | None = None
     on_bad_image: str = "raise"
     num_images: int = 1000
 
@@ -128,6 +135,7 @@ class ImagesConfig:
         if self.num_images < 1:
             raise InputError(f"num_images must be at least 1, given {self.num_images}: no images, no report")
         DataConfig(image_size=self.image_size, on_bad_image=self.on_bad_image)
+        EvaluationCut(1).overruled(self.image_size, self.eval_crop_pct, self.interpolation)  # checks them
 
     def open(self) -> Source:
         """The split, not yet decoded; by default the smallest embedded one with enough images, or the largest."""
@@ -151,22 +159,20 @@ class ImagesConfig:
         rows = table.select(drawn.sort().values.tolist())
         return replace(source, rows=rows, num_rows=len(rows))
 
-    def size_for(self, model: Teacher) -> int:
-        """The side of the pictures that a model is measured with; warns if it is not the recorded one."""
-        recorded = model.classifier.image_size
-        if self.image_size not in (None, recorded):
+    def cut_for(self, model: Teacher) -> EvaluationCut:
+        """How the pictures are cut that a model is measured with; warns if it is not the recorded cut."""
+        cut = model.classifier.cut.overruled(self.image_size, self.eval_crop_pct, self.interpolation)
+        if cut != (recorded := model.classifier.recorded_cut(cut)):
             logger.warning(
-                "%s is measured at %d px, and not at the %d px that its checkpoint records: corruptions differ "
-                "between sizes",
-                *(model.name, self.image_size, recorded),
+                "%s is measured at %s, and not at the %s that its checkpoint records%s",
+                *(model.name, cut, recorded),
+                "" if cut.image_size == recorded.image_size else ": corruptions differ between sizes",
             )
-        return self.image_size or recorded
+        return cut
 
-    def load(self, source: Source, size: int, accelerator: Accelerator) -> ResidentSplit:
-        """The images of a source, all of one size."""
-        return ResidentSplit.load(
-            source, image_size=size, on_bad_image=cast(Any, self.on_bad_image), device=accelerator.device
-        )
+    def load(self, source: Source, cut: EvaluationCut, accelerator: Accelerator) -> ResidentSplit:
+        """The images of a source, all cut alike."""
+        return ResidentSplit.load(source, **cut.decoding, on_bad_image=self.on_bad_image, device=accelerator.device)
 
 
 def _rows(source: Source) -> int:
@@ -200,23 +206,24 @@ def main(description: str = __doc__ or "") -> None:
         raise InputError("the report runs in one process: launch it without --num_processes")
     started, folder = time.time(), output_folder(output, "invariance")
     models = [Teacher(open_classifier(name)).to(accelerator.device) for name in chosen.measured()]
-    source, sizes = pictures.drawn(chosen.seed), {model.name: pictures.size_for(model) for model in models}
+    source, cuts = pictures.drawn(chosen.seed), {model.name: pictures.cut_for(model) for model in models}
     print(f"images      {source.name}, split {source.split}, column {source.columns[0]}: {source.num_rows} drawn")
     for model in models:
-        print(f"model       {describe(model.classifier, sizes[model.name])}", flush=True)
-    splits = {size: pictures.load(source, size, accelerator) for size in sorted(set(sizes.values()))}
+        print(f"model       {describe(model.classifier, cuts[model.name].image_size)}", flush=True)
+        print(f"            measured at {cuts[model.name]}", flush=True)
+    splits = {cut: pictures.load(source, cut, accelerator) for cut in sorted(set(cuts.values()))}
     sweeps = (*corruption_sweeps(chosen.chosen_corruptions()), *primitive_sweeps(primitive.padding_mode))
 
     measured: dict[str, tuple[torch.Tensor, dict[str, Curve]]] = {}
     total = len(splits) * sum(len(sweep.strengths) for sweep in sweeps)
     with tqdm(total=total, desc="sweeps", leave=False) as bar:
-        for size, split in splits.items():
-            group = [model for model in models if sizes[model.name] == size]
+        for cut, split in splits.items():
+            group = [model for model in models if cuts[model.name] == cut]
             curves = measure_curves(group, split.images, sweeps, chosen, bar)
             measured |= zip([model.name for model in group], curves, strict=True)
     results = []
     for model in models:
-        images, (answers, own) = splits[sizes[model.name]].images, measured[model.name]
+        images, (answers, own) = splits[cuts[model.name]].images, measured[model.name]
         with tqdm(total=widest.range_turns, desc=f"widest range of {model.name}", leave=False) as bar:
             found = find_tolerated_range(model, images, answers, widest, primitive, chosen.seed, bar.update)
         size = sum(parameter.numel() for parameter in model.parameters())
@@ -224,8 +231,8 @@ def main(description: str = __doc__ or "") -> None:
         results.append(Measured(model.name, model.num_classes, size, (height, width), own, found))
 
     images = next(iter(splits.values())).images
-    by_size = {size: " and ".join(name for name, own in sizes.items() if own == size) for size in splits}
-    told = ", ".join(f"{size} px" + (f" for {names}" if len(splits) > 1 else "") for size, names in by_size.items())
+    by_cut = {cut: " and ".join(name for name, own in cuts.items() if own == cut) for cut in splits}
+    told = ", ".join(f"{cut}" + (f" for {names}" if len(splits) > 1 else "") for cut, names in by_cut.items())
     data = f"{source.name} ({source.split}), {told}"
     skipped = sorted({line for split in splits.values() for line in split.skipped})
     if skipped:

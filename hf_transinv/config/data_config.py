@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from hf_transinv.config.checks import at_least, one_of
 from hf_transinv.errors import InputError
 
+FILTERS = ("bilinear", "bicubic")
 _STORED = 1.15  # of image_size: crops of 76 % of the area and more are reduced, all others enlarged
 
 
@@ -68,7 +69,7 @@ class DataConfig:
         one_of("on_bad_image", self.on_bad_image, ("raise", "skip"))
         one_of("crop", self.crop, ("pad", "resized", "none"))
         at_least("shuffle_buffer", self.shuffle_buffer, 1)
-        one_of("interpolation", self.interpolation, ("bilinear", "bicubic"))
+        one_of("interpolation", self.interpolation, FILTERS)
         if self.image_size is not None:
             at_least("image_size", self.image_size, 8)
         self._check_cuts()
@@ -96,8 +97,7 @@ class DataConfig:
             unused = [name for name, value in given.items() if value not in ((), None)]
             if unused:
                 raise InputError(f"{unused[0]} belongs to --crop resized, and crop is {self.crop}: leave it out")
-        if not 0 < self.eval_crop_pct <= 1:
-            raise InputError(f"eval_crop_pct must be in (0, 1], given {self.eval_crop_pct}")
+        check_crop_pct(self.eval_crop_pct)
         if self.image_size is None:
             self._refuse_without_size()
         elif self.crop == "resized":
@@ -118,6 +118,12 @@ class DataConfig:
 def _check_range(name: str, values: tuple[float, ...], most: float) -> None:
     if values and not (len(values) == 2 and 0 < values[0] <= values[1] <= most):
         raise InputError(f"{name} {' '.join(map(str, values))}: expected LOW HIGH, 0 < LOW <= HIGH <= {most}")
+
+
+def check_crop_pct(share: float) -> None:
+    """Raises InputError for a share of the resized shorter side that is not in (0, 1]."""
+    if not 0 < share <= 1:
+        raise InputError(f"eval_crop_pct must be in (0, 1], given {share}")
 
 
 def check_validation_share(share: float, streaming: bool) -> None:

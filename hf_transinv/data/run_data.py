@@ -13,6 +13,7 @@ from hf_transinv.data.batches import Feed
 from hf_transinv.data.classes import look_alikes
 from hf_transinv.data.columns import listed
 from hf_transinv.data.described import MOST_NAMES, describe_splits
+from hf_transinv.data.evaluation_cut import EvaluationCut
 from hf_transinv.data.pictures import Pictures
 from hf_transinv.data.resident import ResidentFeed, ResidentSplit
 from hf_transinv.data.run_splits import open_run_splits
@@ -72,12 +73,7 @@ class Data:
     @property
     def evaluated_as(self) -> dict[str, Any]:
         """How the evaluation images were brought to size, for an export: see `hub.export.export_classifier`."""
-        config = self.config
-        return {
-            "image_size": self.image_size,
-            "crop_pct": config.eval_crop_pct,
-            "interpolation": config.interpolation,
-        }
+        return EvaluationCut(self.image_size, self.config.eval_crop_pct, self.config.interpolation).decoding
 
     @property
     def skipped(self) -> list[str]:

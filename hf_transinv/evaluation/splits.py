@@ -128,6 +128,8 @@ class SourceSplit:
         label_names: the classes after renumbering; None for the source's.
         preprocess: uint8 [3, h, w] of any size -> uint8 [3, H, W] of one size, instead of `image_size`; such as a
             model's own (see models.published).
+        crop_pct: share of the resized shorter side that the square has, in (0, 1]; only with `image_size`.
+        interpolation: by which it is resized, "bilinear" or "bicubic"; only with `image_size`.
 
     Raises:
         InputError: neither image_size nor preprocess is given and the first image is not square, or no image can be
@@ -142,10 +144,13 @@ class SourceSplit:
         renumber: Sequence[int] | None = None,
         label_names: Sequence[str] | None = None,
         preprocess: Callable[[Tensor], Tensor] | None = None,
+        crop_pct: float = 1.0,
+        interpolation: str = "bilinear",
     ) -> None:
         with closing(_rows(source)) as rows:
             cells = (row["image"] for row in rows)
-            self._decoder = ImageDecoder.open(source, cells, image_size, on_bad_image, preprocess)
+            how = (image_size, on_bad_image, preprocess, crop_pct, interpolation)
+            self._decoder = ImageDecoder.open(source, cells, *how)
         self.source = source
         self.renumber = range(len(source.label_names)) if renumber is None else renumber
         self.label_names = list(source.label_names if label_names is None else label_names)

@@ -1,6 +1,7 @@
 """Export a student in timm's Hub layout, or, for networks of transformers, in that library's.
 
-    config.json        architecture, label names, mean, std and input size; the block `hf_transinv` marks our exports
+    config.json        architecture, label names, mean, std and input size; the block `hf_transinv` marks our exports,
+                       and says how the evaluation images were cut
     model.safetensors  the weights, contiguous, on the CPU
     README.md          the card, if one is given
 
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
+from hf_transinv.data.evaluation_cut import EvaluationCut
 from hf_transinv.errors import InputError
 from hf_transinv.files import put_in_place
 from hf_transinv.models.classifier import Classifier
@@ -65,7 +67,8 @@ def export_classifier(
     partial.mkdir()
     try:
         network = copy.deepcopy(classifier.network).cpu().to(memory_format=torch.contiguous_format)
-        mark = {"format": 1, "image_size": image_size or min(classifier.input_size), **(extra or {})}
+        cut = EvaluationCut(image_size or min(classifier.input_size), crop_pct, interpolation)
+        mark = {"format": 1, **cut.as_dict(), **(extra or {})}
         how = (classifier, image_size, crop_pct, interpolation)
         if classifier.image_processor is None:
             _save_timm(network, classifier, partial, tag, mark, timm_preprocessing(*how))

@@ -8,6 +8,7 @@ that all models take the same images. Everything before the network is different
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,10 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hf_transinv.config.model_args import check_model_args
+from hf_transinv.data.evaluation_cut import EvaluationCut
 from hf_transinv.errors import InputError
 from hf_transinv.models.batch_norm import correct_momentum
 from hf_transinv.models.grad_checkpointing import enable_grad_checkpointing
-from hf_transinv.models.location import Location, locate
+from hf_transinv.models.location import locate
 from hf_transinv.models.published import Published
 from hf_transinv.models.timm_networks import open_timm
 from hf_transinv.models.transformers_networks import open_transformers
@@ -48,8 +50,8 @@ class Classifier(nn.Module):
         source: the name by which the network was opened.
         image_processor: of transformers, for a network of transformers; None: the network is timm's.
         published: the checkpoint's own preprocessing, where it is known.
-        image_size: side of the square images that the checkpoint was evaluated with, in pixels, before the network
-            resizes them; None: the shorter side of `input_size`.
+        cut: how the images were cut that the checkpoint was evaluated with, before the network resizes them; None:
+            it does not say; the default cut, to the shorter side of `input_size`.
 
     Raises:
         InputError: the number of channels is not 1 or 3; sides, mean or std are out of range; the channel order or the
@@ -73,7 +75,7 @@ class Classifier(nn.Module):
         source: str = "",
         image_processor: Any = None,
         published: Published | None = None,
-        image_size: int | None = None,
+        cut: EvaluationCut | None = None,
     ) -> None:
         super().__init__()
         if len(mean) not in (1, 3) or len(std) != len(mean):
@@ -110,9 +112,18 @@ class Classifier(nn.Module):
         self.source = source
         self.image_processor = image_processor
         self.published = published
-        self.image_size = image_size or min(self.input_size)
+        self.cut, self._is_recorded = cut or EvaluationCut(min(self.input_size)), cut is not None
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(-1, 1, 1), persistent=False)
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square images that the checkpoint was evaluated with, in pixels."""
+        return self.cut.image_size
+
+    def recorded_cut(self, asked: EvaluationCut) -> EvaluationCut:
+        """How the checkpoint says that it was evaluated; what it does not say is as asked."""
+        return self.cut if self._is_recorded else replace(asked, image_size=self.cut.image_size)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images [B, 3, h, w], float in [0, 1], any size -> logits [B, num_classes]."""
@@ -276,15 +287,8 @@ def open_classifier(
         source=name,
         image_processor=opened.image_processor,
         published=preprocessing.published,
-        image_size=_recorded_size(location) if input_size is None else None,
+        cut=EvaluationCut.recorded((location.config or {}).get("hf_transinv")) if input_size is None else None,
     ).train()
-
-
-def _recorded_size(location: Location) -> int | None:
-    """The side of the images that an export of this library was evaluated with; None: it does not say."""
-    mark = (location.config or {}).get("hf_transinv")
-    side = mark.get("image_size") if isinstance(mark, dict) else None
-    return side if type(side) is int and 1 <= side <= _LARGEST_SIDE else None
 
 
 def _own_filter(said: str, name: str) -> str:

@@ -2,7 +2,7 @@
 
 import torch
 
-from hf_transinv.data.decoding import fit
+from hf_transinv.data.evaluation_cut import EvaluationCut
 from hf_transinv.models.classifier import Classifier
 
 _LEVELS = 1.5
@@ -30,18 +30,21 @@ def describe(classifier: Classifier, image_size: int | None) -> str:
     )
 
 
-def what_differs(classifier: Classifier, side: int, keeps_size: bool) -> str | None:
+def what_differs(classifier: Classifier, cut: EvaluationCut, keeps_size: bool) -> str | None:
     """How the default preprocessing differs from the checkpoint's own; None: not by more than rounding.
 
     Args:
         classifier: as it was opened.
-        side: of the squares that the data's images become, in pixels.
-        keeps_size: they are squares of that side already.
+        cut: how the data's images become squares.
+        keeps_size: they are such squares already, and stay as they are.
     """
     published = classifier.published
     if published is None:
         return None
-    done = f"images of {side} px as they are" if keeps_size else f"the shorter side to {side} px, centre crop {side}"
+    side = cut.image_size
+    filtered = "" if cut.interpolation == "bilinear" else f" ({cut.interpolation})"
+    resized = f"the shorter side to {cut.shorter} px{filtered}, centre crop {side}"
+    done = f"images of {side} px as they are" if keeps_size else resized
     if (side, side) != classifier.input_size:
         height, width = classifier.input_size
         done += f", then {height}x{width} ({classifier.interpolation})"
@@ -51,7 +54,7 @@ def what_differs(classifier: Classifier, side: int, keeps_size: bool) -> str | N
     shape = (side, side) if keeps_size else (2 * side, 4 * side)
     noise = torch.randint(0, 256, (3, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     if published.size == classifier.input_size:
-        made = (image[None].to(classifier.mean.device) / 255 for image in (fit(noise, side), published(noise)))
+        made = (image[None].to(classifier.mean.device) / 255 for image in (cut(noise), published(noise)))
         own, theirs = map(classifier.prepare, made)
         if ((own - theirs).abs() * classifier.std * 255).max() <= _LEVELS:
             return None

@@ -82,7 +82,8 @@ def test_config_is_what_other_code_expects(tmp_path):
     assert config["architecture"] == "wrn10_1_cifar" and config["num_classes"] == 5
     assert config["label_names"] == NAMES
     assert "num_classes" not in config["model_args"]
-    assert config["hf_transinv"] == {"format": 1, "image_size": 32, "teachers": ["ema"]}
+    cut = {"image_size": 32, "eval_crop_pct": 1.0, "interpolation": "bilinear"}
+    assert config["hf_transinv"] == {"format": 1, **cut, "teachers": ["ema"]}
     assert config["pretrained_cfg"]["tag"] == "mine"
     assert (folder / "model.safetensors").stat().st_mode == (folder / "config.json").stat().st_mode
 

@@ -12,6 +12,7 @@ from PIL import Image
 from timm.data import create_transform, resolve_model_data_config
 
 from hf_transinv.data.decoding import decode_image, fit
+from hf_transinv.data.evaluation_cut import EvaluationCut
 from hf_transinv.errors import InputError
 from hf_transinv.models import Classifier, open_classifier
 from hf_transinv.models.description import what_differs
@@ -116,16 +117,18 @@ class TestWhatDiffers:
     def test_nothing_when_the_checkpoint_says_the_same(self, tmp_path):
         folder, _ = saved(tmp_path / "timm", cfg={"crop_pct": 1.0, "interpolation": "bilinear"})
         classifier = open_classifier(str(folder))
-        assert what_differs(classifier, 32, keeps_size=False) is None
-        assert what_differs(classifier, 32, keeps_size=True) is None
-        assert "centre crop 24, then 32x32 (bilinear);" in what_differs(classifier, 24, keeps_size=False)
+        assert what_differs(classifier, EvaluationCut(32), keeps_size=False) is None
+        assert what_differs(classifier, EvaluationCut(32), keeps_size=True) is None
+        assert "centre crop 24, then 32x32 (bilinear);" in what_differs(
+            classifier, EvaluationCut(24), keeps_size=False
+        )
 
     @pytest.mark.parametrize(
         "cfg", [{"crop_pct": 0.875}, {"interpolation": "bicubic", "crop_pct": 1.0}, {"test_input_size": (3, 48, 48)}]
     )
     def test_a_crop_a_filter_or_a_size(self, tmp_path, cfg):
         folder, _ = saved(tmp_path / "timm", cfg={"crop_pct": 1.0, "interpolation": "bilinear", **cfg})
-        said = what_differs(open_classifier(str(folder)), 32, keeps_size=False)
+        said = what_differs(open_classifier(str(folder)), EvaluationCut(32), keeps_size=False)
         assert said.startswith(
             "Measured with the shorter side to 32 px, centre crop 32; the checkpoint's own protocol"
         )
@@ -136,17 +139,21 @@ class TestWhatDiffers:
     def test_a_squash_of_squares_is_none(self, tmp_path):
         folder = tiny_folder("vit", tmp_path / "vit", tiny_processor("ViTImageProcessor"))
         classifier = open_classifier(str(folder))
-        assert what_differs(classifier, 64, keeps_size=True) is None
-        assert "size 64x64, bilinear (ViTImageProcessor)" in what_differs(classifier, 64, keeps_size=False)
+        assert what_differs(classifier, EvaluationCut(64), keeps_size=True) is None
+        assert "size 64x64, bilinear (ViTImageProcessor)" in what_differs(
+            classifier, EvaluationCut(64), keeps_size=False
+        )
 
     def test_what_cannot_be_had(self, tmp_path):
         classifier = open_classifier(str(tiny_folder("textnet", tmp_path / "textnet")))
-        assert what_differs(classifier, 64, keeps_size=False).endswith("different sizes, which make no batch.")
+        assert what_differs(classifier, EvaluationCut(64), keeps_size=False).endswith(
+            "different sizes, which make no batch."
+        )
 
     def test_a_network_made_by_hand_has_no_protocol(self):
         facts = {"num_classes": 2, "mean": [0.5] * 3, "std": [0.5] * 3, "input_size": (8, 8)}
         classifier = Classifier(torch.nn.Identity(), **facts)
-        assert what_differs(classifier, 8, keeps_size=False) is None
+        assert what_differs(classifier, EvaluationCut(8), keeps_size=False) is None
         with pytest.raises(InputError, match="not known"):
             classifier.take_published()
 
