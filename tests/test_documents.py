@@ -118,6 +118,20 @@ def test_every_recipe_and_command_stands_in_the_reference():
 # Tables
 
 
+def test_every_foreign_flag_has_flags_of_transinv_train_or_a_reason():
+    text = (DOCS / "how-to" / "coming-from.md").read_text()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
+    rows = [row for row in rows if row[0] != "timm" and not row[0].startswith("---")]
+    ours = {*flags_of("train"), *LAUNCHER_FLAGS, *SWITCHES}
+    for row in rows:
+        *foreign, here, differs = row
+        assert len(foreign) == 2 and any(foreign) and "--" not in "".join(foreign), row
+        named_here = re.findall(r"(?<![\w-])--(\w+)", here)
+        assert set(re.findall(r"(?<![\w-])--(\w+)", here + differs)) <= ours, row
+        assert named_here or (here == "none" and differs), row
+    assert len(rows) > 100
+
+
 def rows_of(heading: str) -> dict[str, list[str]]:
     """The rows of the table under a heading of methods.md, by their first cell."""
     section = (DOCS / "methods.md").read_text().partition(f"## {heading}")[2].partition("\n## ")[0]
