@@ -216,7 +216,7 @@ def main(description: str = __doc__ or "") -> None:
 
     measured: dict[str, tuple[torch.Tensor, dict[str, Curve]]] = {}
     total = len(splits) * sum(len(sweep.strengths) for sweep in sweeps)
-    with tqdm(total=total, desc="sweeps", leave=False) as bar:
+    with tqdm(total=total, desc="sweeps", leave=False, disable=None) as bar:
         for cut, split in splits.items():
             group = [model for model in models if cuts[model.name] == cut]
             curves = measure_curves(group, split.images, sweeps, chosen, bar)
@@ -224,7 +224,7 @@ def main(description: str = __doc__ or "") -> None:
     results = []
     for model in models:
         images, (answers, own) = splits[cuts[model.name]].images, measured[model.name]
-        with tqdm(total=widest.range_turns, desc=f"widest range of {model.name}", leave=False) as bar:
+        with tqdm(total=widest.range_turns, desc=f"widest range of {model.name}", leave=False, disable=None) as bar:
             found = find_tolerated_range(model, images, answers, widest, primitive, chosen.seed, bar.update)
         size = sum(parameter.numel() for parameter in model.parameters())
         height, width = model.classifier.input_size

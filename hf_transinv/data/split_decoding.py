@@ -167,6 +167,7 @@ def _decode_chunks(
     images = table.select_columns("image").with_format("arrow")
     threads = decoding_threads(images[:_CHUNK]["image"].to_pylist(), most=_THREADS)
     description = f"decoding {source.name} {source.split}"
+    hidden = None if show_progress else True  # None: on a terminal alone
 
     def decode(number: int, chunk: "Table") -> _Result:
         return decode_chunk(number * _CHUNK, chunk["image"].to_pylist())
@@ -174,7 +175,7 @@ def _decode_chunks(
     results = []
     with (
         ThreadPoolExecutor(threads) as pool,
-        tqdm(total=source.num_rows, desc=description, unit="img", disable=not show_progress, leave=False) as bar,
+        tqdm(total=source.num_rows, desc=description, unit="img", disable=hidden, leave=False) as bar,
     ):
         futures = [pool.submit(decode, number, chunk) for number, chunk in enumerate(images.iter(_CHUNK))]
         try:

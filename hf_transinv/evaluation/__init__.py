@@ -102,7 +102,8 @@ def evaluate(
     if corrupted_folder is not None and conditions:
         folder = open_corrupted_folder(corrupted_folder, conditions, rows.label_names)
     is_quiet = not show_progress or (accelerator is not None and not accelerator.is_main_process)
-    with _evaluating(model), torch.inference_mode(), tqdm(unit="batch", disable=is_quiet) as progress:
+    bar = tqdm(unit="img", disable=True if is_quiet else None, dynamic_ncols=True)  # None: on a terminal alone
+    with _evaluating(model), torch.inference_mode(), bar as progress:
         scorer = Scorer(
             model,
             columns,

@@ -31,7 +31,7 @@ class Scorer:
         seed: of the corruptions and augmentations.
         frost_folder: see `evaluate`.
         error_pictures: see `evaluate`.
-        progress: a bar that advances by one per batch and condition.
+        progress: a bar that advances by an image per condition, those of the other processes included.
     """
 
     def __init__(
@@ -72,24 +72,27 @@ class Scorer:
         Raises:
             InputError: the split is empty.
         """
-        self.progress.reset(self._num_steps(split, len(conditions)))
+        self.progress.reset(None if split.num_images is None else split.num_images * len(conditions))
         blocks: list[tuple[int, Tensor]] = []
         side = 0
         for batch in split.batches(self.batch_size, self.rank, self.world):
             side = batch.images.shape[-1]
-            scores = self._score_batch(batch, conditions, are_corrupted)
+            scores = self._score_batch(batch, conditions, are_corrupted, self._num_shared(split, batch.number))
             if self.error_pictures is not None and conditions[0] == CLEAN:
                 self.error_pictures.offer(batch, scores[0])
             blocks.append((batch.number, scores))
         gathered, side = self._gather(blocks, len(conditions), side)
         return dict(zip(conditions, gathered, strict=True)), side
 
-    def _num_steps(self, split: Split, num_conditions: int) -> int | None:
-        if split.num_images is None:
-            return None
-        return len(range(self.rank, -(-split.num_images // self.batch_size), self.world)) * num_conditions
+    def _num_shared(self, split: Split, number: int) -> int:
+        """Images of the batches that all processes have at a time, this one with a number among them."""
+        most = self.world * self.batch_size
+        start = number // self.world * most
+        return most if split.num_images is None else min(most, split.num_images - start)
 
-    def _score_batch(self, batch: Batch, conditions: Sequence[Condition | Augmented], are_corrupted: bool) -> Tensor:
+    def _score_batch(
+        self, batch: Batch, conditions: Sequence[Condition | Augmented], are_corrupted: bool, num_shared: int
+    ) -> Tensor:
         """Scores [conditions, B, 9], on the CPU, with one wait for the device per batch."""
         pixels = batch.images.to(self.device).float() / 255
         labels = batch.labels.to(self.device)
@@ -105,7 +108,7 @@ class Scorer:
             answer = self._answer(images)
             original = answer if condition == CLEAN else original
             scores.append(image_scores(answer, labels, original if isinstance(condition, Augmented) else None))
-            self.progress.update()
+            self.progress.update(num_shared)
         return torch.stack(scores).cpu()
 
     def _answer(self, images: Tensor) -> Answer:

@@ -8,7 +8,6 @@ and each micro-batch's part. So 2 micro-batches of 4 are one batch of 8, and two
 """
 
 import contextlib
-import math
 import time
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.logging import get_logger
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from hf_transinv.data.batches import Feed
 from hf_transinv.errors import InputError
@@ -29,6 +27,7 @@ from hf_transinv.training.distributed import gather_objects, whole
 from hf_transinv.training.nan_guard import LossMonitor, TrainingDiverged
 from hf_transinv.training.optim import unscaled_rate
 from hf_transinv.training.players import Players
+from hf_transinv.training.progress import Progress
 from hf_transinv.training.random_state import fit_processes, random_state, restore_random_state
 from hf_transinv.training.signals import StopRequest
 from hf_transinv.training.state_check import check_state
@@ -71,7 +70,6 @@ class Trainer:
         self.step = self.turn = self.images_seen = self._saved_step = 0
         self.seconds = 0.0
         self.stopped = False
-        self._shown: dict[str, str] = {}
         self._warned: set[str] = set()
         self.warnings: list[str] = []
 
@@ -120,28 +118,23 @@ class Trainer:
         self.metrics = (
             Metrics(self.setup.folder / "metrics.jsonl", self.step) if self.accelerator.is_main_process else None
         )
-        bar = tqdm(
-            total=self.max_steps,
-            initial=self.step,
-            desc=self.setup.label,
-            disable=not self.accelerator.is_main_process,
-            mininterval=1.0,
-        )
+        is_main = self.accelerator.is_main_process
+        progress = Progress(self.objective, self.setup.label, self.step, self.max_steps, is_main)
         self._mark = (time.perf_counter(), self.images_seen)
         # The push is left last: a second signal ends the wait for an upload.
-        with self.setup.push or contextlib.nullcontext(), StopRequest() as stop, bar:
+        with self.setup.push or contextlib.nullcontext(), StopRequest() as stop, progress:
             while not self.is_over:
                 before = self.step
                 self._take_turn_or_say_why()
                 if self.step > before:
-                    bar.update()
-                    self._after_student_turn(bar)
+                    progress.advance()
+                    self._after_student_turn(progress)
                 no_batch = self._why_no_batch()
                 if stop.made(self.accelerator, no_batch is not None):
                     self.stopped = not self.is_over
                     break
             if self.step > self._saved_step:
-                self._log(bar)
+                self._log(progress)
                 self.save()
         if no_batch is not None:
             go_on = "the same command, --output_dir and --resume_from latest"
@@ -167,29 +160,28 @@ class Trainer:
             self.losses.check_own(self.step)
             raise
 
-    def _after_student_turn(self, bar: tqdm) -> None:
+    def _after_student_turn(self, progress: Progress) -> None:
         logging, saving = self.step % self.config.logging_steps == 0, self.step % self.save_steps == 0
         if logging or saving:
-            self._log(bar)
+            self._log(progress)
         if self.validation and self.validation.is_due(self.step, self.max_steps):
-            self._validate(self.validation, bar)
+            self._validate(self.validation, progress)
         if saving:
             self.save()
 
-    def _validate(self, validation: Validation, bar: tqdm) -> None:
+    def _validate(self, validation: Validation, progress: Progress) -> None:
         """Measure the student; the time that it takes is not training."""
         if self.accelerator.device.type == "cuda":
             torch.cuda.synchronize()  # what the turns before it left to do is training
         began = time.perf_counter()
         line = {"step": self.step, **validation.measure(self.step)}
-        self._shown["eval_top1"] = f"{validation.figures['top1']:.1f}"
-        bar.set_postfix(self._shown)
+        progress.measured(self.step, validation.figures)
         if self.metrics is not None:
             self.metrics.append(**line)
             self.accelerator.log(line, step=self.step)
         self._mark = (self._mark[0] + time.perf_counter() - began, self._mark[1])
 
-    def _log(self, bar: tqdm) -> None:
+    def _log(self, progress: Progress) -> None:
         """One line of metrics; also the place where a device is waited for and losses are checked."""
         values = self.losses.take_means(self.step)
         if not values:
@@ -210,9 +202,8 @@ class Trainer:
         }
         self.metrics.append(**line, **learned)
         self.accelerator.log({**line, **flat_numbers(learned)}, step=self.step)
-        shown: dict[str, str] = {name: _short(learned[name]) for name in ("r", "p", "q") if name in learned}
-        self._shown |= {"loss": f"{values.get('student/total', math.nan):.3f}", "images_s": f"{speed:.0f}", **shown}
-        bar.set_postfix(self._shown)
+        measured = self.validation.figures["top1"] if self.validation and self.validation.measured_step else None
+        progress.log(self.step, values.get("student/total"), speed, learned, measured)
         for key, sentence in self.objective.warnings(values).items():
             if key not in self._warned:
                 self._warned.add(key)
@@ -294,7 +285,3 @@ class Trainer:
         restore_random_state(training["random"][self.accelerator.process_index])
         if self.accelerator.is_main_process:
             discard_later(path, self.config.save_total_limit)
-
-
-def _short(value: Any) -> str:
-    return ",".join(_short(item) for item in value) if isinstance(value, list) else f"{value:.2f}"
