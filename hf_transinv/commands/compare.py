@@ -16,6 +16,7 @@ from dataclasses import replace
 from hf_transinv.comparison.plan import Run
 from hf_transinv.comparison.plan_reader import read_comparison
 from hf_transinv.comparison.table import write_comparison
+from hf_transinv.data.described import describe_rows
 from hf_transinv.errors import InputError
 from hf_transinv.experiment.launch import agree
 from hf_transinv.experiment.methods import MethodBuilder, checked_mixing
@@ -59,9 +60,11 @@ def main(description: str = __doc__ or "") -> None:
         description: for --help.
     """
     comparison = read_comparison(default_config=config_folder() / "compare_digits.yaml", description=description)
-    first, output = comparison.rows[0], comparison.output
+    first, output = comparison.chosen_rows[0], comparison.output
     unit = math.lcm(*(checked_mixing(row.data, row.options)[1] for row in comparison.chosen_rows))
     session = Session("compare", first.data, first.train, output, dict(comparison.config), unit)
+    data, cuts = session.data, {row.label: row.data for row in comparison.chosen_rows}
+    session.told += describe_rows(first.data, cuts, data.source, data.image_size)
     before = agree(session.accelerator, lambda: RunRecord.read(session.folder) if output.resume_from else {})
     runs = comparison.runs(before)
     check(session, [run for run in runs if run.name not in session.rows])

@@ -1,9 +1,10 @@
 """What a run says of its data at its start."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from hf_transinv.config import DataConfig
+from hf_transinv.data.columns import listed
 from hf_transinv.data.pictures import Pictures
 from hf_transinv.data.resident import ResidentSplit
 from hf_transinv.data.run_splits import RunSplits
@@ -66,6 +67,23 @@ def describe_cuts(config: DataConfig, train: ResidentSplit | Source, side: int) 
     size = "" if pictures is None else f" ({pictures.pixels.numel() / 1e6:,.0f} MB)"
     whole = f"whole pictures, shorter side {config.stored_size} px or less{size}, random crops of {side} px{filtered}"
     return f"{whole}; evaluation: {held}"
+
+
+def describe_rows(opened: DataConfig, rows: Mapping[str, DataConfig], source: Source, side: int) -> list[str]:
+    """Lines on rows whose training images are cut otherwise than those that are described already.
+
+    Args:
+        opened: of the data that is open.
+        rows: of each row, by its title.
+        source: the training split.
+        side: of the squares and crops, in pixels.
+    """
+    others: dict[str, list[str]] = {}
+    for title, config in rows.items():
+        if config.stored_size != opened.stored_size:
+            others.setdefault(describe_cuts(config, source, side), []).append(title)
+    later = "" if source.streaming else "; decoded for them when the first of them begins"
+    return [f"images      of {listed(titles, MOST_NAMES)}: {cuts}{later}" for cuts, titles in others.items()]
 
 
 def named_classes(names: Sequence[str]) -> str:

@@ -404,11 +404,13 @@ def without_times(path: Path) -> dict:
 
 def test_a_comparison_that_was_stopped_comes_to_the_same_table(tmp_path):
     rows = {"crop + flip": {"crop": "pad", "flip": True}, "mutual": {"method": "mutual", "augment": ["cutout"]}}
+    rows["mutual"]["crop"] = "resized"
     content = {"dataset": "digits/target", "image_size": 32, "student": "wrn10_1_cifar", "crop": "none", "flip": False}
     content |= {"batch_size": 8, "max_steps": 6, "save_steps": 2, "eval_corruptions": ["none"], "cutout_size": 8}
     (tmp_path / "compare.yaml").write_text(yaml.safe_dump(content | {"rows": rows}, sort_keys=False))
     flags = ["--config", "compare.yaml", "--output_dir"]
-    succeed(PYTHON, COMPARE, *flags, "whole", "--seeds", 0, 1, cwd=tmp_path)
+    first = succeed(PYTHON, COMPARE, *flags, "whole", "--seeds", 0, 1, cwd=tmp_path).stdout
+    assert "shorter side resized to 32 px" in first and "images      of 'mutual': whole pictures" in first
 
     second = tmp_path / "stopped" / "baselines" / "mutual_seed_0" / "checkpoints"
     code, said = end_when(

@@ -8,6 +8,7 @@ import torch
 from accelerate import Accelerator
 
 from hf_transinv.config import DataConfig
+from hf_transinv.data.described import describe_rows
 from hf_transinv.data.pictures import Pictures
 from hf_transinv.data.run_data import Data, open_data
 from hf_transinv.data.transforms import CropFlip
@@ -233,6 +234,22 @@ def test_other_rows_of_the_run_see_central_squares(tmp_path: Path) -> None:
     given = {"crop": "resized", "crop_scale": (0.1, 0.9), "crop_ratio": (0.5, 2.0), "interpolation": "bicubic"}
     expected = CropFlip("resized", True, scale=(0.1, 0.9), ratio=(0.5, 2.0), interpolation="bicubic")
     assert _open(root, image_size=16, **given).ordinary("resized", True) == expected
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("first", ["pad", "resized"])
+def test_both_cuts_of_a_comparison_are_said(tmp_path: Path, first: str, streaming: bool) -> None:
+    options = {"image_size": 16, "streaming": streaming}
+    rows = {crop: DataConfig(str(_write_photos(tmp_path)), crop=crop, **options) for crop in ("pad", "resized")}
+    rows |= {"none": DataConfig(str(tmp_path), crop="none", **options)}
+    data = open_data(rows[first], Accelerator(cpu=True))
+    when = "" if streaming else "; decoded for them when the first of them begins"
+    squares = f"images      of 'pad', 'none': shorter side resized to 16 px, centre cut out{when}"
+    whole = "images      of 'resized': whole pictures, shorter side 18 px or less, random crops of 16 px; "
+    whole += f"evaluation: shorter side 16 px, centre{when}"
+    said = describe_rows(rows[first], rows, data.source, data.image_size)
+    assert said == [whole if first == "pad" else squares]
+    assert describe_rows(rows["pad"], {"none": rows["none"]}, data.source, data.image_size) == []
 
 
 # The part to measure on while training
