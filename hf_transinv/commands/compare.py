@@ -21,6 +21,7 @@ from hf_transinv.errors import InputError
 from hf_transinv.experiment.launch import agree
 from hf_transinv.experiment.methods import MethodBuilder, checked_mixing
 from hf_transinv.experiment.session import Session
+from hf_transinv.formats.terminal import printed
 from hf_transinv.objectives.objective import Objective
 from hf_transinv.record import RunRecord
 from hf_transinv.resolve.shipped import config_folder
@@ -81,5 +82,5 @@ def main(description: str = __doc__ or "") -> None:
     if session.record:
         session.record.update(status="finished")
         table = write_comparison(comparison, session.rows, session.folder)
-        print(f"\n{table}\nTable, figure, numbers and run.json are in {session.folder}")
+        print(f"\n{printed(table)}\nTable, figure, numbers and run.json are in {session.folder}")
     session.leave()

@@ -35,6 +35,7 @@ from hf_transinv.experiment.launch import agree, output_folder, start_accelerato
 from hf_transinv.figures import plot_corruption_heatmap
 from hf_transinv.files import atomic_write_text, write_json
 from hf_transinv.formats.markdown import code, escape
+from hf_transinv.formats.terminal import printed
 from hf_transinv.models import open_classifier
 from hf_transinv.models.description import describe
 from hf_transinv.record import environment
@@ -181,6 +182,6 @@ def main(description: str = __doc__ or "") -> None:
             plot_corruption_heatmap({names.model: results}, folder / "corruption_heatmap.png")
         if skipped:
             atomic_write_text(folder / "skipped_images.txt", "".join(f"{line}\n" for line in sorted(skipped)))
-        print(f"\n{table}\nTable and evaluation.json are in {folder}")
+        print(f"\n{printed(table)}\nTable and evaluation.json are in {folder}")
     accelerator.wait_for_everyone()
     accelerator.end_training()

@@ -24,9 +24,9 @@ from hf_transinv.data.folders import local_path
 from hf_transinv.data.run_data import Data
 from hf_transinv.data.transforms import to_float
 from hf_transinv.errors import InputError
-from hf_transinv.evaluation import corruption_markdown
 from hf_transinv.evaluation.class_figures import draw_classes
 from hf_transinv.evaluation.result import ClassScores, Result
+from hf_transinv.experiment.closing import closing_text
 from hf_transinv.experiment.launch import doing
 from hf_transinv.experiment.session import Session
 from hf_transinv.figures import plot_curves
@@ -34,7 +34,7 @@ from hf_transinv.formats.typed_json import as_json, read_as
 from hf_transinv.hub.card import render_card
 from hf_transinv.hub.export import export_classifier
 from hf_transinv.hub.push import push_run
-from hf_transinv.hub.recorded_run import Dataset, Run, Student, is_own_architecture, read_run
+from hf_transinv.hub.recorded_run import Dataset, Student, is_own_architecture, read_run
 from hf_transinv.hub.recorded_run import Teacher as RecordedTeacher
 from hf_transinv.hub.short_names import last_part, short_name
 from hf_transinv.models.classifier import Classifier
@@ -105,8 +105,7 @@ def publish(session: Session, objective: Objective) -> str:
         export_classifier(student, session.folder / "student", card=card, tag=tag, **session.data.evaluated_as)
         session.record.update()
         _report(session)
-        results = {name: row["results"] for name, row in session.rows.items()}
-        text = _closing_text(read_run(session.record.content), results, session.folder)
+        text = closing_text(read_run(session.record.content), session.data, session.output, session.folder)
         if session.output.push_to_hub:
             try:
                 text += f"\nPublished: {push_run(session.folder, session.output.push_to_hub)}"
@@ -248,15 +247,3 @@ def _report(session: Session) -> None:
 
 def _figures(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in (folder / "figures").glob("*.png"))
-
-
-def _closing_text(run: Run, results: Mapping[str, Mapping[str, Any]], folder: Path) -> str:
-    """The table of all rows, what was learned, and where everything is."""
-    shown = corruption_markdown(results, {run.main_row: run.trained_on})
-    learned, lines = run.main.learned, []
-    for index, teacher in enumerate(run.config.teachers if learned.p else ()):
-        r = f"{learned.r[index]:.2f}" if learned.r else "-"
-        shares = zip(run.config.primitives, learned.p[index], strict=True)
-        p = "  ".join(f"{name} {share:.2f}" for name, share in shares)
-        lines.append(f"{teacher}\n    r {r}  q {learned.q[index]:.2f}  p: {p}\n")
-    return f"\n{shown}\n{''.join(lines)}\nStudent, figures, metrics and run.json are in {folder}"

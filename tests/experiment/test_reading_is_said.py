@@ -64,7 +64,7 @@ def test_one_screen_says_what_is_read_and_how_images_reach_each_network(run):
     flags = ["--dataset", "data", "--augment", "transinv", "--teachers", "ema", "--batch_size", 4]
     code, printed, said = run(TRAIN, *flags, *TINY, "--image_size", 32)
     assert code == 0, said
-    first = printed.split("| ")[0]
+    first = printed.split("top-1, %")[0]
     for line in (
         "dataset     data: image folder",
         "train       split train: 12 images",
@@ -200,7 +200,7 @@ def test_networks_of_other_sizes_than_their_checkpoints(run):
     corruptions = ["--eval_corruptions", "contrast", "--eval_severities", 3]
     code, printed, said = run(TRAIN, *flags, "--augment", "transinv", *corruptions, "--output_dir", "out")
     assert code == 0, said
-    first = printed.split("| ")[0]
+    first = printed.split("top-1, %")[0]
     assert "student     vit, 0.01 M parameters, 5 classes; images 32 px resized to 48 px (bicubic)" in first
     assert "teacher     vit, 0.01 M parameters, 3 classes; images 32 px resized to 64 px (bicubic)" in first
     assert (
