@@ -53,7 +53,11 @@ class EvaluationCut:
         self, image_size: int | None, eval_crop_pct: float | None, interpolation: str | None
     ) -> "EvaluationCut":
         """The same with the fields that are given; None: this one's."""
-        given = {"image_size": image_size, "eval_crop_pct": eval_crop_pct, "interpolation": interpolation}
+        given: dict[str, Any] = {
+            "image_size": image_size,
+            "eval_crop_pct": eval_crop_pct,
+            "interpolation": interpolation,
+        }
         return replace(self, **{name: value for name, value in given.items() if value is not None})
 
     def as_dict(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from hf_transinv.augment.corruptions import CORRUPTIONS
@@ -48,18 +49,17 @@ def results_markdown(run: Run) -> str:
     seen = [name for name in names if name in run.trained_on]
     others, no_kin = [name for name in names if name not in seen], run.unrelated
     rows = [_row("clean", found, run, lambda result: result.clean.top1)]
-    rows += [_row(name, found, run, lambda result, name=name: _augmented(result, name)) for name in augmented]
+    rows += [_row(name, found, run, partial(_augmented, name=name)) for name in augmented]
     means = {name: [name] for name in seen + others} | ({"mean of corruptions": names} if names else {})
     means |= {"mean of the others": others} if seen and others else {}
     means |= {"mean of no kin": no_kin} if 0 < len(no_kin) < len(names) else {}
     for title, chosen in means.items():
-        rows.append(_row(title, found, run, lambda result, chosen=chosen: result.mean_over(chosen), chosen))
+        rows.append(_row(title, found, run, partial(Result.mean_over, corruptions=chosen), chosen))
     notes = [f"{MARK} The model was trained on this corruption, or on one of those in the mean."] if seen else []
     for name, title in ERROR_TITLES.items():
         errors = [result.corruption_errors[name] for result in found.values() if name in result.corruption_errors]
         if len(errors) == len(found) and name != "mean_error":
-            error = lambda result, name=name: result.corruption_errors[name].percent  # noqa: E731
-            rows.append(_row(title, found, run, error, names, is_error=True))
+            rows.append(_row(title, found, run, partial(_error, name=name), names, is_error=True))
             notes.append(f"{ERROR_TITLES[name]}: {escape(errors[0].definition)}.")
     if "mean of no kin" in means:
         notes.append(f"No kin: mean over what no row imitates in training, {len(no_kin)} of {len(names)} corruptions.")
@@ -99,6 +99,10 @@ def _row(
         own, other = values[run.main_row], values[baseline]
         cells.append("–" if own is None or other is None else f"{own - other:+.1f}".replace("-", "−"))
     return [escape(title.replace("_", " ")), *cells]
+
+
+def _error(result: Result, name: str) -> float:
+    return result.corruption_errors[name].percent
 
 
 def _augmented(result: Result, name: str) -> float | None:

@@ -11,7 +11,7 @@ import re
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 from tqdm import tqdm
 
@@ -40,7 +40,7 @@ class Progress:
         self.primitives: Sequence[str] = ()
         panel = objective.players.get(AUGMENTATION)
         if isinstance(panel, AugmentationPanel):
-            self.primitives = cast(AugmentationPanel, panel).config.primitives
+            self.primitives = panel.config.primitives
         self.bar = tqdm(
             total=max_steps,
             initial=step,
