@@ -20,6 +20,7 @@ from hf_transinv.comparison.plan_reader import read_comparison
 from hf_transinv.comparison.table import comparison_markdown
 from hf_transinv.errors import InputError
 from hf_transinv.experiment.methods import MethodConfig
+from hf_transinv.formats.terminal import for_terminal
 from hf_transinv.training.checkpointing import checkpoints
 from tests.launching import PYTHON, REPOSITORY, end_when, succeed
 
@@ -428,7 +429,7 @@ def test_a_comparison_that_was_stopped_comes_to_the_same_table(tmp_path):
         (title, [0, 1]) for title in ("crop + flip", "mutual", "mutual, peer")
     ]
     assert all(len(set(row["measures"]["clean"]["values"])) == 2 for row in whole["rows"]), "seeds must differ"
-    assert (tmp_path / "stopped" / "comparison.md").read_text() in done.stdout
+    assert for_terminal((tmp_path / "stopped" / "comparison.md").read_text(), 80) in done.stdout
     assert (tmp_path / "stopped" / "figures" / "comparison.png").stat().st_size > 1000
     run = json.loads((tmp_path / "stopped" / "run.json").read_text())
     assert run["status"] == "finished" and run["comparison"] == rows and len(run["rows"]) == 6
