@@ -113,13 +113,19 @@ class OutputConfig:
                 raise InputError("metric_for_best_model corrupted: name the corruptions, --validation_corruptions ...")
 
 
-def check_validation(data: DataConfig, output: OutputConfig) -> None:
-    """Raises InputError where a run is to be measured while it trains, and has no images for that.
+def check_validation(data: DataConfig, output: OutputConfig, ema: str = "none") -> None:
+    """Raises InputError where a run is to be measured while it trains and has no images for that, or in vain.
 
     Args:
         data: which splits there are.
         output: what is measured.
+        ema: what becomes of the student's average (`TrainConfig.ema`).
     """
+    if output.load_best_model_at_end and ema == "instead":
+        raise InputError(
+            "load_best_model_at_end chooses among the student's own weights, and ema instead exports their average of "
+            "the last step: give one of the two, or ema beside"
+        )
     asked = [name for name in ("eval_steps", "eval_epochs", "validation_corruptions") if getattr(output, name)]
     if asked and not data.validation_share and data.validation_split is None:
         raise InputError(

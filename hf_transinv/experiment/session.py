@@ -84,7 +84,7 @@ class Session:
         unit: int = 1,
     ) -> None:
         self.recipe, self.train, self.output, self.mixing = recipe, train, output, MixingConfig()
-        check_validation(data, output)
+        check_validation(data, output, train.ema)
         chosen_corruptions(output.validation_corruptions, "validation_corruptions")
         self.corruptions = chosen_corruptions(output.eval_corruptions)
         check_augmentations(output.eval_augment)

@@ -237,6 +237,13 @@ def test_the_test_split_is_never_measured_on_while_training(output):
     check_validation(DataConfig(validation_split="val"), OutputConfig(**output))
 
 
+def test_the_best_student_and_its_average_in_its_place_are_refused_together():
+    output = OutputConfig(eval_steps=1, load_best_model_at_end=True)
+    with pytest.raises(InputError, match="ema instead exports their average"):
+        check_validation(DataConfig(validation_share=0.1), output, "instead")
+    check_validation(DataConfig(validation_share=0.1), output, "beside")
+
+
 # More steps
 
 
