@@ -91,7 +91,7 @@ def publish(session: Session, objective: Objective) -> str:
             figures=_figures(session.folder),
             citations=[*objective.citations, *_of_the_loop(session.train)],
         )
-        tag = main.lower()
+        tag, extra = main.lower(), {"kin": sorted(objective.kin)}
         if average is not None:
             told = {**session.record.content["student"], "ema_decay": average.decay}
             of_average = {"main_row": f"{main}, {AVERAGE}", "student": told}
@@ -100,9 +100,12 @@ def publish(session: Session, objective: Objective) -> str:
             else:
                 card = render_card({**session.record.content, **of_average}, folder="ema", to_run="..")
                 place = session.folder / "ema"
-                export_classifier(average.classifier, place, card=card, tag=tag, **session.data.evaluated_as)
+                export_classifier(
+                    average.classifier, place, card=card, tag=tag, extra=extra, **session.data.evaluated_as
+                )
         card = render_card(session.record.content, to_run="..")
-        export_classifier(student, session.folder / "student", card=card, tag=tag, **session.data.evaluated_as)
+        place = session.folder / "student"
+        export_classifier(student, place, card=card, tag=tag, extra=extra, **session.data.evaluated_as)
         session.record.update()
         _report(session)
         text = closing_text(read_run(session.record.content), session.data, session.output, session.folder)

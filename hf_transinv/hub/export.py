@@ -1,7 +1,7 @@
 """Export a student in timm's Hub layout, or, for networks of transformers, in that library's.
 
     config.json        architecture, label names, mean, std and input size; the block `hf_transinv` marks our exports,
-                       and says how the evaluation images were cut
+                       and says how the evaluation images were cut, and which corruptions the training imitated
     model.safetensors  the weights, contiguous, on the CPU
     README.md          the card, if one is given
 

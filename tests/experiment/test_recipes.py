@@ -190,6 +190,8 @@ def test_timm_loads_the_student_with_the_same_logits_to_the_bit(finished, folder
     with torch.no_grad():
         assert torch.equal(seen["logits"], network((images - mean) / std))
     assert seen["names"] == ["5", "6", "7", "8", "9"]
+    kin = json.loads((out / "run.json").read_text())["rows"]
+    assert config["hf_transinv"]["kin"] == sorted(next(iter(kin.values()))["kin"]) != []
 
 
 # Kill and resume
