@@ -9,6 +9,7 @@ from hf_transinv.figures.learning_curves import plot_curves
 from hf_transinv.figures.probe_bars import plot_probe
 from hf_transinv.figures.selection_history import plot_history
 from hf_transinv.figures.style import COLORS, LINE_STYLES, save_figure
+from hf_transinv.figures.summary import plot_summary
 
 __all__ = [
     "COLORS",
@@ -23,5 +24,6 @@ __all__ = [
     "plot_examples",
     "plot_history",
     "plot_probe",
+    "plot_summary",
     "save_figure",
 ]
