@@ -12,8 +12,22 @@ from hf_transinv.experiment.publish import publish
 from hf_transinv.experiment.session import Session, new_student
 from hf_transinv.objectives.supervised import Supervised
 
-BASELINES = {"plain": ("fine-tuning", "none", False), "crop_flip": ("crop + flip", "pad", True)}
-"""The fair rows: title, crop, flip."""
+
+def baseline_row(baseline: str, crop: str) -> tuple[str, str, bool]:
+    """The title, crop and flip of a fair row: crop_flip crops as the run does, and a run without crops shifts there.
+
+    Args:
+        baseline: as `OutputConfig.baselines`.
+        crop: of the run.
+    """
+    if baseline == "plain":
+        return "fine-tuning", "none", False
+    own = "resized" if crop == "resized" else "pad"
+    return _crop_flip(own), own, True
+
+
+def _crop_flip(crop: str) -> str:
+    return "resized crop + flip" if crop == "resized" else "crop + flip"
 
 
 def train(recipe: str, description: str, default_config: Path | None = None, **defaults: Any) -> None:
@@ -42,12 +56,12 @@ def train(recipe: str, description: str, default_config: Path | None = None, **d
     session.told.append(preset)
     builder = MethodBuilder(session, names, loop, options)
     objective = builder.build(loop.seed)
-    plain = "crop + flip" if data.flip and data.crop != "none" else "supervised"
+    plain = _crop_flip(data.crop) if data.flip and data.crop != "none" else "supervised"
     title = " + ".join((method.title or plain, *mixing.titles))
     session.fit(title, objective, data.crop, data.flip)
     session.mixing = mixing.of_classes
     for baseline in output.baselines:
-        name, crop, flip = BASELINES[baseline]
+        name, crop, flip = baseline_row(baseline, data.crop)
         if name != title:
             rival = new_student(names, session.data.label_names, loop.seed)
             session.fit(name, Supervised(rival, loop.label_smoothing), crop, flip)
