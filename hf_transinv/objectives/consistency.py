@@ -27,6 +27,7 @@ from hf_transinv.models.teacher import EMATeacher
 from hf_transinv.objectives.objective import Objective
 from hf_transinv.objectives.parts import Parts
 from hf_transinv.objectives.passes import Passes
+from hf_transinv.objectives.ramp import Ramp
 from hf_transinv.objectives.turns import Batch
 
 
@@ -51,27 +52,6 @@ class ConsistencyConfig:
             raise InputError(f"consistency_weight must be at least 0 and finite, given {self.consistency_weight}")
         if not 0 <= self.consistency_warmup <= 1:
             raise InputError(f"consistency_warmup is a share of the steps, in [0, 1], given {self.consistency_warmup}")
-
-
-class Ramp(nn.Module):
-    """A weight that rises linearly; it counts on the device, so that nothing waits.
-
-    Args:
-        weight: at the end.
-        steps: in which it rises from 0; 0: it is there from the start.
-    """
-
-    count: Tensor
-
-    def __init__(self, weight: float, steps: int) -> None:
-        super().__init__()
-        self.final, self.steps = weight, steps
-        self.register_buffer("count", torch.zeros(()))
-
-    @property
-    def weight(self) -> Tensor | float:
-        """At this step: a scalar on the device while it rises, or a number."""
-        return self.final if self.steps == 0 else self.final * (self.count / self.steps).clamp(max=1.0)
 
 
 class ConsistencyTraining(Objective):
