@@ -18,6 +18,8 @@ from hf_transinv.augment.policies import POLICIES, CorruptionConfig, PolicyConfi
 from hf_transinv.augment.primitives import PrimitiveConfig
 from hf_transinv.config import DataConfig, MixingConfig, StudentConfig, TrainConfig
 from hf_transinv.config.checks import check_choices, choice
+from hf_transinv.data.run_data import ordinary
+from hf_transinv.data.transforms import CropFlip
 from hf_transinv.errors import InputError
 from hf_transinv.experiment.session import Session
 from hf_transinv.models.classifier import Classifier, open_classifier
@@ -190,6 +192,11 @@ class MethodBuilder:
         side = self.session.config.image_size
         shape = self.session.data.evaluation.images.shape[-2:] if side is None else (side, side)
         return cast(tuple[int, int], tuple(shape))
+
+    @property
+    def ordinary(self) -> CropFlip:
+        """Crop and mirror of the training images."""
+        return ordinary(self.session.config)
 
     @property
     def max_steps(self) -> int:

@@ -13,7 +13,7 @@ from accelerate.utils import gather_object
 
 from hf_transinv.config import DataConfig, MixingConfig, OutputConfig, TrainConfig, check_validation
 from hf_transinv.data.mixing import build_mixing
-from hf_transinv.data.run_data import Data, open_data
+from hf_transinv.data.run_data import Data, open_data, ordinary
 from hf_transinv.data.run_splits import open_run_splits
 from hf_transinv.data.transforms import to_float
 from hf_transinv.errors import InputError
@@ -271,7 +271,7 @@ class Session:
         if lengths:
             check_extendable(objective)
         validation = open_validation(objective.students, self.data, accelerator, self.output, self.steps()[1])
-        base, steps = self.data.ordinary(crop, flip), self.steps()
+        base, steps = ordinary(self.config, crop, flip), self.steps()
         setup = TrainerSetup(feeds, base, train, *steps, folder, name, push, mixed, validation, lengths)
         return Trainer(accelerator, objective, setup)
 

@@ -34,7 +34,7 @@ from tests.launching import (
 # 100 training images, 6 batches an epoch; checkpoints at 4 and 8 are in mid-epoch and in mid-cycle.
 TINY = ["--dataset", "digits/target", "--image_size", 32, "--student", "wrn10_1_cifar", "--batch_size", 16]
 TINY += ["--max_steps", 12, "--inner_steps", 2, "--save_steps", 4, "--logging_steps", 3, "--save_total_limit", 9]
-TINY += ["--eval_corruptions", "none", "--seed", 3]
+TINY += ["--eval_corruptions", "none", "--seed", 3, "--tolerance_relative_to", "crop", "--tolerance_warmup_ratio", 0.5]
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +114,8 @@ def test_the_card_is_that_of_the_record(finished, folder, teachers):
     assert run["command"].startswith("recipes/multi_teacher.py ") and run["main_row"] == "TransInv"
     assert [teacher["name"] for teacher in run["teachers"]] == ["wide", "vit", "ema"]
     assert [of_teacher.keys() for of_teacher in run["magnitudes"]] == [set(run["config"]["primitives"])] * 3
+    last = read_metrics(out / "metrics.jsonl")[-1]
+    assert run["bounds"] == [last[f"augmentation/bound_{number}"] for number in (1, 2, 3)] and min(run["bounds"]) > 0
     assert run["dataset"] == {
         "name": "digits/target",
         "kind": "embedded",
