@@ -95,7 +95,8 @@ class Session:
                 "mixed_precision": self.accelerator.mixed_precision,
             }
         doing("opening the data")
-        self._opened, self.config, self._decoded = data, data, None
+        self._opened, self.config = data, data
+        self._decoded: Data | None = None
         self.splits = open_run_splits(data)
         self.train = fitted(train, self.num_rows, self.accelerator.num_processes, unit)
         if self.train is not train and self.record:

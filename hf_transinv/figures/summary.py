@@ -56,7 +56,7 @@ def plot_summary(
         )
     figure = Figure(figsize=SIZE, layout="constrained")
     figure.patch.set_alpha(0)
-    pictures, chart = figure.subfigures(1, 2, width_ratios=(5, 4))
+    pictures, chart = figure.subfigures(1, 2, squeeze=False, width_ratios=(5, 4))[0]
     probabilities = np.array(p)
     columns = sorted(np.argsort(-probabilities.max(0), kind="stable")[:MOST_COLUMNS])
     grid = pictures.subplots(len(teacher_names), len(columns) + 1, squeeze=False)
