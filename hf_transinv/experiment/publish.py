@@ -26,7 +26,7 @@ from hf_transinv.data.transforms import to_float
 from hf_transinv.errors import InputError
 from hf_transinv.evaluation.class_figures import draw_classes
 from hf_transinv.evaluation.result import ClassScores, Result
-from hf_transinv.experiment.closing import closing_text
+from hf_transinv.experiment.closing import closing_text, first_baseline
 from hf_transinv.experiment.launch import doing
 from hf_transinv.experiment.session import Session
 from hf_transinv.figures import plot_curves
@@ -39,7 +39,8 @@ from hf_transinv.hub.recorded_run import Teacher as RecordedTeacher
 from hf_transinv.hub.short_names import last_part, short_name
 from hf_transinv.models.classifier import Classifier
 from hf_transinv.models.teacher import EMATeacher, Teacher
-from hf_transinv.objectives.objective import Objective, Sample
+from hf_transinv.objectives.objective import Objective
+from hf_transinv.objectives.sample import ByCondition, Sample
 from hf_transinv.record import RunRecord, read_metrics
 from hf_transinv.resolve.shipped import model_folder
 from hf_transinv.training.averaging import AVERAGE, exported
@@ -76,6 +77,7 @@ def publish(session: Session, objective: Objective) -> str:
             evaluation.labels[:_SHOWN],
             session.train.seed,
             [short_name(teacher.name) for teacher in objective.teachers],
+            _gain(session),
         )
         learned = {"magnitudes": [], **objective.export_learned(sample)}
         _draw_figures(session)
@@ -216,6 +218,21 @@ def _network(classifier: Classifier) -> tuple[str, str]:
 
 def _decimals(values: torch.Tensor) -> tuple[float, ...]:
     return tuple(round(value, 6) for value in values.flatten().tolist())
+
+
+def _gain(session: Session) -> tuple[ByCondition, ByCondition] | None:
+    """The first baseline and the published row, by condition; None: no baseline, or no corruption to compare under."""
+    baseline = first_baseline(session.rows)
+    if baseline is None:
+        return None
+    before, after = (_by_condition(session, name) for name in (baseline, str(session.main_row)))
+    return (before, after) if len(after[1]) > 1 else None
+
+
+def _by_condition(session: Session, row: str) -> ByCondition:
+    result = read_as(Result, session.rows[row]["results"], "results")
+    means = {name: result.mean_over([name]) for name in result.corruptions}
+    return row, {"clean": result.clean.top1, **{name: mean for name, mean in means.items() if mean is not None}}
 
 
 def _classes(session: Session) -> ClassScores | None:

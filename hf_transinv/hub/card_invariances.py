@@ -26,6 +26,7 @@ _IN_TABLE_ONLY = ("width : height", "shear")  # their figures say little to a re
 _LEAST_SHARE = 0.05  # of a teacher's images: rarer primitives are in the table only
 _ELSEWHERE = ("confusion", "per_class", "errors", "curves")  # figures below the results, or in the folder alone
 _CAPTIONS = {
+    "summary": "An image under the most used primitives of each teacher, and top-1 by corruption before and after",
     "augmentation": "Images, and each primitive applied to them, with its probability p, for each teacher",
     "selection": "r, q and p over the training",
 }

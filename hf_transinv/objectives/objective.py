@@ -2,8 +2,6 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import torch
@@ -18,28 +16,10 @@ from hf_transinv.models.classifier import Classifier
 from hf_transinv.models.teacher import EMATeacher, Teacher
 from hf_transinv.objectives.parts import Parts
 from hf_transinv.objectives.passes import Passes
+from hf_transinv.objectives.sample import Sample
 from hf_transinv.objectives.turns import AUGMENTATION, Batch, Turn, only_training
 
 _SHOWN_DRAWS = 6
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A finished run's folder, and images to show there what was learned.
-
-    Attributes:
-        folder: of the run.
-        images: [N, 3, H, W] in [0, 1].
-        labels: class indices, [N].
-        seed: of what is drawn.
-        teacher_names: of the objective's teachers, short.
-    """
-
-    folder: Path
-    images: Tensor
-    labels: Tensor
-    seed: int
-    teacher_names: Sequence[str]
 
 
 class Objective(ABC):

@@ -36,14 +36,15 @@ from hf_transinv.config import TrainConfig
 from hf_transinv.data.transforms import CropFlip
 from hf_transinv.divergences import cross_entropy
 from hf_transinv.errors import InputError
-from hf_transinv.figures import plot_augmentations, plot_history
+from hf_transinv.figures import plot_augmentations, plot_history, plot_summary
 from hf_transinv.models.classifier import Classifier
 from hf_transinv.models.teacher import EMATeacher, Teacher
 from hf_transinv.objectives.adversarial import AdversarialAugmentation, Deformed
-from hf_transinv.objectives.objective import Objective, Sample
+from hf_transinv.objectives.objective import Objective
 from hf_transinv.objectives.parts import Parts
 from hf_transinv.objectives.passes import Passes
 from hf_transinv.objectives.ramp import Ramp
+from hf_transinv.objectives.sample import Sample
 from hf_transinv.objectives.transinv_config import TransInvConfig
 from hf_transinv.objectives.transinv_forms import Constraint, Measured, ascend_dual, build_form
 from hf_transinv.objectives.transinv_judges import Judges
@@ -222,6 +223,10 @@ class TransInv(AdversarialAugmentation):
         images, generator = sample.images, torch.Generator().manual_seed(sample.seed)
         deformed, path = panel.preview(images, generator).cpu(), figures / "augmentation.png"
         plot_augmentations(images.cpu(), deformed, path, p=learned["p"], q=learned["q"], **shown)
+        if sample.gain:
+            before, after = sample.gain
+            one, path = deformed[:, :, 0], figures / "summary.png"
+            plot_summary(images[0].cpu(), one, path, p=learned["p"], before=before, after=after, **shown)
         return {"magnitudes": describe_magnitudes(panel, sample.seed), **bounds}
 
     # What moves without an optimizer, and what can be seen
