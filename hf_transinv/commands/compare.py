@@ -21,6 +21,7 @@ from hf_transinv.errors import InputError
 from hf_transinv.experiment.launch import agree
 from hf_transinv.experiment.methods import MethodBuilder, checked_mixing
 from hf_transinv.experiment.session import Session
+from hf_transinv.experiment.student_checks import check_student
 from hf_transinv.formats.terminal import printed
 from hf_transinv.objectives.objective import Objective
 from hf_transinv.record import RunRecord
@@ -63,6 +64,11 @@ def main(description: str = __doc__ or "") -> None:
     comparison = read_comparison(default_config=config_folder() / "compare_digits.yaml", description=description)
     first, output = comparison.chosen_rows[0], comparison.output
     unit = math.lcm(*(checked_mixing(row.data, row.options)[1] for row in comparison.chosen_rows))
+    for row in comparison.chosen_rows:
+        try:
+            check_student(row.names, row.train)
+        except InputError as error:
+            raise InputError(f"row {row.label!r}: {error}") from error
     session = Session("compare", first.data, first.train, output, dict(comparison.config), unit)
     before = agree(session.accelerator, lambda: RunRecord.read(session.folder) if output.resume_from else {})
     runs = comparison.runs(before)

@@ -10,6 +10,7 @@ from hf_transinv.experiment.methods import check_sampler, new_student
 from hf_transinv.experiment.presets import parse_run
 from hf_transinv.experiment.publish import publish
 from hf_transinv.experiment.session import Session
+from hf_transinv.experiment.student_checks import check_student
 from hf_transinv.objectives.objective import Objective
 from hf_transinv.objectives.supervised import Supervised
 from hf_transinv.training.averaging import keep_average
@@ -25,6 +26,7 @@ def main(description: str = __doc__ or "") -> None:
     groups, preset = parse_run(kinds, description=description)
     data, names, train, output, robust, mixing = groups
     check_sampler(data, mixing)
+    check_student(names, train)
     policies = (robust.policy(),) if robust.corruption else ()
     session = Session("train_teacher", data, train, output, as_dict(*groups), 2 if mixing.mixes else 1)
     session.mixing = mixing

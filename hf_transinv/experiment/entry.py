@@ -10,6 +10,7 @@ from hf_transinv.experiment.methods import GROUPS, MethodBuilder, MethodConfig, 
 from hf_transinv.experiment.presets import parse_run
 from hf_transinv.experiment.publish import publish
 from hf_transinv.experiment.session import Session
+from hf_transinv.experiment.student_checks import check_student
 from hf_transinv.objectives.supervised import Supervised
 
 
@@ -51,6 +52,7 @@ def train(recipe: str, description: str, default_config: Path | None = None, **d
     if corruption.corruption and "corruption" not in (*method.augment, *method.second_augment):
         raise InputError("corruption names what the policy corruption does: add corruption to augment")
     mixing, unit = checked_mixing(data, options)
+    check_student(names, loop)
     session = Session(recipe, data, loop, output, as_dict(*groups), unit)
     session.mixing = mixing
     session.told.append(preset)

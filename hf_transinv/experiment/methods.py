@@ -131,9 +131,7 @@ def check_sampler(data: DataConfig, mixing: MixingConfig) -> None:
 def new_student(config: StudentConfig, label_names: list[str], seed: int) -> Classifier:
     """The student as it is before training: the same for every method with the same seed."""
     set_seed(seed)
-    start, _, index = config.student_init.partition(":")
-    name = config.teachers[int(index) - 1] if start == "teacher" else config.student
-    assert name is not None  # StudentConfig refuses it
+    start, name = config.student_init.partition(":")[0], config.network_name
     options = {"num_classes": len(label_names), **config.network_options}
     if start == "scratch":
         return open_classifier(name, label_names=label_names, pretrained=False, **options)
