@@ -14,6 +14,7 @@ from hf_transinv.experiment.student_checks import check_student
 from hf_transinv.objectives.objective import Objective
 from hf_transinv.objectives.supervised import Supervised
 from hf_transinv.training.averaging import keep_average
+from hf_transinv.training.interpolation import keep_start
 
 
 def main(description: str = __doc__ or "") -> None:
@@ -33,6 +34,8 @@ def main(description: str = __doc__ or "") -> None:
     session.told.append(preset)
     student = new_student(names, session.label_names, train.seed)
     objective: Objective = Supervised(student, train.label_smoothing, policies)
+    if train.interpolate is not None:
+        objective = keep_start(objective)
     if train.ema != "none":
         objective = keep_average(objective, names.ema_decay)
     session.fit("teacher", objective, data.crop, data.flip)
