@@ -29,15 +29,17 @@ from hf_transinv.evaluation.result import ClassScores, Result
 from hf_transinv.experiment.closing import closing_text, first_baseline
 from hf_transinv.experiment.launch import doing
 from hf_transinv.experiment.session import Session
-from hf_transinv.figures import plot_curves
+from hf_transinv.figures import plot_corruption_heatmap, plot_curves
 from hf_transinv.formats.typed_json import as_json, read_as
 from hf_transinv.hub.card import render_card
+from hf_transinv.hub.card_figures import shown_figures
 from hf_transinv.hub.export import export_classifier
 from hf_transinv.hub.push import push_run
 from hf_transinv.hub.recorded_run import Dataset, Student, is_own_architecture, read_run
 from hf_transinv.hub.recorded_run import Teacher as RecordedTeacher
 from hf_transinv.hub.short_names import last_part, short_name
 from hf_transinv.models.classifier import Classifier
+from hf_transinv.models.multiply_adds import giga_multiply_adds
 from hf_transinv.models.teacher import EMATeacher, Teacher
 from hf_transinv.objectives.objective import Objective
 from hf_transinv.objectives.sample import ByCondition, Sample
@@ -93,21 +95,20 @@ def publish(session: Session, objective: Objective) -> str:
             figures=_figures(session.folder),
             citations=[*objective.citations, *_of_the_loop(session.train)],
         )
-        tag, extra = main.lower(), {"kin": sorted(objective.kin)}
+        shown = [session.folder / path for path in shown_figures(read_run(session.record.content))]
+        how = {"tag": main.lower(), "figures": shown, "extra": {"kin": sorted(objective.kin)}}
+        how |= session.data.evaluated_as
         if average is not None:
             told = {**session.record.content["student"], "ema_decay": average.decay}
             of_average = {"main_row": f"{main}, {AVERAGE}", "student": told}
             if ema == "instead":
                 session.record.add(**of_average)
             else:
-                card = render_card({**session.record.content, **of_average}, folder="ema", to_run="..")
+                card = render_card({**session.record.content, **of_average}, folder="ema")
                 place = session.folder / "ema"
-                export_classifier(
-                    average.classifier, place, card=card, tag=tag, extra=extra, **session.data.evaluated_as
-                )
-        card = render_card(session.record.content, to_run="..")
-        place = session.folder / "student"
-        export_classifier(student, place, card=card, tag=tag, extra=extra, **session.data.evaluated_as)
+                export_classifier(average.classifier, place, card=card, **how)
+        card = render_card(session.record.content)
+        export_classifier(student, session.folder / "student", card=card, **how)
         session.record.update()
         _report(session)
         text = closing_text(read_run(session.record.content), session.data, session.output, session.folder)
@@ -145,6 +146,7 @@ def describe_student(student: Classifier, base: str | None = None) -> Student:
         architecture=architecture,
         is_own_architecture=library == "timm" and is_own_architecture(architecture),
         num_parameters=sum(parameter.numel() for parameter in student.network.parameters()),
+        gmacs=round(giga_multiply_adds(student), 5),
         num_classes=student.num_classes,
         label_names=names if len(names) <= _MOST_LABELS else names[: _MOST_LABELS // 2],
         input_size=tuple(student.input_size),
@@ -247,6 +249,9 @@ def _draw_figures(session: Session) -> None:
     classes = _classes(session)
     rows = [error[0] for error in classes.errors] if classes else []
     draw_classes(session.rows[str(session.main_row)]["results"], images[rows] if rows else None, folder)
+    results = {name: row["results"] for name, row in session.rows.items()}
+    if any(result["corruptions"] for result in results.values()):
+        plot_corruption_heatmap(results, folder / "corruption_heatmap.png")
 
 
 def _report(session: Session) -> None:

@@ -18,6 +18,17 @@ LONGEST_NAME = 28
 LONGEST_CLASS = 24
 
 
+def ink_on(color: Sequence[float]) -> str:
+    """Black or white, whichever has the larger contrast to a colour (WCAG 2; at least 4.5 to any).
+
+    Args:
+        color: red, green and blue of sRGB, in [0, 1]; more entries are ignored.
+    """
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in color[:3]]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return "white" if 1.05 / (luminance + 0.05) > (luminance + 0.05) / 0.05 else "black"
+
+
 def short(name: str) -> str:
     """A long name (a path, a Hub id) cut to its end, where names differ."""
     return name if len(name) <= LONGEST_NAME else f"…{name[1 - LONGEST_NAME :]}"
