@@ -96,7 +96,7 @@ def publish(session: Session, objective: Objective) -> str:
             citations=[*objective.citations, *_of_the_loop(session.train)],
         )
         shown = [session.folder / path for path in shown_figures(read_run(session.record.content))]
-        how = {"tag": main.lower(), "figures": shown, "extra": {"kin": sorted(objective.kin)}}
+        how: dict[str, Any] = {"tag": main.lower(), "figures": shown, "extra": {"kin": sorted(objective.kin)}}
         how |= session.data.evaluated_as
         if average is not None:
             told = {**session.record.content["student"], "ema_decay": average.decay}

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -18,7 +19,7 @@ LONGEST_NAME = 28
 LONGEST_CLASS = 24
 
 
-def ink_on(color: Sequence[float]) -> str:
+def ink_on(color: Sequence[float] | np.ndarray) -> str:
     """Black or white, whichever has the larger contrast to a colour (WCAG 2; at least 4.5 to any).
 
     Args:
