@@ -173,7 +173,7 @@ class Session:
         train = self.train if seed is None else replace(self.train, seed=seed)
         doing(f"starting {name!r}", folder)
         check_players(objective, train, student_steps(train, self.num_rows)[0])
-        trainer = self._trainer(name, objective, crop, flip, folder, train)
+        trainer = self.trainer(name, objective, crop, flip, folder, train)
         self._resume(trainer, folder, main)
         if self.main_row is None:
             self.main_row = name
@@ -203,6 +203,8 @@ class Session:
         told = {
             "steps": trainer.step,
             "images_seen": trainer.images_seen,
+            "images_shown": trainer.step * trainer.feeds["student"].batch_size * objective.views,
+            "images_distinct": trainer.step * trainer.feeds["student"].batch_size,
             "train_seconds": round(trainer.seconds, 1),
             "images_skipped": max(feed.num_skipped for feed in trainer.feeds.values()),
             "learned": objective.observe(),
@@ -238,13 +240,13 @@ class Session:
         """The list of images that were left out, where any were."""
         self._skipped.update(found)
         if self._skipped:
-            atomic_write_text(
-                self.folder / "skipped_images.txt", "".join(f"{line}\n" for line in sorted(self._skipped))
-            )
+            lines = "".join(f"{line}\n" for line in sorted(self._skipped))
+            atomic_write_text(self.folder / "skipped_images.txt", lines)
 
-    def _trainer(
+    def trainer(
         self, name: str, objective: Objective, crop: str, flip: bool, folder: Path, train: TrainConfig
     ) -> Trainer:
+        """The loop of a row, before its first turn; arguments as of `fit`."""
         accelerator = self.accelerator
         # The student's batches are the same whatever the method: other players have an order of their own.
         variants = objective.variants_a_network

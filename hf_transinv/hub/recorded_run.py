@@ -129,6 +129,8 @@ class Row:
         results: of its evaluation.
         steps: of its optimizer.
         images_seen: training images it was shown, repeats counted.
+        images_shown: versions of training images that it answered to in its own turns; None: not recorded.
+        images_distinct: the images of its batches, of which they are versions; None: not recorded.
         train_seconds: of training alone.
         images_skipped: training images that could not be decoded.
         learned: of its augmentation.
@@ -140,6 +142,8 @@ class Row:
     results: Result
     steps: int | None = None
     images_seen: int | None = None
+    images_shown: int | None = None
+    images_distinct: int | None = None
     train_seconds: float | None = None
     images_skipped: int = 0
     learned: Learned = field(default_factory=Learned)

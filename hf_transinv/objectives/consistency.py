@@ -72,6 +72,7 @@ class ConsistencyTraining(Objective):
     turns = (("student",),)
     passes: ClassVar = {("student",): Passes(4)}  # the image itself besides, forward alone
     configs = (ConsistencyConfig,)
+    views = 2
 
     def __init__(
         self,

@@ -21,6 +21,7 @@ Symbols: F `nets["student"]`, A `nets["augmentation"]`, T^k `teachers[k]`, L1 `h
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Any, ClassVar, cast
 
 import torch
@@ -48,7 +49,7 @@ from hf_transinv.objectives.sample import Sample
 from hf_transinv.objectives.transinv_config import TransInvConfig
 from hf_transinv.objectives.transinv_forms import Constraint, Measured, ascend_dual, build_form
 from hf_transinv.objectives.transinv_judges import Judges
-from hf_transinv.objectives.turns import AUGMENTATION, STUDENT, Batch
+from hf_transinv.objectives.turns import AUGMENTATION, STUDENT, Batch, Turn
 from hf_transinv.record import read_metrics
 
 
@@ -118,6 +119,7 @@ class TransInv(AdversarialAugmentation):
             )
         super().__init__(task, augmentation, config.inner_steps)
         self.config = config
+        self.views *= len(teachers) if config.selection == "sum" else 1
         self.panel = augmentation
         self.teachers = cast(Sequence[Teacher], tuple(teachers))
         self.student = next(iter(task.students.values()))
@@ -136,6 +138,10 @@ class TransInv(AdversarialAugmentation):
         panel = replace(parts.options(AugmentationConfig), primitive=parts.options(PrimitiveConfig))
         models, config = AugmentationPanel(len(teachers), panel), parts.options(TransInvConfig)
         return cls(task, models, teachers, config, parts.max_steps, parts.ordinary)
+
+    def passes_of(self, turn: Turn) -> Fraction:
+        recrops = self.judges.relative_to == "crop" and AUGMENTATION in turn
+        return super().passes_of(turn) + Fraction(recrops, self.variants_a_network)
 
     # What is random
 
