@@ -195,24 +195,23 @@ class Session:
                 f"Go on with the same command and: --output_dir {self.folder} --resume_from latest"
             )
         self._finish(trainer)
-        skipped = [line for feed in trainer.feeds.values() for line in feed.skipped]
-        if self.accelerator.num_processes > 1:
-            skipped = gather_object(skipped)
+        lines = [line for feed in trainer.feeds.values() for line in feed.skipped]
+        skipped = gather_object(lines) if self.accelerator.num_processes > 1 else lines
         if self.record:
             self.note_skipped(skipped)
+        distinct = trainer.step * trainer.feeds["student"].batch_size
         told = {
             "steps": trainer.step,
             "images_seen": trainer.images_seen,
-            "images_shown": trainer.step * trainer.feeds["student"].batch_size * objective.views,
-            "images_distinct": trainer.step * trainer.feeds["student"].batch_size,
+            "images_shown": distinct * objective.views,
+            "images_distinct": distinct,
             "train_seconds": round(trainer.seconds, 1),
             "images_skipped": max(feed.num_skipped for feed in trainer.feeds.values()),
             "learned": objective.observe(),
             "kin": objective.kin,
             "warnings": trainer.warnings,
         }
-        if trainer.validation:
-            told["validation"] = trainer.validation.told()
+        told |= {"validation": trainer.validation.told()} if trainer.validation else {}
         doing(f"evaluating {name!r}")
         for index, (player, student) in enumerate(measured(objective).items()):
             results = evaluate(
@@ -279,11 +278,11 @@ class Session:
         return Trainer(accelerator, objective, setup)
 
     def _resume(self, trainer: Trainer, folder: Path, main: bool) -> None:
-        if not self.output.resume_from:
+        given = self.output.resume_from
+        if not given:
             return
-        if main and self.output.resume_from != "latest":
-            path: Path | None = Path(self.output.resume_from)
-        else:
+        path: Path | None = Path(given) if main and given != "latest" else None
+        if path is None:
             path = next(reversed(agree(self.accelerator, lambda: checkpoints(folder / "checkpoints"))), None)
         if path is None:
             return
