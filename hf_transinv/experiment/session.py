@@ -279,13 +279,11 @@ class Session:
 
     def _resume(self, trainer: Trainer, folder: Path, main: bool) -> None:
         given = self.output.resume_from
-        if not given:
+        named = [Path(given)] if given and main and given != "latest" else []
+        found = named or agree(self.accelerator, lambda: checkpoints(folder / "checkpoints"))
+        if not given or not found:
             return
-        path: Path | None = Path(given) if main and given != "latest" else None
-        if path is None:
-            path = next(reversed(agree(self.accelerator, lambda: checkpoints(folder / "checkpoints"))), None)
-        if path is None:
-            return
+        path = found[-1]
         if not self.accelerator.is_main_process and not path.is_dir():
             raise InputError(
                 f"checkpoint {path} is not on this machine: all machines of a run need the same output_dir. Give a "
