@@ -3,9 +3,17 @@
 import pytest
 
 from hf_transinv.formats.markdown import MARK, code, escape, table
-from hf_transinv.formats.terminal import for_terminal, printed
+from hf_transinv.formats.terminal import block, for_terminal, printed
 
 TEXT = table(["row", "clean", "mean of corruptions"], [["a | b_c", "1.0", f"**22.0{MARK}**"], ["d", "–", "3.5"]])
+
+
+def test_a_line_of_the_start_is_folded_below_its_text_on_a_terminal_alone(monkeypatch):
+    lines = ["student     a network with a description that is long", "device      cpu"]
+    assert block(lines) == "\n".join(lines)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "40")
+    assert block(lines) == ("student     a network with a description\n            that is long\ndevice      cpu")
 
 
 def test_a_table_is_aligned_and_nothing_is_escaped():

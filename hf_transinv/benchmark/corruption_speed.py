@@ -4,13 +4,13 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 from torch.utils.benchmark import Timer
-from tqdm import tqdm
 
 from hf_transinv.augment.corruptions import corrupt
 from hf_transinv.augment.corruptions.severities import SEVERITIES
 from hf_transinv.benchmark.options import BenchmarkConfig
 from hf_transinv.benchmark.synthetic import picture_like
 from hf_transinv.formats.markdown import table
+from hf_transinv.formats.terminal import stages
 
 # Images a second of make_cifar_c.py (hendrycks/robustness) on one core at 32 px, mean of the severities; measured in
 # another run: the ratio to them is an order of magnitude.
@@ -52,7 +52,7 @@ def measure(config: BenchmarkConfig, device: torch.device) -> dict[str, list[flo
     """Images a second of each corruption, all five severities in turn; one figure a number of threads."""
     images = picture_like(config.batch_size, config.image_size, config.seed).to(device)
     speeds: dict[str, list[float]] = {}
-    for name in tqdm(config.corruptions, unit="corruption"):
+    for name in stages(config.corruptions, "corruptions", "corruption"):
         for threads in config.threads:
             calls = [seconds_per_call(name, severity, images, threads, config) for severity in SEVERITIES]
             speeds.setdefault(name, []).append(len(calls) * config.batch_size / sum(calls))

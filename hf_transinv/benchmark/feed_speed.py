@@ -25,7 +25,6 @@ from PIL.Image import Image as Picture
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import functional
-from tqdm import tqdm
 
 from hf_transinv.benchmark import photograph_speed
 from hf_transinv.benchmark.options import BenchmarkConfig
@@ -38,6 +37,7 @@ from hf_transinv.data.resident import ResidentFeed, ResidentSplit
 from hf_transinv.data.sources import Source, open_source
 from hf_transinv.data.streaming import StreamingFeed
 from hf_transinv.formats.markdown import table
+from hf_transinv.formats.terminal import stages
 from hf_transinv.training.trainer import Trainer
 
 _CHUNK = 256  # images made at a time
@@ -145,7 +145,7 @@ def measure(config: BenchmarkConfig, accelerator: Accelerator) -> tuple[list[Fee
                 trainer.feeds = {"student": cast(Feed, feed)}  # a turn asks for batches, nothing else
                 figures.append(FeedFigures(name, feed, trainer))
             counts = [_counts(each, config) for each in figures]
-            for _ in tqdm(range(config.rounds), desc="feeds", unit="round"):
+            for _ in stages(range(config.rounds), "feeds", "round"):
                 for each, (draws, turns) in zip(figures, counts, strict=True):
                     each.measure(draws, turns)
         accelerator.free_memory()

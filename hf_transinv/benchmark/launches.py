@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 from accelerate import Accelerator
-from tqdm import tqdm
 
 from hf_transinv.augment import ops, wide_ops
 from hf_transinv.benchmark.launch_count import Count
@@ -17,6 +16,7 @@ from hf_transinv.benchmark.pretended_device import DEVICE, pretended_device
 from hf_transinv.benchmark.runners import Entry, build_objective, build_trainer, cycle_of, entries
 from hf_transinv.benchmark.synthetic import synthetic_split
 from hf_transinv.formats.markdown import table
+from hf_transinv.formats.terminal import stages
 from hf_transinv.objectives.turns import Turn
 
 _BATCHES = 4  # in the data set
@@ -66,7 +66,7 @@ def measure(config: BenchmarkConfig, accelerator: Accelerator) -> list[LaunchRow
     config = replace(config, inner_steps=_INNER_STEPS)
     counted = [
         (entry, turn, largest(counts))
-        for entry in tqdm(entries(config), desc="launches", unit="run")
+        for entry in stages(entries(config), "launches", "run")
         for turn, counts in count_turns(entry, config, accelerator).items()
     ]
     plain = counted[0][2]

@@ -19,7 +19,6 @@ import torch
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
-from tqdm import tqdm
 
 from hf_transinv.benchmark.options import BenchmarkConfig
 from hf_transinv.benchmark.synthetic import picture_levels
@@ -30,6 +29,7 @@ from hf_transinv.data.sources import open_source
 from hf_transinv.data.streaming import StreamingFeed
 from hf_transinv.data.transforms import CropFlip, to_float
 from hf_transinv.formats.markdown import table
+from hf_transinv.formats.terminal import stages
 
 _SIDE, _STORED = 224, 258  # as --image_size 224 has it
 _WIDTH, _HEIGHT = 500, 375
@@ -69,7 +69,7 @@ def measure(folder: Path, config: BenchmarkConfig) -> dict[str, Spread]:
     """Images a second for each busy core, by row; every row makes epochs, one at least, in every round."""
     rows = epochs(folder, config)
     found: dict[str, list[float]] = {name: [] for name in rows}
-    for _ in tqdm(range(config.rounds), desc="photographs", unit="round"):
+    for _ in stages(range(config.rounds), "photographs", "round"):
         for name, epoch in rows.items():
             count, seconds = 0, 0.0
             while seconds <= config.seconds:

@@ -9,7 +9,8 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from tqdm import tqdm
+
+from hf_transinv.formats.terminal import stages
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def measure_in_rounds(works: Mapping[str, Work], rounds: int, seconds: float, la
         seconds_a_call(work.call, 1, work.device)
         counts[name] = repeats(seconds, seconds_a_call(work.call, 1, work.device))
     figures: dict[str, list[float]] = {name: [] for name in works}
-    for _ in tqdm(range(rounds), desc=label, unit="round"):
+    for _ in stages(range(rounds), label, "round"):
         for name, work in works.items():
             figures[name].append(seconds_a_call(work.call, counts[name], work.device))
     return figures

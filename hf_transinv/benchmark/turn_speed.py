@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from accelerate import Accelerator
-from tqdm import tqdm
 
 from hf_transinv.benchmark.bounds import PASSES, passes_of_cycle
 from hf_transinv.benchmark.options import BenchmarkConfig
@@ -12,6 +11,7 @@ from hf_transinv.benchmark.runners import Entry, Runner, entries
 from hf_transinv.benchmark.synthetic import synthetic_split
 from hf_transinv.benchmark.timing import Spread
 from hf_transinv.formats.markdown import table
+from hf_transinv.formats.terminal import stages
 from hf_transinv.objectives.passes import Passes
 from hf_transinv.objectives.turns import Turn
 
@@ -62,9 +62,9 @@ def measure(config: BenchmarkConfig, accelerator: Accelerator) -> list[TurnRow]:
     split = synthetic_split(images, size, config.num_classes, config.seed, accelerator.device)
     runners = [
         Runner.start(entry, config, accelerator, split)
-        for entry in tqdm(entries(config), desc="turns, warming up", unit="run")
+        for entry in stages(entries(config), "turns, warming up", "run")
     ]
-    for _ in tqdm(range(config.rounds), desc="turns", unit="round"):
+    for _ in stages(range(config.rounds), "turns", "round"):
         for runner in runners:
             runner.rounds.append(runner.take_turns(runner.turns_a_round))
     accelerator.free_memory()

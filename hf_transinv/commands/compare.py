@@ -26,7 +26,7 @@ from hf_transinv.experiment.launch import agree
 from hf_transinv.experiment.methods import MethodBuilder, checked_mixing
 from hf_transinv.experiment.session import Session
 from hf_transinv.experiment.student_checks import check_student
-from hf_transinv.formats.terminal import printed
+from hf_transinv.formats.terminal import printed, say
 from hf_transinv.objectives.objective import Objective
 from hf_transinv.record import RunRecord
 from hf_transinv.resolve.shipped import config_folder
@@ -82,6 +82,8 @@ def main(description: str = __doc__ or "") -> None:
     session = Session("compare", first.data, first.train, output, dict(comparison.config), unit)
     before = agree(session.accelerator, lambda: RunRecord.read(session.folder) if output.resume_from else {})
     runs = comparison.runs(before)
+    if session.record:
+        say("opening", "student and teachers of every row")
     check(session, [run for run in runs if run.name not in session.rows])
     cuts = {row.label: row.data for row in comparison.chosen_rows}
     session.told += describe_rows(first.data, cuts, session.splits.train, session.data.image_size)

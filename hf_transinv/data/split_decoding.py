@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from hf_transinv.data.decoding import BadImageError, read_encoded
 from hf_transinv.data.image_decoder import ImageDecoder, decoding_threads, encoded_image
 from hf_transinv.data.pictures import Pictures
 from hf_transinv.data.sources import Source
 from hf_transinv.errors import InputError
+from hf_transinv.formats.terminal import say, stage_bar
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -166,8 +166,8 @@ def _decode_chunks(
     """Calls decode_chunk(first row, cells) for all rows from several threads; raises the first error in row order."""
     images = table.select_columns("image").with_format("arrow")
     threads = decoding_threads(images[:_CHUNK]["image"].to_pylist(), most=_THREADS)
-    description = f"decoding {source.name} {source.split}"
-    hidden = None if show_progress else True  # None: on a terminal alone
+    if show_progress:
+        say("decoding", f"split {source.split} of {source.name}: {len(table):,} images")
 
     def decode(number: int, chunk: "Table") -> _Result:
         return decode_chunk(number * _CHUNK, chunk["image"].to_pylist())
@@ -175,13 +175,13 @@ def _decode_chunks(
     results = []
     with (
         ThreadPoolExecutor(threads) as pool,
-        tqdm(total=source.num_rows, desc=description, unit="img", disable=hidden, leave=False) as bar,
+        stage_bar(len(table), f"decoding {source.split}", "img", show_progress) as bar,
     ):
         futures = [pool.submit(decode, number, chunk) for number, chunk in enumerate(images.iter(_CHUNK))]
         try:
             for future in futures:
                 results.append(future.result())
-                bar.update(_CHUNK)
+                bar.update(min(_CHUNK, len(table) - bar.n))
         finally:
             pool.shutdown(cancel_futures=True)
     return results

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from hf_transinv.augment.corruptions import check_corruption
 from hf_transinv.augment.corruptions.severities import SEVERITIES
@@ -33,6 +32,7 @@ from hf_transinv.evaluation.error_pictures import ErrorPictures
 from hf_transinv.evaluation.scorer import Scorer
 from hf_transinv.evaluation.splits import Split, TensorSplit
 from hf_transinv.evaluation.summary import summary
+from hf_transinv.formats.terminal import say, stage_bar
 from hf_transinv.models.classifier import Classifier
 from hf_transinv.models.labels import class_columns
 
@@ -102,7 +102,12 @@ def evaluate(
     if corrupted_folder is not None and conditions:
         folder = open_corrupted_folder(corrupted_folder, conditions, rows.label_names)
     is_quiet = not show_progress or (accelerator is not None and not accelerator.is_main_process)
-    bar = tqdm(unit="img", disable=True if is_quiet else None, dynamic_ncols=True)  # None: on a terminal alone
+    asked = 1 + len(conditions) + len(augmentations)
+    count = None if rows.num_images is None else rows.num_images * asked
+    if not is_quiet:
+        images = "images" if rows.num_images is None else f"{rows.num_images:,} images"
+        say("evaluating", f"{images} under {asked} condition{'s' * (asked > 1)}, the clean one included")
+    bar = stage_bar(count, "evaluating", "img", not is_quiet, leave=True)
     with _evaluating(model), torch.inference_mode(), bar as progress:
         scorer = Scorer(
             model,

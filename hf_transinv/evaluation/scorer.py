@@ -72,7 +72,6 @@ class Scorer:
         Raises:
             InputError: the split is empty.
         """
-        self.progress.reset(None if split.num_images is None else split.num_images * len(conditions))
         blocks: list[tuple[int, Tensor]] = []
         side = 0
         for batch in split.batches(self.batch_size, self.rank, self.world):

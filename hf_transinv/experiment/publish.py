@@ -30,6 +30,7 @@ from hf_transinv.experiment.closing import closing_text, first_baseline
 from hf_transinv.experiment.launch import doing
 from hf_transinv.experiment.session import Session
 from hf_transinv.figures import plot_corruption_heatmap, plot_curves
+from hf_transinv.formats.terminal import say
 from hf_transinv.formats.typed_json import as_json, read_as
 from hf_transinv.hub.card import render_card
 from hf_transinv.hub.card_figures import shown_figures
@@ -70,6 +71,7 @@ def publish(session: Session, objective: Objective) -> str:
     text = ""
     doing("publishing the student")
     if session.record:
+        say("writing", f"student, figures and card to {session.folder}")
         config, ema, main = session.record.content["config"], session.train.ema, str(session.main_row)
         student, average = exported(objective, ema), objective.average
         evaluation = session.data.evaluation

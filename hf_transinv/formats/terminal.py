@@ -1,14 +1,25 @@
-"""Markdown as a person reads it in a terminal: tables aligned to its width, paragraphs wrapped, nothing escaped."""
+"""What a person reads in a terminal: Markdown as aligned tables, the lines of a run's start, stages and their bars.
+
+Everything that a run says of itself has the form "label       text", the text from column 13 on. Where stderr is no
+terminal there are no bars and no carriage returns: a stage that lasts has a line every half minute instead.
+"""
 
 import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
+from typing import TextIO, TypeVar
+
+from tqdm import tqdm
 
 _BOLD = re.compile(r"\*\*(.+)\*\*")
 _GAP, _TITLE = "  ", 12  # between columns; characters of a line in the title of a column of numbers
+_LABEL = 12  # characters of a label, with the space behind it
+_LINES = "{desc}{n_fmt}/{total_fmt}, {rate_fmt}, {remaining} left"
+_Item = TypeVar("_Item")
+_SECONDS = 30.0  # between two lines of a stage where there is no bar
 
 
 def printed(markdown: str) -> str:
@@ -32,6 +43,77 @@ def for_terminal(markdown: str, width: int, has_bold: bool = False) -> str:
         else:
             parts += [textwrap.fill(_plain(line), width) if line else "" for line in lines]
     return "\n".join(parts)
+
+
+def block(lines: Iterable[str]) -> str:
+    """Lines of the form "label       text"; on a terminal folded to its width, below the text."""
+    if not sys.stdout.isatty():
+        return "\n".join(lines)
+    fold = textwrap.TextWrapper(
+        shutil.get_terminal_size().columns,
+        subsequent_indent=" " * _LABEL,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return "\n".join(fold.fill(line) for line in lines)
+
+
+def say(label: str, text: str) -> None:
+    """Name on stderr the stage that begins, above a bar where there is one."""
+    tqdm.write(f"{label:<{_LABEL}}{text}", file=sys.stderr)
+    sys.stderr.flush()
+
+
+class _Lines:
+    """A stream that is no terminal, for a bar: each of its states is a line."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> None:
+        """Writes what is more than the return to the line's beginning."""
+        if text.strip():
+            self.stream.write(f"{text.strip()}\n")
+
+    def flush(self) -> None:
+        """Of the stream."""
+        self.stream.flush()
+
+
+def stage_bar(total: int | None, label: str, unit: str, is_shown: bool = True, leave: bool = False) -> tqdm:
+    """The bar of a stage on stderr, and where that is no terminal a line every half minute.
+
+    Args:
+        total: in units; None: not known.
+        label: of the bar.
+        unit: such as " img".
+        is_shown: whether this process is the one that prints.
+        leave: whether it stays on a terminal when the stage is over.
+    """
+    if sys.stderr.isatty():
+        return tqdm(total=total, desc=label, unit=unit, disable=not is_shown, leave=leave, dynamic_ncols=True)
+    return tqdm(
+        total=total,
+        desc=f"{label}: ",
+        unit=unit,
+        disable=not is_shown,
+        leave=False,
+        file=_Lines(sys.stderr),
+        bar_format=_LINES,
+        mininterval=_SECONDS,
+        maxinterval=2 * _SECONDS,
+        delay=_SECONDS,
+    )
+
+
+def stages(items: Iterable[_Item], label: str, unit: str) -> Iterator[_Item]:
+    """The items one after another, each a step of the bar of `stage_bar`, which is named before by `say`."""
+    held = list(items)
+    say("measuring", f"{label}, {len(held)} {unit}s")
+    with stage_bar(len(held), label, f" {unit}s") as bar:
+        for item in held:
+            yield item
+            bar.update()
 
 
 def _cells(line: str) -> list[str]:

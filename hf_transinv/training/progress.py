@@ -10,16 +10,19 @@ import itertools
 import re
 import shutil
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tqdm import tqdm
 
 from hf_transinv.augment.learned import AugmentationPanel
+from hf_transinv.formats.terminal import say
 from hf_transinv.objectives.objective import Objective
 from hf_transinv.objectives.turns import AUGMENTATION
 
 _BAR = "{desc} |{bar}| {n_fmt}/{total_fmt}, {remaining} left{postfix}"
+_LONG = 3.0  # seconds that the first step may take without a word
 _FIGURES = 69  # characters of a bar beside its label
 
 
@@ -32,10 +35,18 @@ class Progress:
         step: student steps so far.
         max_steps: student steps in all.
         is_shown: whether this process is the one that prints.
+        compiles: whether networks are compiled in the first steps.
     """
 
-    def __init__(self, objective: Objective, label: str, step: int, max_steps: int, is_shown: bool) -> None:
+    def __init__(
+        self, objective: Objective, label: str, step: int, max_steps: int, is_shown: bool, compiles: bool = False
+    ) -> None:
         self.max_steps, self.is_shown = max_steps, is_shown
+        self._began: float | None = time.perf_counter()
+        if is_shown:
+            begin = f"from step {step} to {max_steps}" if step else f"{max_steps} steps"
+            first = "the first steps compile the networks, for minutes" if compiles else "reading the first batch"
+            say("training", f"{label}: {begin}; {first}")
         self.teachers = teacher_titles([teacher.name for teacher in objective.teachers])
         self.primitives: Sequence[str] = ()
         panel = objective.players.get(AUGMENTATION)
@@ -60,6 +71,10 @@ class Progress:
     def advance(self) -> None:
         """One student step is done."""
         self.bar.update()
+        if self._began is not None:
+            took, self._began = time.perf_counter() - self._began, None
+            if took > _LONG and self.is_shown:
+                say("", f"the first step took {took:.1f} s")
 
     def log(self, step: int, loss: float | None, speed: float, learned: Mapping[str, Any], top1: float | None) -> None:
         """Say where the training is.

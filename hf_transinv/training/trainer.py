@@ -119,7 +119,7 @@ class Trainer:
             Metrics(self.setup.folder / "metrics.jsonl", self.step) if self.accelerator.is_main_process else None
         )
         is_main = self.accelerator.is_main_process
-        progress = Progress(self.objective, self.setup.label, self.step, self.max_steps, is_main)
+        progress = Progress(self.objective, self.setup.label, self.step, self.max_steps, is_main, self.config.compile)
         self._mark = (time.perf_counter(), self.images_seen)
         # The push is left last: a second signal ends the wait for an upload.
         with self.setup.push or contextlib.nullcontext(), StopRequest() as stop, progress:

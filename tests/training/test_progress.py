@@ -10,6 +10,7 @@ from hf_transinv.config import OutputConfig
 from hf_transinv.data.resident import ResidentSplit
 from hf_transinv.data.sources import open_source
 from hf_transinv.evaluation import evaluate
+from hf_transinv.formats import terminal
 from hf_transinv.record import read_metrics
 from hf_transinv.training.progress import Progress, teacher_titles
 from tests.tiny_run import random_split, tiny_trainer, tiny_vit
@@ -27,6 +28,7 @@ def test_a_training_that_is_piped_says_lines_with_names_and_no_carriage_return(t
     assert "\r" not in said
     share, loss = r"(\.\d\d|1\.00)", r"\d[\d.e-]*"
     learned = rf"r other {share} ema {share}  q {share}  most used: (other|ema) -> \w+, p {share}"
+    assert said.splitlines()[0] == "training    tiny: 8 steps; reading the first batch"
     lines = [line for line in said.splitlines() if line.startswith("step ")]
     assert [int(re.match(r"step (\d)/8  ", line)[1]) for line in lines] == [2, 4, 4, 6, 8, 8]
     assert re.fullmatch(rf"step 2/8  loss {loss}  {learned}", lines[0])
@@ -37,10 +39,33 @@ def test_a_training_that_is_piped_says_lines_with_names_and_no_carriage_return(t
     assert f" q {sum(line['q']) / 2:.2f} ".replace(" 0.", " .") in lines[0]
 
 
-def test_decoding_and_evaluating_show_no_bar_where_nobody_watches(capfd):
+def test_decoding_and_evaluating_show_no_bar_where_nobody_watches(capfd, monkeypatch):
+    """A line before each, and where one lasts, a line now and then."""
     ResidentSplit.load(open_source("digits/target", split="test"))
-    evaluate(tiny_vit(), random_split(12), batch_size=5)
-    assert "\r" not in capfd.readouterr().err
+    evaluate(tiny_vit(), random_split(12), corruptions=("contrast",), severities=(3,), batch_size=5)
+    assert capfd.readouterr().err.splitlines() == [
+        "decoding    split test of digits/target: 796 images",
+        "evaluating  12 images under 2 conditions, the clean one included",
+    ]
+    monkeypatch.setattr(terminal, "_SECONDS", 0.0)
+    evaluate(tiny_vit(), random_split(12), corruptions=("contrast",), severities=(3,), batch_size=5)
+    said = capfd.readouterr().err
+    lines = [line for line in said.splitlines() if line.startswith("evaluate contrast 3: ")]
+    assert "\r" not in said and re.match(r"evaluate contrast 3: \d+/24, .*img/s, .* left", lines[-1])
+
+
+def test_a_first_step_that_takes_long_says_so_and_what_it_waits_for(tmp_path, monkeypatch, capfd):
+    objective = tiny_trainer(tmp_path).objective
+    monkeypatch.setattr("hf_transinv.training.progress._LONG", 0.0)
+    with Progress(objective, "TransInv", 79, 100, True, compiles=True) as progress:
+        progress.advance()
+        progress.advance()
+    first, took, *rest = capfd.readouterr().err.splitlines()
+    assert first == "training    TransInv: from step 79 to 100; the first steps compile the networks, for minutes"
+    assert re.fullmatch(r" {12}the first step took \d+\.\d s", took) and not rest
+    with Progress(objective, "TransInv", 0, 100, False) as progress:
+        progress.advance()
+    assert not capfd.readouterr().err
 
 
 def test_the_bar_of_the_evaluation_counts_every_image_under_every_condition(monkeypatch):
