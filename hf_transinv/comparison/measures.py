@@ -26,7 +26,7 @@ from hf_transinv.comparison.plan import Row, RowName
 from hf_transinv.errors import InputError
 from hf_transinv.evaluation.summary import ALEXNET_ERRORS
 from hf_transinv.formats.typed_json import read_as
-from hf_transinv.hub.recorded_run import Row as RecordedRow
+from hf_transinv.hub.recorded_row import Row as RecordedRow
 
 MEAN_GROUP = "mean of groups"
 """Title of the group that has each row's mean over the others."""

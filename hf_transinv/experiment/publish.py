@@ -26,7 +26,7 @@ from hf_transinv.data.transforms import to_float
 from hf_transinv.errors import InputError
 from hf_transinv.evaluation.class_figures import draw_classes
 from hf_transinv.evaluation.result import ClassScores, Result
-from hf_transinv.experiment.closing import closing_text, first_baseline
+from hf_transinv.experiment.closing import closing_text
 from hf_transinv.experiment.launch import doing
 from hf_transinv.experiment.session import Session
 from hf_transinv.figures import plot_corruption_heatmap, plot_curves
@@ -36,7 +36,7 @@ from hf_transinv.hub.card import render_card
 from hf_transinv.hub.card_figures import shown_figures
 from hf_transinv.hub.export import export_classifier
 from hf_transinv.hub.push import push_run
-from hf_transinv.hub.recorded_run import Dataset, Student, is_own_architecture, read_run
+from hf_transinv.hub.recorded_run import Dataset, Student, baselines_of, is_own_architecture, read_run
 from hf_transinv.hub.recorded_run import Teacher as RecordedTeacher
 from hf_transinv.hub.short_names import last_part, short_name
 from hf_transinv.models.classifier import Classifier
@@ -226,10 +226,11 @@ def _decimals(values: torch.Tensor) -> tuple[float, ...]:
 
 def _gain(session: Session) -> tuple[ByCondition, ByCondition] | None:
     """The first baseline and the published row, by condition; None: no baseline, or no corruption to compare under."""
-    baseline = first_baseline(session.rows)
-    if baseline is None:
+    main = str(session.main_row)
+    baselines = baselines_of(session.rows, main)
+    if not baselines:
         return None
-    before, after = (_by_condition(session, name) for name in (baseline, str(session.main_row)))
+    before, after = (_by_condition(session, name) for name in (baselines[0], main))
     return (before, after) if len(after[1]) > 1 else None
 
 

@@ -7,8 +7,8 @@ recorded, a function returns an empty text, and the card says nothing.
 from hf_transinv.augment.policies import POLICIES
 from hf_transinv.config import MixingConfig
 from hf_transinv.formats.markdown import code, duration, escape, hub_link, plain, steps, words
-from hf_transinv.hub.recorded_row import METRICS
-from hf_transinv.hub.recorded_run import Hardware, Row, Run, Student, Teacher
+from hf_transinv.hub.recorded_row import METRICS, Row
+from hf_transinv.hub.recorded_run import Hardware, Run, Student, Teacher
 from hf_transinv.objectives.objective import Objective
 from hf_transinv.objectives.registry import LEARNED, METHODS
 

@@ -1,6 +1,8 @@
-"""What run.json says of one row's training, with types: what was learned, and how it was measured on the way."""
+"""What run.json says of one row, with types: its results, what was learned, and how it was measured on the way."""
 
 from dataclasses import dataclass, field
+
+from hf_transinv.evaluation.result import Result
 
 METRICS = {"top1": "top-1", "loss": "the loss", "corrupted": "top-1 under corruption"}
 """What a student can be chosen by: name in the record -> in words."""
@@ -63,3 +65,34 @@ class Extension:
 
     at_step: int
     to_steps: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """One trained network.
+
+    Attributes:
+        results: of its evaluation.
+        steps: of its optimizer.
+        images_seen: training images it was shown, repeats counted.
+        images_shown: versions of training images that it answered to in its own turns; None: not recorded.
+        images_distinct: the images of its batches, of which they are versions; None: not recorded.
+        train_seconds: of training alone.
+        images_skipped: training images that could not be decoded.
+        learned: of its augmentation.
+        warnings: what the training noticed.
+        kin: corruptions that its augmentations imitate, each with the reason; None: not recorded.
+        validation: how it was measured while it trained; None: it was not.
+    """
+
+    results: Result
+    steps: int | None = None
+    images_seen: int | None = None
+    images_shown: int | None = None
+    images_distinct: int | None = None
+    train_seconds: float | None = None
+    images_skipped: int = 0
+    learned: Learned = field(default_factory=Learned)
+    warnings: tuple[str, ...] = ()
+    kin: dict[str, str] | None = None
+    validation: MeasuredWhileTraining | None = None

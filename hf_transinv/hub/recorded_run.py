@@ -4,7 +4,7 @@
 recorded has the field's default.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,9 +14,8 @@ from hf_transinv.augment.magnitudes import ParameterRange
 from hf_transinv.config import OutputConfig
 from hf_transinv.data.embedded import EMBEDDED_NAMES
 from hf_transinv.errors import InputError
-from hf_transinv.evaluation.result import Result
 from hf_transinv.formats.typed_json import read_as
-from hf_transinv.hub.recorded_row import Extension, Learned, MeasuredWhileTraining
+from hf_transinv.hub.recorded_row import Extension, Row
 from hf_transinv.hub.short_names import short_name
 from hf_transinv.training.averaging import AVERAGE
 
@@ -122,37 +121,6 @@ class Teacher:
 
 
 @dataclass(frozen=True)
-class Row:
-    """One trained network.
-
-    Attributes:
-        results: of its evaluation.
-        steps: of its optimizer.
-        images_seen: training images it was shown, repeats counted.
-        images_shown: versions of training images that it answered to in its own turns; None: not recorded.
-        images_distinct: the images of its batches, of which they are versions; None: not recorded.
-        train_seconds: of training alone.
-        images_skipped: training images that could not be decoded.
-        learned: of its augmentation.
-        warnings: what the training noticed.
-        kin: corruptions that its augmentations imitate, each with the reason; None: not recorded.
-        validation: how it was measured while it trained; None: it was not.
-    """
-
-    results: Result
-    steps: int | None = None
-    images_seen: int | None = None
-    images_shown: int | None = None
-    images_distinct: int | None = None
-    train_seconds: float | None = None
-    images_skipped: int = 0
-    learned: Learned = field(default_factory=Learned)
-    warnings: tuple[str, ...] = ()
-    kin: dict[str, str] | None = None
-    validation: MeasuredWhileTraining | None = None
-
-
-@dataclass(frozen=True)
 class Hardware:
     """The machine, and how the run used it; None: not recorded."""
 
@@ -219,8 +187,7 @@ class Run:
     @property
     def baselines(self) -> list[str]:
         """The rows that were trained for comparison: all but the main one and those of its average and its peers."""
-        own = self.main_row.removesuffix(f", {AVERAGE}")
-        return [name for name in self.rows if name != own and not name.startswith(f"{own}, ")]
+        return baselines_of(self.rows, self.main_row)
 
     @property
     def trained_on(self) -> tuple[str, ...]:
@@ -248,6 +215,12 @@ class Run:
         """The teacher whose weights the student started from."""
         start, _, index = (self.config.student_init or "").partition(":")
         return self.teachers[int(index) - 1] if start == "teacher" else None
+
+
+def baselines_of(rows: Iterable[str], main_row: str) -> list[str]:
+    """Of the names of a run's rows those that `Run.baselines` has."""
+    own = main_row.removesuffix(f", {AVERAGE}")
+    return [name for name in rows if name != own and not name.startswith(f"{own}, ")]
 
 
 def read_run(content: Mapping[str, Any]) -> Run:
