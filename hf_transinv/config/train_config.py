@@ -6,6 +6,17 @@ from dataclasses import dataclass
 from hf_transinv.config.checks import at_least, one_of
 from hf_transinv.errors import InputError
 
+SCHEDULES = ("cosine", "tanh", "constant", "wsd", "rsqrt")
+"""timm's schedules whose shape follows from the number of steps alone."""
+_OTHER_SCHEDULES = {
+    "step": "timm lowers the rate every 90 epochs, which would be 90 student steps here",
+    "multistep": "timm lowers the rate at epochs 90, 180 and 270, which would be student steps here",
+    "poly": "timm takes its power from decay_rate, which cannot be given here and is 0.1",
+    "plateau": "it follows a measurement after each epoch, and a run counts student steps",
+    "none": "it has neither warm-up nor the rates of layer_decay and head_learning_rate, which constant has",
+}
+"""Why the others of timm are refused."""
+
 
 @dataclass
 class TrainConfig:
@@ -30,7 +41,8 @@ class TrainConfig:
             alone; then all of it trains, with the same schedule (LP-FT).
         momentum: of the student's optimizer.
         weight_decay: of the student, not on BatchNorm and biases.
-        lr_scheduler: of the student, by timm's name.
+        lr_scheduler: of the student, by timm's name: cosine, tanh, constant (after the warm-up), wsd (constant, then
+            down over the last fifth of the steps) or rsqrt (reciprocal square root, then likewise).
         warmup_ratio: share of the steps, in [0, 1), in which the learning rate rises.
         max_grad_norm: clip the student's gradient at this norm; 0: no clipping.
         label_smoothing: of the student's loss.
@@ -103,9 +115,18 @@ class TrainConfig:
         for name in ("learning_rate", "augment_learning_rate", "selection_learning_rate"):
             if not 0 < getattr(self, name) < math.inf:
                 raise InputError(f"{name} must be positive, given {getattr(self, name)}")
+        self._check_schedule()
         self._check_fine_tuning()
         if self.warmup_ratio >= 1 or not 0 <= self.label_smoothing < 1:
             raise InputError("warmup_ratio and label_smoothing must be in [0, 1)")
+
+    def _check_schedule(self) -> None:
+        if self.lr_scheduler in _OTHER_SCHEDULES:
+            raise InputError(
+                f"lr_scheduler {self.lr_scheduler!r}: {_OTHER_SCHEDULES[self.lr_scheduler]}. Expected one of "
+                f"{', '.join(SCHEDULES)}"
+            )
+        one_of("lr_scheduler", self.lr_scheduler, SCHEDULES)
 
     def _check_fine_tuning(self) -> None:
         one_of("preset", self.preset, ("auto", "scratch", "finetune_cnn", "finetune_transformer"))

@@ -96,10 +96,13 @@ def _groups_with_rates(network: nn.Module, config: TrainConfig) -> list[dict[str
 
 
 def network_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig, max_steps: int) -> Scheduler:
-    """Warm-up from a hundredth of the rate, then timm's schedule down to 0, by steps.
+    """Warm-up from a hundredth of the rate, then timm's schedule, by steps.
+
+    `TrainConfig` admits those whose shape follows from `max_steps` alone: cosine, tanh, wsd and rsqrt fall to 0 with
+    the last step. timm's others count epochs of their own, which would be taken for steps.
 
     Raises:
-        InputError: no schedule of that name goes by steps.
+        InputError: there are too few steps, or too few of warm-up, for this schedule.
     """
     warmup = int(config.warmup_ratio * max_steps)
     try:
@@ -115,10 +118,11 @@ def network_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig, max_
             step_on_epochs=False,
             updates_per_epoch=1,
         )
-    except (ValueError, AssertionError) as error:
-        raise InputError(f"lr_scheduler {config.lr_scheduler!r}: {error} Try cosine or constant") from error
-    if schedule is None:
-        raise InputError(f"lr_scheduler {config.lr_scheduler!r} is none of timm's; try cosine or constant")
+    except ValueError as error:
+        raise InputError(
+            f"lr_scheduler {config.lr_scheduler!r} with {max_steps} steps, {warmup} of them warm-up: {error} Give "
+            "more of them (max_steps, warmup_ratio), or take cosine or constant"
+        ) from error
     return schedule
 
 

@@ -1,20 +1,24 @@
 """Who is optimised how: the groups of each player's optimizer, and the student's schedule against its formula."""
 
+import inspect
 import math
+import re
 from dataclasses import replace
 
 import pytest
 import torch
+from timm.scheduler import create_scheduler_v2
 from torch import nn
 
 from hf_transinv.augment.learned import AugmentationConfig, AugmentationPanel
 from hf_transinv.config import TrainConfig
+from hf_transinv.config.train_config import SCHEDULES
 from hf_transinv.errors import InputError
 from hf_transinv.models.classifier import open_classifier
 from hf_transinv.models.teacher import EMATeacher
 from hf_transinv.objectives.supervised import Supervised
 from hf_transinv.objectives.transinv import TransInv
-from hf_transinv.training.optim import build_optimizer, network_optimizer, network_schedule
+from hf_transinv.training.optim import build_optimizer, network_optimizer, network_schedule, rate_at
 
 CONFIG = TrainConfig(max_steps=40, learning_rate=0.2, weight_decay=0.01, momentum=0.8, warmup_ratio=0.1)
 
@@ -94,8 +98,57 @@ def test_warm_up_then_cosine_to_zero(warmup_ratio):
     assert rates[-1] == pytest.approx(0, abs=1e-12) and max(rates) == pytest.approx(peak)
 
 
-@pytest.mark.parametrize("name", ["cosin", "none", "plateau"])
-def test_a_schedule_that_does_not_go_by_steps_is_refused(name):
+def _tanh(x):
+    """Hsueh et al. (2018), bounds -7 and 3."""
+    return (1 - math.tanh(-7 * (1 - x) + 3 * x)) / 2
+
+
+def _wsd(x):
+    """Constant, and 1 - sqrt over the last fifth (Haegele et al., 2024)."""
+    return 1 if x <= 0.8 else 1 - math.sqrt((x - 0.8) / 0.2)
+
+
+def _rsqrt(x):
+    """(1 + t / w)^-1/2 (Zhai et al., 2022) after a warm-up of a tenth; the last fifth goes down linearly."""
+    return (1 + 9 * x) ** -0.5 * min(1, (1 - x) / 0.2)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"), [("tanh", _tanh), ("constant", lambda x: 1), ("wsd", _wsd), ("rsqrt", _rsqrt)]
+)
+@pytest.mark.parametrize("steps", [50, 2000])
+def test_a_schedule_stretches_with_the_number_of_steps(name, shape, steps):
+    """The rate follows from the share of the steps alone: no default of timm, which counts epochs, is in it."""
+    peak, warm = 0.2, steps // 10
+    config = replace(CONFIG, lr_scheduler=name, warmup_ratio=0.1)
+    found = [rate_at(config, steps, step) for step in range(warm, steps)]
+    assert found == pytest.approx([peak * shape((step - warm) / (steps - warm)) for step in range(warm, steps)])
+    assert [rate_at(config, steps, step) for step in (0, warm // 2)] == pytest.approx(
+        [peak / 100 + (peak - peak / 100) * t / warm for t in (0, warm // 2)]
+    )
+    assert rate_at(config, steps, steps) == (peak if name == "constant" else 0)
+
+
+def test_every_schedule_of_timm_is_accepted_or_has_its_reason():
+    """What timm adds later has to be looked at before it gets through."""
+    named = set(re.findall(r"sched (?:==|!=|in) (\(.*?\)|'\w+')", inspect.getsource(create_scheduler_v2)))
+    names = set(re.findall(r"'([\w-]+)'", " ".join(named)))
+    refused = {"step", "multistep", "poly", "plateau", "none"}
+    assert names == refused | set(SCHEDULES)
+    for name in refused:
+        with pytest.raises(InputError, match=f"lr_scheduler '{name}': .*Expected one of {', '.join(SCHEDULES)}"):
+            replace(CONFIG, lr_scheduler=name)
+
+
+@pytest.mark.parametrize("name", ["cosin", "linear", ""])
+def test_an_unknown_schedule_is_refused(name):
+    with pytest.raises(InputError, match=f"lr_scheduler '{name}'.*cosine, tanh, constant"):
+        replace(CONFIG, lr_scheduler=name)
+
+
+def test_a_schedule_needs_enough_steps():
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
-    with pytest.raises(InputError, match=f"lr_scheduler '{name}'.*cosine or constant"):
-        network_schedule(optimizer, replace(CONFIG, lr_scheduler=name), 40)
+    with pytest.raises(InputError, match="lr_scheduler 'rsqrt' with 40 steps, 0 of them warm-up"):
+        network_schedule(optimizer, replace(CONFIG, lr_scheduler="rsqrt", warmup_ratio=0.0), 40)
+    with pytest.raises(InputError, match="lr_scheduler 'wsd' with 2 steps"):
+        network_schedule(optimizer, replace(CONFIG, lr_scheduler="wsd", warmup_ratio=0.0), 2)
