@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from hf_transinv.augment.primitive_sets import PRIMITIVES, SETS, check_primitive, expanded
 from hf_transinv.augment.primitives import PrimitiveConfig
+from hf_transinv.config.checks import check_choices, choice
 from hf_transinv.errors import InputError
 
 
@@ -24,11 +25,11 @@ class AugmentationConfig:
         gumbel_hard: straight through: true samples in the forward pass, the relaxation's gradient.
     """
 
-    primitives: tuple[str, ...] = SETS["paper"]
+    primitives: tuple[str, ...] = choice(SETS["paper"], (*SETS, *PRIMITIVES, "CORRUPTION:SEVERITY"), is_closed=False)
     primitive: PrimitiveConfig = field(default_factory=PrimitiveConfig)
     q_init: float = 0.5
     q_min: float = 0.0
-    estimator: str = "expectation"
+    estimator: str = choice("expectation", ("expectation", "gumbel"))
     chain: int = 1
     gumbel_temperature: float = 1.0
     gumbel_hard: bool = True
@@ -41,8 +42,7 @@ class AugmentationConfig:
             check_primitive(name)
         if not 0 <= self.q_min < self.q_init < 1:
             raise InputError(f"expected 0 <= q_min < q_init < 1, given q_min {self.q_min} and q_init {self.q_init}")
-        if self.estimator not in ("expectation", "gumbel"):
-            raise InputError(f"estimator {self.estimator!r} is neither expectation nor gumbel")
+        check_choices(self)
         if self.chain < 1:
             raise InputError(f"chain must be at least 1, given {self.chain}")
         if self.chain > 1 and self.estimator == "gumbel":

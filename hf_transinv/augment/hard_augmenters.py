@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from hf_transinv.augment import ops
 from hf_transinv.augment.thin_plate import thin_plate_basis, warp_thin_plate
+from hf_transinv.config.checks import check_choices, choice
 from hf_transinv.data.transfer import send
 from hf_transinv.errors import InputError
 from hf_transinv.models.autoencoder import Autoencoder
@@ -53,7 +54,7 @@ class AugmenterConfig:
         hard_padding: the pixels outside a warped image: zeros, border or reflection.
     """
 
-    hard_augmenter: str = "affine"
+    hard_augmenter: str = choice("affine", AUGMENTERS)
     hard_vae: str | None = None
     hard_linear_range: float = 0.25
     hard_shift_range: float = 0.25
@@ -64,13 +65,10 @@ class AugmenterConfig:
     hard_latent_dim: int = 32
     hard_hidden_dim: int = 64
     hard_init_scale: float = 0.1
-    hard_padding: str = "zeros"
+    hard_padding: str = choice("zeros", ("zeros", "border", "reflection"))
 
     def __post_init__(self) -> None:
-        if self.hard_augmenter not in AUGMENTERS:
-            raise InputError(f"hard_augmenter {self.hard_augmenter!r} is not one of {', '.join(AUGMENTERS)}")
-        if self.hard_padding not in ("zeros", "border", "reflection"):
-            raise InputError(f"hard_padding {self.hard_padding!r} is not one of zeros, border, reflection")
+        check_choices(self)
         if (self.hard_augmenter == "vae") != (self.hard_vae is not None):
             raise InputError("hard_augmenter vae needs hard_vae (a folder or a Hub id), and only that one takes it")
         if self.hard_control_points < 2:

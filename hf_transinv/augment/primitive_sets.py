@@ -6,6 +6,7 @@ from hf_transinv.augment.corruptions import CORRUPTIONS, check_corruption
 from hf_transinv.augment.corruptions.severities import SEVERITIES
 from hf_transinv.augment.primitives import PAPER_PRIMITIVES, Corruption, Primitive, PrimitiveConfig
 from hf_transinv.augment.wide_primitives import WIDE_PRIMITIVES
+from hf_transinv.config.checks import did_you_mean
 from hf_transinv.errors import InputError
 
 PRIMITIVES: Mapping[str, type[Primitive]] = PAPER_PRIMITIVES | WIDE_PRIMITIVES
@@ -35,7 +36,7 @@ def check_primitive(name: str) -> None:
     elif name not in PRIMITIVES:
         raise InputError(
             f"primitive {name!r}: expected some of {', '.join(PRIMITIVES)}, one of the sets {', '.join(SETS)}, or a "
-            f"corruption with its severity, such as {CORRUPTIONS[0]}:3"
+            f"corruption with its severity, such as {CORRUPTIONS[0]}:3{did_you_mean(name, (*PRIMITIVES, *SETS))}"
         )
 
 

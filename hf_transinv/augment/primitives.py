@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from hf_transinv.augment import ops
 from hf_transinv.augment.corruptions import apply_corruption
 from hf_transinv.augment.kin import NOISES, kin_of_corruption
+from hf_transinv.config.checks import check_choices, choice
 from hf_transinv.errors import InputError
 
 CITATION = """@inproceedings{kurioka2024transinv,
@@ -46,8 +47,8 @@ class PrimitiveConfig:
     hidden_dim: int = 64
     init_scale: float = 0.1
     geometric_range: float = 0.25
-    padding_mode: str = "zeros"
-    out_of_range: str = "clamp"
+    padding_mode: str = choice("zeros", ("zeros", "border", "reflection"))
+    out_of_range: str = choice("clamp", ("clamp", "fold"))
 
     def __post_init__(self) -> None:
         if min(self.latent_dim, self.hidden_dim) < 1:
@@ -55,10 +56,7 @@ class PrimitiveConfig:
         for name in ("init_scale", "geometric_range"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise InputError(f"{name} must be at least 0 and finite, given {getattr(self, name)}")
-        if self.padding_mode not in ("zeros", "border", "reflection"):
-            raise InputError(f"padding_mode {self.padding_mode!r} is not one of zeros, border, reflection")
-        if self.out_of_range not in ("clamp", "fold"):
-            raise InputError(f"out_of_range {self.out_of_range!r} is not one of clamp, fold")
+        check_choices(self)
 
 
 class Primitive(nn.Module):

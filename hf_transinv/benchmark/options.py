@@ -6,6 +6,7 @@ from pathlib import Path
 
 from hf_transinv.augment.corruptions import CORRUPTIONS, check_corruption
 from hf_transinv.config import TrainConfig
+from hf_transinv.config.checks import choice, did_you_mean
 from hf_transinv.errors import InputError
 from hf_transinv.objectives.invariant import InvariantTraining
 from hf_transinv.objectives.registry import LEARNED, METHODS
@@ -42,10 +43,10 @@ class BenchmarkConfig:
         seed: of the networks, of the images and of what is drawn.
     """
 
-    sections: tuple[str, ...] = SECTIONS
+    sections: tuple[str, ...] = choice(SECTIONS, SECTIONS, is_closed=False)
     student: str = "wrn16_2_cifar"
     num_classes: int = 100
-    methods: tuple[str, ...] = COMPARED
+    methods: tuple[str, ...] = choice(COMPARED, COMPARED, is_closed=False)
     teacher_counts: tuple[int, ...] = (1, 3, 5)
     inner_steps: int = 5
     batch_size: int = 128
@@ -54,7 +55,7 @@ class BenchmarkConfig:
     compile: bool = False
     rounds: int = 5
     seconds: float = 0.3
-    corruptions: tuple[str, ...] = CORRUPTIONS
+    corruptions: tuple[str, ...] = choice(CORRUPTIONS, CORRUPTIONS, is_closed=False)
     threads: tuple[int, ...] = (1, 2)
     feed_images: int = 10_000
     photographs: int = 256
@@ -65,7 +66,8 @@ class BenchmarkConfig:
         for name, known in (("sections", SECTIONS), ("methods", COMPARED)):
             unknown = [given for given in getattr(self, name) if given not in known]
             if unknown:
-                raise InputError(f"{name} {', '.join(unknown)}: expected some of {', '.join(known)}")
+                near = did_you_mean(unknown[0], known)
+                raise InputError(f"{name} {', '.join(unknown)}: expected some of {', '.join(known)}{near}")
         for name in self.corruptions:
             check_corruption(name)
         for name in ("sections", "corruptions", "threads", "teacher_counts"):

@@ -32,8 +32,8 @@ def build(session: Session, run: Run) -> Objective:
 
     The student is the same in every row with this seed.
     """
-    session.train = run.row.train
-    session.data = replace(session.data, config=run.row.data)
+    session.train = replace(run.row.train, batch_size=session.train.batch_size)  # as it fits the data
+    session.config = run.row.data
     session.mixing, _ = checked_mixing(run.row.data, run.row.options)
     return MethodBuilder(session, run.row.names, run.row.train, run.row.options).build(run.seed)
 
@@ -64,11 +64,11 @@ def main(description: str = __doc__ or "") -> None:
     first, output = comparison.chosen_rows[0], comparison.output
     unit = math.lcm(*(checked_mixing(row.data, row.options)[1] for row in comparison.chosen_rows))
     session = Session("compare", first.data, first.train, output, dict(comparison.config), unit)
-    data, cuts = session.data, {row.label: row.data for row in comparison.chosen_rows}
-    session.told += describe_rows(first.data, cuts, data.source, data.image_size)
     before = agree(session.accelerator, lambda: RunRecord.read(session.folder) if output.resume_from else {})
     runs = comparison.runs(before)
     check(session, [run for run in runs if run.name not in session.rows])
+    cuts = {row.label: row.data for row in comparison.chosen_rows}
+    session.told += describe_rows(first.data, cuts, session.splits.train, session.data.image_size)
     if session.record:
         session.record.content["comparison"] = comparison.overrides
     for index, run in enumerate(runs):

@@ -22,13 +22,14 @@ from dataclasses import dataclass
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
-from hf_transinv.augment.corruptions import check_corruption
+from hf_transinv.augment.corruptions import CORRUPTIONS, check_corruption
 from hf_transinv.commands.evaluation_images import ImagesConfig
 from hf_transinv.config import OutputConfig, as_dict
+from hf_transinv.config.checks import choice
 from hf_transinv.errors import InputError
 from hf_transinv.evaluation import evaluate, evaluation_markdown
 from hf_transinv.evaluation.class_figures import draw_classes
-from hf_transinv.evaluation.conditions import check_augmentations, chosen_corruptions
+from hf_transinv.evaluation.conditions import AUGMENTATIONS, check_augmentations, chosen_corruptions
 from hf_transinv.evaluation.error_pictures import ErrorPictures
 from hf_transinv.experiment.arguments import parse
 from hf_transinv.experiment.launch import agree, output_folder, start_accelerator
@@ -55,7 +56,7 @@ class ModelConfig:
     model: str | None = None
     match_labels: bool = False
     trust_label_order: bool = False
-    trained_on: tuple[str, ...] = ()
+    trained_on: tuple[str, ...] = choice((), CORRUPTIONS, is_closed=False)
 
     def __post_init__(self) -> None:
         if self.model is None:
@@ -83,8 +84,8 @@ class EvaluationConfig:
 
     output_dir: str | None = None
     eval_corruptions: tuple[str, ...] = ("all",)
-    eval_severities: tuple[int, ...] = (1, 2, 3, 4, 5)
-    augment: tuple[str, ...] = ()
+    eval_severities: tuple[int, ...] = choice((1, 2, 3, 4, 5), (1, 2, 3, 4, 5), is_closed=False)
+    augment: tuple[str, ...] = choice((), AUGMENTATIONS, is_closed=False)
     eval_batch_size: int = 500
     seed: int = 0
     corrupted_folder: str | None = None
@@ -128,9 +129,9 @@ def main(description: str = __doc__ or "") -> None:
         raise InputError(
             "corrupted_folder with protocol published: those images are cropped already; leave out one of the two"
         )
+    folder = agree(accelerator, lambda: output_folder(what.output, "evaluate"))
     model = open_classifier(names.model).to(accelerator.device)
     split = images.open(model, names.match_labels or names.trust_label_order)
-    folder = agree(accelerator, lambda: output_folder(what.output, "evaluate"))
     if accelerator.is_main_process:
         print("\n".join(("", *images.told, f"model       {describe(model, images.image_size)}", "")), flush=True)
     pictures = ErrorPictures()

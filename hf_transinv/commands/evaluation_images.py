@@ -2,9 +2,11 @@
 
 import logging
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from hf_transinv.config import DataConfig
+from hf_transinv.config.checks import check_choices, choice
+from hf_transinv.config.data_config import FILTERS
 from hf_transinv.data.columns import listed
 from hf_transinv.data.described import named_classes
 from hf_transinv.data.evaluation_cut import EvaluationCut
@@ -55,11 +57,12 @@ class ImagesConfig:
     streaming: bool = False
     image_size: int | None = None
     eval_crop_pct: float | None = None
-    interpolation: str | None = None
-    on_bad_image: str = "raise"
-    protocol: Literal["uniform", "published"] = "uniform"
+    interpolation: str | None = choice(None, FILTERS, is_closed=False)
+    on_bad_image: str = choice("raise", ("raise", "skip"))
+    protocol: str = choice("uniform", ("uniform", "published"))
 
     def __post_init__(self) -> None:
+        check_choices(self)
         DataConfig(
             image_size=self.image_size,
             on_bad_image=self.on_bad_image,

@@ -23,6 +23,7 @@ from typing import Any
 from hf_transinv.commands.gpu_parts import PARTS, ROWS
 from hf_transinv.commands.limited_parts import DONE, Found, LimitedParts
 from hf_transinv.comparison.plan_reader import read_comparison
+from hf_transinv.config.checks import choice, did_you_mean
 from hf_transinv.errors import InputError
 from hf_transinv.experiment.arguments import parse
 from hf_transinv.files import atomic_write_text, read_json, write_json
@@ -51,7 +52,7 @@ class GPUCheckConfig:
 
     output_dir: str = "outputs/gpu_check"
     minutes: float = 10.0
-    parts: tuple[str, ...] = ()
+    parts: tuple[str, ...] = choice((), PARTS, is_closed=False)
     run: str = "compare_transinv_table2"
     scale: str | None = "paper"
     num_train_epochs: float | None = None
@@ -63,7 +64,9 @@ class GPUCheckConfig:
     def __post_init__(self) -> None:
         unknown = [part for part in self.parts if part not in PARTS]
         if unknown:
-            raise InputError(f"parts {', '.join(unknown)}: expected some of {', '.join(PARTS)}")
+            raise InputError(
+                f"parts {', '.join(unknown)}: expected some of {', '.join(PARTS)}{did_you_mean(unknown[0], PARTS)}"
+            )
         if not 0 < self.minutes < float("inf"):
             raise InputError(f"minutes must be positive, given {self.minutes}")
         if self.local_hub and not os.path.isdir(self.local_hub):

@@ -20,6 +20,8 @@ from tqdm import tqdm
 from hf_transinv.augment.corruptions import CORRUPTIONS, check_corruption
 from hf_transinv.augment.primitives import PrimitiveConfig
 from hf_transinv.config import DataConfig, OutputConfig, as_dict
+from hf_transinv.config.checks import choice
+from hf_transinv.config.data_config import FILTERS
 from hf_transinv.data.embedded import EMBEDDED_NAMES
 from hf_transinv.data.evaluation_cut import EvaluationCut
 from hf_transinv.data.resident import ResidentSplit
@@ -66,7 +68,7 @@ class ModelsConfig:
     model: str | None = None
     models: tuple[str, ...] = ()
     reference: str | None = None
-    corruptions: tuple[str, ...] = ("all",)
+    corruptions: tuple[str, ...] = choice(("all",), ("all", "none", *CORRUPTIONS), is_closed=False)
     batch_size: int = 250
     seed: int = 0
     output_dir: str | None = None
@@ -127,8 +129,8 @@ class ImagesConfig:
     image_column: str | None = None
     image_size: int | None = None
     eval_crop_pct: float | None = None
-    interpolation: str | None = None
-    on_bad_image: str = "raise"
+    interpolation: str | None = choice(None, FILTERS, is_closed=False)
+    on_bad_image: str = choice("raise", ("raise", "skip"), is_closed=False)
     num_images: int = 1000
 
     def __post_init__(self) -> None:

@@ -13,12 +13,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hf_transinv.augment.corruptions import check_corruption
+from hf_transinv.augment.corruptions import CORRUPTIONS, check_corruption
 from hf_transinv.augment.learned import AugmentationConfig, AugmentationPanel
 from hf_transinv.config import DataConfig, OutputConfig, StudentConfig, TrainConfig, as_dict
+from hf_transinv.config.checks import choice
 from hf_transinv.errors import InputError
+from hf_transinv.experiment.methods import new_student
 from hf_transinv.experiment.presets import parse_run
-from hf_transinv.experiment.session import Session, new_student
+from hf_transinv.experiment.session import Session
 from hf_transinv.figures import plot_probe
 from hf_transinv.files import atomic_write_text, write_json
 from hf_transinv.formats.markdown import escape, table
@@ -37,7 +39,7 @@ class ProbeConfig:
         seeds: each teacher is probed once with each.
     """
 
-    own: tuple[str, ...] = ()
+    own: tuple[str, ...] = choice((), CORRUPTIONS, is_closed=False)
     seeds: tuple[int, ...] = (0,)
 
     def __post_init__(self) -> None:
@@ -101,7 +103,7 @@ def main(description: str = __doc__ or "") -> None:
     session.told.append(preset)
     for teacher in names.teachers:
         for seed in probe.seeds:
-            student = new_student(names, session.data.label_names, seed)
+            student = new_student(names, session.label_names, seed)
             panel = AugmentationPanel(1, augment)
             judge = build_teachers([teacher], student, names.ema_decay, names.teacher_sizes)
             judge.to(session.accelerator.device)

@@ -6,10 +6,10 @@ transinv train-teacher --dataset digits/source --student wrn10_1_cifar \
 
 from hf_transinv.augment.policies import CorruptionConfig
 from hf_transinv.config import DataConfig, MixingConfig, OutputConfig, StudentConfig, TrainConfig, as_dict
-from hf_transinv.experiment.methods import check_sampler
+from hf_transinv.experiment.methods import check_sampler, new_student
 from hf_transinv.experiment.presets import parse_run
 from hf_transinv.experiment.publish import publish
-from hf_transinv.experiment.session import Session, new_student
+from hf_transinv.experiment.session import Session
 from hf_transinv.objectives.objective import Objective
 from hf_transinv.objectives.supervised import Supervised
 from hf_transinv.training.averaging import keep_average
@@ -29,7 +29,7 @@ def main(description: str = __doc__ or "") -> None:
     session = Session("train_teacher", data, train, output, as_dict(*groups), 2 if mixing.mixes else 1)
     session.mixing = mixing
     session.told.append(preset)
-    student = new_student(names, session.data.label_names, train.seed)
+    student = new_student(names, session.label_names, train.seed)
     objective: Objective = Supervised(student, train.label_smoothing, policies)
     if train.ema != "none":
         objective = keep_average(objective, names.ema_decay)

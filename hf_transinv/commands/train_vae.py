@@ -14,6 +14,7 @@ import torch
 from accelerate.utils import set_seed
 
 from hf_transinv.config import DataConfig, OutputConfig, TrainConfig, as_dict
+from hf_transinv.config.checks import choice
 from hf_transinv.data.transforms import to_float
 from hf_transinv.errors import InputError
 from hf_transinv.experiment.launch import Stopped
@@ -38,8 +39,8 @@ class VAEOutputConfig:
     """
 
     output_dir: str | None = None
-    resume_from: str | None = None
-    report_to: str = "none"
+    resume_from: str | None = choice(None, ("latest", "FOLDER"), is_closed=False)
+    report_to: str = choice("none", ("tensorboard", "wandb", "trackio", "none"), is_closed=False)
     eval_batch_size: int = 500
 
     def output(self) -> OutputConfig:
@@ -115,15 +116,18 @@ def main(description: str = __doc__ or "") -> None:
     groups, _ = parse_run([DataConfig, TrainConfig, VAEConfig, VAEOutputConfig], description=description)
     data, train, size, where = groups
     session = Session("train_vae", data, train, where.output(), as_dict(*groups))
-    if session.data.validation is not None and session.data.validation is not session.data.evaluation:
+    splits = session.splits
+    if splits.validation is not None and splits.validation is not splits.evaluation:
         raise InputError(
-            f"a VAE is measured once, at its end, on split {session.data.eval_split}: leave out validation_share and "
+            f"a VAE is measured once, at its end, on split {splits.evaluation.split}: leave out validation_share and "
             "validation_split"
         )
-    images = session.data.evaluation.images
     set_seed(train.seed)
     vae = ConvVAE(size)
-    vae.latent_shape(*images.shape[-2:])  # refuses sides that cannot be halved before anything is written
+    if data.image_size:
+        vae.latent_shape(data.image_size, data.image_size)  # refuses sides that cannot be halved
+    images = session.data.evaluation.images
+    vae.latent_shape(*images.shape[-2:])
     trainer = build_trainer(session, vae, data)
     resume(trainer, where.resume_from, session)
     if session.record:

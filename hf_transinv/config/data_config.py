@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from hf_transinv.config.checks import at_least, one_of
+from hf_transinv.config.checks import at_least, check_choices, choice
 from hf_transinv.errors import InputError
 
 FILTERS = ("bilinear", "bicubic")
@@ -55,21 +55,19 @@ class DataConfig:
     streaming: bool = False
     shuffle_buffer: int = 10_000
     image_size: int | None = None
-    on_bad_image: str = "raise"
+    on_bad_image: str = choice("raise", ("raise", "skip"))
     label_noise: float = 0.0
-    crop: str = "pad"
+    crop: str = choice("pad", ("pad", "resized", "none"))
     crop_scale: tuple[float, ...] = ()
     crop_ratio: tuple[float, ...] = ()
     stored_size: int | None = None
     eval_crop_pct: float = 1.0
-    interpolation: str = "bilinear"
+    interpolation: str = choice("bilinear", FILTERS)
     flip: bool = True
 
     def __post_init__(self) -> None:
-        one_of("on_bad_image", self.on_bad_image, ("raise", "skip"))
-        one_of("crop", self.crop, ("pad", "resized", "none"))
+        check_choices(self)
         at_least("shuffle_buffer", self.shuffle_buffer, 1)
-        one_of("interpolation", self.interpolation, FILTERS)
         if self.image_size is not None:
             at_least("image_size", self.image_size, 8)
         self._check_cuts()

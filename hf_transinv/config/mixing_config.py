@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from hf_transinv.config.checks import at_least, one_of
+from hf_transinv.config.checks import at_least, check_choices, choice
 from hf_transinv.errors import InputError
 
 
@@ -28,11 +28,12 @@ class MixingConfig:
     mixup_prob: float | None = None
     mixup_switch_prob: float | None = None
     random_erasing: float = 0.0
-    random_erasing_mode: str | None = None
-    class_weights: str | None = None
-    sampler: str | None = None
+    random_erasing_mode: str | None = choice(None, ("pixel", "const"))
+    class_weights: str | None = choice(None, ("balanced",))
+    sampler: str | None = choice(None, ("balanced",))
 
     def __post_init__(self) -> None:
+        check_choices(self)
         at_least("mixup", self.mixup, 0)
         at_least("cutmix", self.cutmix, 0)
         if self.mixup_prob is not None:
@@ -50,13 +51,8 @@ class MixingConfig:
                 )
         if not 0 <= self.random_erasing <= 1:
             raise InputError(f"random_erasing must be in [0, 1], given {self.random_erasing}")
-        if self.random_erasing_mode is not None:
-            one_of("random_erasing_mode", self.random_erasing_mode, ("pixel", "const"))
-            if not self.random_erasing:
-                raise InputError("random_erasing_mode is for random_erasing: give its probability as well, say 0.25")
-        for name in ("class_weights", "sampler"):
-            if getattr(self, name) is not None:
-                one_of(name, getattr(self, name), ("balanced",))
+        if self.random_erasing_mode is not None and not self.random_erasing:
+            raise InputError("random_erasing_mode is for random_erasing: give its probability as well, say 0.25")
         if self.class_weights and self.sampler:
             raise InputError(
                 "class_weights balanced and sampler balanced both even out the classes: together they would favour "

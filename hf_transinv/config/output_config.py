@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from hf_transinv.config.checks import at_least, one_of
+from hf_transinv.config.checks import at_least, check_choices, choice
 from hf_transinv.config.data_config import DataConfig
 from hf_transinv.errors import InputError
 
@@ -43,31 +43,29 @@ class OutputConfig:
     """
 
     output_dir: str | None = None
-    resume_from: str | None = None
+    resume_from: str | None = choice(None, ("latest", "FOLDER"), is_closed=False)
     extend_to_steps: int | None = None
-    report_to: str = "none"
+    report_to: str = choice("none", ("tensorboard", "wandb", "trackio", "none"))
     push_to_hub: str | None = None
     private: bool = False
     hub_revision: str | None = None
     push_every: int | None = None
     license: str = "apache-2.0"
-    baselines: tuple[str, ...] = ()
+    baselines: tuple[str, ...] = choice((), ("plain", "crop_flip"))
     eval_corruptions: tuple[str, ...] = ("all",)
-    eval_severities: tuple[int, ...] = (1, 2, 3, 4, 5)
+    eval_severities: tuple[int, ...] = choice((1, 2, 3, 4, 5), (1, 2, 3, 4, 5), is_closed=False)
     eval_augment: tuple[str, ...] = ()
     eval_batch_size: int = 500
     eval_steps: int | None = None
     eval_epochs: float | None = None
     validation_corruptions: tuple[str, ...] = ()
-    validation_severity: int | None = None
+    validation_severity: int | None = choice(None, (1, 2, 3, 4, 5))
     load_best_model_at_end: bool = False
-    metric_for_best_model: str | None = None
+    metric_for_best_model: str | None = choice(None, ("loss", "top1", "corrupted"))
     early_stopping_patience: int | None = None
 
     def __post_init__(self) -> None:
-        one_of("report_to", self.report_to, ("tensorboard", "wandb", "trackio", "none"))
-        for baseline in self.baselines:
-            one_of("baselines", baseline, ("plain", "crop_flip"))
+        check_choices(self)
         if not self.eval_severities or not set(self.eval_severities) <= {1, 2, 3, 4, 5}:
             raise InputError(f"eval_severities {list(self.eval_severities)}: expected some of 1 to 5")
         at_least("eval_batch_size", self.eval_batch_size, 1)
@@ -93,10 +91,8 @@ class OutputConfig:
                 at_least(name, getattr(self, name), 1)
         if self.eval_epochs is not None and not 0 < self.eval_epochs < math.inf:
             raise InputError(f"eval_epochs must be positive, given {self.eval_epochs}")
-        if self.validation_severity is not None:
-            one_of("validation_severity", str(self.validation_severity), "12345")
-            if not corruptions:
-                raise InputError("validation_severity is that of validation_corruptions: give those as well")
+        if self.validation_severity is not None and not corruptions:
+            raise InputError("validation_severity is that of validation_corruptions: give those as well")
         chooses = self.load_best_model_at_end or self.early_stopping_patience is not None
         if chooses and self.eval_steps is None and self.eval_epochs is None:
             raise InputError(
@@ -104,7 +100,6 @@ class OutputConfig:
                 "often, with eval_steps or eval_epochs"
             )
         if self.metric_for_best_model is not None:
-            one_of("metric_for_best_model", self.metric_for_best_model, ("top1", "loss", "corrupted"))
             if not chooses:
                 raise InputError(
                     "metric_for_best_model is for load_best_model_at_end and early_stopping_patience: give one of them"

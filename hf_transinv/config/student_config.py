@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from hf_transinv.config.checks import at_least, one_of
+from hf_transinv.config.checks import at_least, check_choices, choice, did_you_mean
 from hf_transinv.config.model_args import parse_model_args
 from hf_transinv.errors import InputError
 
@@ -29,16 +29,17 @@ class StudentConfig:
     """
 
     student: str | None = None
-    student_init: str = "scratch"
+    student_init: str = choice("scratch", ("scratch", "pretrained", "teacher:K"), is_closed=False)
     teachers: tuple[str, ...] = ()
     ema_decay: float = 0.999
-    teacher_device: str | None = None
+    teacher_device: str | None = choice(None, ("cpu",))
     student_size: int | None = None
     teacher_size: tuple[int, ...] = ()
     model_args: tuple[str, ...] = ()
     grad_checkpointing: bool = False
 
     def __post_init__(self) -> None:
+        check_choices(self)
         start, _, index = self.student_init.partition(":")
         if start == "teacher":
             if index not in map(str, range(1, len(self.teachers) + 1)):
@@ -53,11 +54,10 @@ class StudentConfig:
                     "give student or student_init teacher:K, not both: the teacher brings its architecture"
                 )
         elif self.student_init not in ("scratch", "pretrained"):
-            raise InputError(f"student_init {self.student_init!r}: expected scratch, pretrained or teacher:K")
+            near = did_you_mean(self.student_init, ("scratch", "pretrained", "teacher:1"))
+            raise InputError(f"student_init {self.student_init!r}: expected scratch, pretrained or teacher:K{near}")
         elif self.student is None:
             raise InputError("no student given: name a timm architecture, e.g. --student wrn16_2_cifar")
-        if self.teacher_device is not None:
-            one_of("teacher_device", self.teacher_device, ("cpu",))
         if not 0 <= self.ema_decay < 1:
             raise InputError(f"ema_decay must be in [0, 1), given {self.ema_decay}")
         if self.student_size is not None:

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from hf_transinv.config.checks import at_least, one_of
+from hf_transinv.config.checks import at_least, check_choices, choice, one_of
 from hf_transinv.errors import InputError
 
 SCHEDULES = ("cosine", "tanh", "constant", "wsd", "rsqrt")
@@ -71,20 +71,20 @@ class TrainConfig:
     max_steps: int | None = None
     batch_size: int = 128
     gradient_accumulation_steps: int = 1
-    preset: str = "auto"
+    preset: str = choice("auto", ("auto", "scratch", "finetune_cnn", "finetune_transformer"))
     optimizer: str = "sgd"
     learning_rate: float = 0.1
     head_learning_rate: float | None = None
     layer_decay: float | None = None
-    freeze: int | str | None = None
+    freeze: int | str | None = choice(None, ("all", "N"), is_closed=False)
     linear_probe_share: float = 0.0
     momentum: float = 0.9
     weight_decay: float = 5e-4
-    lr_scheduler: str = "cosine"
+    lr_scheduler: str = choice("cosine", SCHEDULES, is_closed=False)
     warmup_ratio: float = 0.05
     max_grad_norm: float = 5.0
     label_smoothing: float = 0.0
-    ema: str = "none"
+    ema: str = choice("none", ("none", "beside", "instead"))
     interpolate: float | None = None
     augment_learning_rate: float = 1e-3
     augment_weight_decay: float = 1e-2
@@ -99,6 +99,7 @@ class TrainConfig:
     ddp_timeout: int = 600
 
     def __post_init__(self) -> None:
+        check_choices(self)
         if (self.num_train_epochs is None) == (self.max_steps is None):
             raise InputError(
                 f"give num_train_epochs or max_steps, one of the two "
@@ -129,8 +130,6 @@ class TrainConfig:
         one_of("lr_scheduler", self.lr_scheduler, SCHEDULES)
 
     def _check_fine_tuning(self) -> None:
-        one_of("preset", self.preset, ("auto", "scratch", "finetune_cnn", "finetune_transformer"))
-        one_of("ema", self.ema, ("none", "beside", "instead"))
         if self.head_learning_rate is not None and not 0 < self.head_learning_rate < math.inf:
             raise InputError(f"head_learning_rate must be positive, given {self.head_learning_rate}")
         if self.layer_decay is not None and not 0 < self.layer_decay <= 1:

@@ -16,7 +16,7 @@ from hf_transinv.data.described import MOST_NAMES, describe_splits
 from hf_transinv.data.evaluation_cut import EvaluationCut
 from hf_transinv.data.pictures import Pictures
 from hf_transinv.data.resident import ResidentFeed, ResidentSplit
-from hf_transinv.data.run_splits import open_run_splits
+from hf_transinv.data.run_splits import RunSplits, open_run_splits
 from hf_transinv.data.sources import Source
 from hf_transinv.data.streaming import StreamingFeed
 from hf_transinv.data.transforms import CropFlip
@@ -145,13 +145,18 @@ def _load(
     )
 
 
-def open_data(config: DataConfig, accelerator: Accelerator) -> Data:
+def open_data(config: DataConfig, accelerator: Accelerator, splits: RunSplits | None = None) -> Data:
     """Opens, decodes and checks the splits; resident ones are on the accelerator's device.
+
+    Args:
+        config: of the data.
+        accelerator: says where they are kept, and which process this is.
+        splits: as they were opened before; None: they are opened here.
 
     Raises:
         InputError: a split cannot be opened, a class has no training image, or an image cannot be decoded.
     """
-    splits = open_run_splits(config)
+    splits = splits or open_run_splits(config)
     source, held = splits.train, splits.evaluation
     with_files = config.stored_size is not None and not config.streaming
     as_measured: dict[str, Any] = {"crop_pct": config.eval_crop_pct, "with_files": with_files}

@@ -16,6 +16,7 @@ from hf_transinv.augment.corruptions import CORRUPTIONS, corrupt
 from hf_transinv.augment.policies.jitter import ColorJitter, RandomGrayscale
 from hf_transinv.augment.policies.pad_crop import PadCrop
 from hf_transinv.augment.policies.policy import Policy
+from hf_transinv.config.checks import did_you_mean
 from hf_transinv.errors import InputError
 
 AUGMENTATIONS: dict[str, Policy] = {
@@ -112,7 +113,8 @@ def check_augmentations(names: Iterable[str]) -> None:
     """
     unknown = [name for name in names if name not in AUGMENTATIONS]
     if unknown:
-        raise InputError(f"evaluation under {', '.join(unknown)}: unknown; there are {', '.join(AUGMENTATIONS)}")
+        near = did_you_mean(unknown[0], AUGMENTATIONS)
+        raise InputError(f"evaluation under {', '.join(unknown)}: unknown; there are {', '.join(AUGMENTATIONS)}{near}")
 
 
 def chosen_corruptions(names: tuple[str, ...], field: str = "eval_corruptions") -> tuple[str, ...]:
@@ -131,5 +133,7 @@ def chosen_corruptions(names: tuple[str, ...], field: str = "eval_corruptions") 
         return CORRUPTIONS
     unknown = sorted(set(names) - set(CORRUPTIONS))
     if unknown:
-        raise InputError(f"{field} {', '.join(unknown)}: unknown; there are {', '.join(CORRUPTIONS)}, all and none")
+        near = did_you_mean(unknown[0], (*CORRUPTIONS, "all", "none"))
+        known = f"there are {', '.join(CORRUPTIONS)}, all and none{near}"
+        raise InputError(f"{field} {', '.join(unknown)}: unknown; {known}")
     return names

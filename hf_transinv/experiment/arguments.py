@@ -1,9 +1,9 @@
 """A configuration from defaults < YAML < command line, on jsonargparse; unknown keys name the nearest known one."""
 
-import difflib
 import inspect
 import math
 import os
+import re
 import reprlib
 import sys
 from collections.abc import Mapping, Sequence
@@ -15,11 +15,22 @@ import docstring_parser
 import yaml
 from jsonargparse import ArgumentParser
 
+from hf_transinv.augment.corruptions import CORRUPTIONS
+from hf_transinv.config.checks import did_you_mean
 from hf_transinv.errors import InputError
+from hf_transinv.evaluation.conditions import AUGMENTATIONS
 from hf_transinv.resolve.shipped import config_file
 
 _LARGEST_INTEGER = 2**31 - 1  # seeds and counts of all libraries below take that
 _LONGEST_TEXT = 4000  # a path of Linux has 4,096 bytes
+# Values of fields whose configuration lies in a room below those that know them.
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "eval_corruptions": ("all", "none", *CORRUPTIONS),
+    "validation_corruptions": ("all", "none", *CORRUPTIONS),
+    "eval_augment": tuple(AUGMENTATIONS),
+}
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number"}
+_WRONG_TYPE = re.compile(r'Parser key "(\w+)".*(?:Got|Given) value: (.*)')
 
 
 class _Loader(yaml.SafeLoader):
@@ -38,6 +49,16 @@ class _Parser(ArgumentParser):
 
     def error(self, message: str, exc: Exception | None = None) -> NoReturn:
         raise InputError(" ".join(str(message).split())) from exc
+
+
+def _wrong_type(message: str, hints: Mapping[str, Any]) -> str:
+    """Jsonargparse's message on a value of the wrong type, in the words of this package."""
+    found = _WRONG_TYPE.match(message)
+    if not found or found[1] not in hints:
+        return message
+    kinds = get_args(hints[found[1]]) or (hints[found[1]],)
+    expected = " or ".join(_KINDS[kind] for kind in kinds if kind in _KINDS)
+    return f"{found[1]} {found[2]!r}: expected {expected}{' or null' if type(None) in kinds else ''}"
 
 
 def parse(
@@ -99,7 +120,10 @@ def read_fields(
             _known_or_error(token.split("=")[0][2:], {*known, "help", "print_config"}, "flag", "the command line")
     for path in configs:
         check_keys(read_yaml(path), groups, path)
-    values = parser.parse_args([*(f"--config={path}" for path in configs), *flags])
+    try:
+        values = parser.parse_args([*(f"--config={path}" for path in configs), *flags])
+    except InputError as error:
+        raise InputError(_wrong_type(str(error), known)) from error
     for name, hint in known.items():
         if values[name] is None and type(None) not in get_args(hint):
             raise InputError(f"{name} cannot be null; leave it out to have its default")
@@ -208,6 +232,9 @@ def _add_fields(parser: ArgumentParser, group: type) -> None:
     for flat in _flat_fields(group):
         default = flat.default if flat.default is not MISSING else flat.default_factory()
         options = {"default": default, "help": help_of.get(flat.name)}
+        choices = flat.metadata.get("choices") or _CHOICES.get(flat.name)
+        if choices:
+            options["metavar"] = f"{{{','.join(map(str, choices))}}}"
         if get_origin(hints[flat.name]) is tuple:
             options |= {"nargs": "*", "type": hints[flat.name].__args__[0], "default": list(default)}
         elif hints[flat.name] is bool:
@@ -241,6 +268,6 @@ def _plain(value: Any) -> Any:
 def _known_or_error(name: str, allowed: set[str], kind: str, where: str) -> None:
     if name not in allowed:
         longer = sorted(one for one in allowed if one.endswith(f"_{name}"))  # epochs: of several kinds
-        near = longer or difflib.get_close_matches(name, allowed, n=1)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ". See --help for the known ones"
+        hint = f"; did you mean {' or '.join(longer)}?" if longer else did_you_mean(name, allowed)
+        hint = hint or ". See --help for the known ones"
         raise InputError(f"unknown {kind} {name!r} in {where}{hint}")

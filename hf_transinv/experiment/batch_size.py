@@ -1,4 +1,4 @@
-"""Batches that can be split into processes and micro-batches, and are no larger than the data."""
+"""Batches that can be split into processes and micro-batches, and are no larger than the data; steps of them."""
 
 import math
 from dataclasses import replace
@@ -25,6 +25,25 @@ def check_batch_size(train: TrainConfig, processes: int, unit: int = 1) -> None:
             f"batch_size {train.batch_size} cannot be split into {processes} processes x {micro_batches} "
             f"micro-batches{pairs}"
         )
+
+
+def student_steps(train: TrainConfig, rows: int | None) -> tuple[int, float]:
+    """Student steps in all, and in an epoch (math.inf where it is not known).
+
+    Args:
+        train: the loop.
+        rows: training images; None: not known.
+
+    Raises:
+        InputError: epochs are asked for, and it is not known how long they are.
+    """
+    per_epoch = math.inf if rows is None else rows // train.batch_size
+    if train.max_steps is not None:
+        return train.max_steps, per_epoch
+    assert train.num_train_epochs is not None  # TrainConfig asks for one of the two
+    if rows is None:
+        raise InputError("the stream does not say how long it is: give --max_steps instead of --num_train_epochs")
+    return max(1, round(train.num_train_epochs * per_epoch)), per_epoch
 
 
 def fitted(train: TrainConfig, rows: int | None, processes: int, unit: int = 1) -> TrainConfig:

@@ -6,10 +6,10 @@ from typing import Any
 from hf_transinv.augment.policies import CorruptionConfig
 from hf_transinv.config import DataConfig, OutputConfig, StudentConfig, TrainConfig, as_dict
 from hf_transinv.errors import InputError
-from hf_transinv.experiment.methods import GROUPS, MethodBuilder, MethodConfig, checked_mixing
+from hf_transinv.experiment.methods import GROUPS, MethodBuilder, MethodConfig, checked_mixing, new_student
 from hf_transinv.experiment.presets import parse_run
 from hf_transinv.experiment.publish import publish
-from hf_transinv.experiment.session import Session, new_student
+from hf_transinv.experiment.session import Session
 from hf_transinv.objectives.supervised import Supervised
 
 BASELINES = {"plain": ("fine-tuning", "none", False), "crop_flip": ("crop + flip", "pad", True)}
@@ -49,6 +49,6 @@ def train(recipe: str, description: str, default_config: Path | None = None, **d
     for baseline in output.baselines:
         name, crop, flip = BASELINES[baseline]
         if name != title:
-            rival = new_student(names, session.data.label_names, loop.seed)
+            rival = new_student(names, session.label_names, loop.seed)
             session.fit(name, Supervised(rival, loop.label_smoothing), crop, flip)
     print(publish(session, objective))

@@ -21,6 +21,7 @@ from accelerate.utils import DistributedType, InitProcessGroupKwargs, broadcast_
 from torch.distributed.fsdp import FSDPModule
 
 from hf_transinv.config import OutputConfig, TrainConfig
+from hf_transinv.config.checks import did_you_mean
 from hf_transinv.errors import InputError
 from hf_transinv.training.checkpointing import checkpoints
 from hf_transinv.training.nan_guard import TrainingDiverged
@@ -234,6 +235,12 @@ def output_folder(output: OutputConfig, recipe: str) -> Path:
     else:
         folder = Path("outputs") / f"{recipe}-{time.strftime('%Y%m%d-%H%M%S')}"
     if output.resume_from:
+        if output.resume_from != "latest" and not os.path.isdir(output.resume_from):
+            near = did_you_mean(output.resume_from, ("latest",))
+            raise InputError(
+                f"resume_from {output.resume_from!r} is no folder: expected latest, or a checkpoint folder of the "
+                f"run{near}"
+            )
         if output.resume_from != "latest" and Path(output.resume_from).resolve().parent.parent != folder.resolve():
             raise InputError(
                 f"checkpoint {output.resume_from} is not one of the run in {folder}; leave out --output_dir"

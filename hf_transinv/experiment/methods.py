@@ -12,11 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
+from accelerate.utils import set_seed
+
 from hf_transinv.augment.policies import POLICIES, CorruptionConfig, PolicyConfig, build_policies
 from hf_transinv.augment.primitives import PrimitiveConfig
 from hf_transinv.config import DataConfig, MixingConfig, StudentConfig, TrainConfig
+from hf_transinv.config.checks import check_choices, choice
 from hf_transinv.errors import InputError
-from hf_transinv.experiment.session import Session, new_student
+from hf_transinv.experiment.session import Session
 from hf_transinv.models.classifier import Classifier, open_classifier
 from hf_transinv.models.teacher import Teacher, build_teachers, place_teachers
 from hf_transinv.objectives.objective import Objective
@@ -40,19 +43,14 @@ class MethodConfig:
         distill_from: distillation: which of the teachers are distilled from; default: all.
     """
 
-    method: str = "supervised"
-    augment: tuple[str, ...] = ()
-    second_augment: tuple[str, ...] = ()
+    method: str = choice("supervised", METHODS)
+    augment: tuple[str, ...] = choice((), (*POLICIES, *LEARNED))
+    second_augment: tuple[str, ...] = choice((), (*POLICIES, *LEARNED))
     peers: tuple[str, ...] = ()
     distill_from: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise InputError(f"method {self.method!r} is not one of {', '.join(METHODS)}")
-        for field in ("augment", "second_augment"):
-            for name in getattr(self, field):
-                if name not in POLICIES and name not in LEARNED:
-                    raise InputError(f"{field} {name!r} is not one of {', '.join((*POLICIES, *LEARNED))}")
+        check_choices(self)
         learned = [name for name in self.augment if name in LEARNED]
         for field in ("augment", "second_augment"):
             given = getattr(self, field)
@@ -128,6 +126,21 @@ def check_sampler(data: DataConfig, mixing: MixingConfig) -> None:
         )
 
 
+def new_student(config: StudentConfig, label_names: list[str], seed: int) -> Classifier:
+    """The student as it is before training: the same for every method with the same seed."""
+    set_seed(seed)
+    start, _, index = config.student_init.partition(":")
+    name = config.teachers[int(index) - 1] if start == "teacher" else config.student
+    assert name is not None  # StudentConfig refuses it
+    options = {"num_classes": len(label_names), **config.network_options}
+    if start == "scratch":
+        return open_classifier(name, label_names=label_names, pretrained=False, **options)
+    student = open_classifier(name, **options)
+    if start == "teacher" or student.label_names != label_names:
+        student.relabel(label_names)
+    return student
+
+
 class MethodBuilder:
     """Builds the objective of a run, with new networks each time; hands out its `objectives.parts.Parts`.
 
@@ -153,7 +166,6 @@ class MethodBuilder:
         self.label_smoothing, self.ema_decay = train.label_smoothing, names.ema_decay
         self._keeps_average, self._keeps_start = train.ema != "none", train.interpolate is not None
         self.device = session.accelerator.device
-        self.image_size = cast(tuple[int, int], tuple(session.data.evaluation.images.shape[-2:]))
 
     def build(self, seed: int) -> Objective:
         """The objective, its student as every method with the same seed has it.
@@ -161,7 +173,7 @@ class MethodBuilder:
         Raises:
             InputError: a teacher is missing or does not fit, a network cannot be opened.
         """
-        student = new_student(self.names, self.session.data.label_names, seed)
+        student = new_student(self.names, self.session.label_names, seed)
         task = METHODS[self.method.method].build(student, self)
         learned = self.method.learned
         objective = LEARNED[learned].build_over(task, student, self) if learned else task
@@ -171,6 +183,13 @@ class MethodBuilder:
     def options(self, kind: type[Options]) -> Options:
         """The options of a kind, as they were given."""
         return self._options[kind]
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the images; where they keep their own, they are decoded first."""
+        side = self.session.config.image_size
+        shape = self.session.data.evaluation.images.shape[-2:] if side is None else (side, side)
+        return cast(tuple[int, int], tuple(shape))
 
     @property
     def max_steps(self) -> int:
@@ -208,7 +227,7 @@ class MethodBuilder:
 
     def peers(self, student: Classifier) -> list[Classifier]:
         """The networks beside the student, untrained."""
-        names = self.session.data.label_names
+        names = self.session.label_names
         architectures = self.method.peers or (self.names.student or student.architecture,)
         options = self.names.shared_options if self.method.peers else self.names.network_options
         return [

@@ -9,28 +9,30 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import gather_object, set_seed
+from accelerate.utils import gather_object
 
-from hf_transinv.config import DataConfig, MixingConfig, OutputConfig, StudentConfig, TrainConfig, check_validation
+from hf_transinv.config import DataConfig, MixingConfig, OutputConfig, TrainConfig, check_validation
 from hf_transinv.data.mixing import build_mixing
-from hf_transinv.data.run_data import open_data
+from hf_transinv.data.run_data import Data, open_data
+from hf_transinv.data.run_splits import open_run_splits
 from hf_transinv.data.transforms import to_float
 from hf_transinv.errors import InputError
 from hf_transinv.evaluation import evaluate
 from hf_transinv.evaluation.conditions import check_augmentations, chosen_corruptions
-from hf_transinv.experiment.batch_size import check_batch_size, fitted
+from hf_transinv.experiment.batch_size import check_batch_size, fitted, student_steps
 from hf_transinv.experiment.extension import Extension, check_extendable, lengths_of, read_extensions, unfinished
 from hf_transinv.experiment.first_screen import first_screen
 from hf_transinv.experiment.launch import Stopped, agree, check_same_run, doing, output_folder, start_accelerator
 from hf_transinv.files import atomic_write_text
 from hf_transinv.hub.push import BackgroundPush, check_token
-from hf_transinv.models.classifier import Classifier, open_classifier
 from hf_transinv.models.teacher import check_answers
 from hf_transinv.objectives.objective import Objective
 from hf_transinv.record import RunRecord, flat_config
 from hf_transinv.training.averaging import exported, measured
 from hf_transinv.training.checkpointing import checkpoints
 from hf_transinv.training.interpolation import interpolate
+from hf_transinv.training.optim import check_optimizer
+from hf_transinv.training.players import check_players
 from hf_transinv.training.trainer import Trainer
 from hf_transinv.training.trainer_setup import TrainerSetup
 from hf_transinv.training.validation import open_validation
@@ -38,21 +40,6 @@ from hf_transinv.training.validation import open_validation
 logger = logging.getLogger(__name__)
 
 _ASKED = 32  # images that each teacher has to answer before training starts
-
-
-def new_student(config: StudentConfig, label_names: list[str], seed: int) -> Classifier:
-    """The student as it is before training: the same for every method with the same seed."""
-    set_seed(seed)
-    start, _, index = config.student_init.partition(":")
-    name = config.teachers[int(index) - 1] if start == "teacher" else config.student
-    assert name is not None  # StudentConfig refuses it
-    options = {"num_classes": len(label_names), **config.network_options}
-    if start == "scratch":
-        return open_classifier(name, label_names=label_names, pretrained=False, **options)
-    student = open_classifier(name, **options)
-    if start == "teacher" or student.label_names != label_names:
-        student.relabel(label_names)
-    return student
 
 
 class Session:
@@ -71,6 +58,8 @@ class Session:
         record: run.json, on the main process (None elsewhere).
         mixing: the regularisers of the next row.
         rows: what is known of each row: of an earlier start of the run, when it resumes.
+        splits: of the data, opened.
+        config: of the data, of the present row.
         told: lines that are said at the start besides.
     """
 
@@ -105,12 +94,34 @@ class Session:
                 "processes": self.accelerator.num_processes,
                 "mixed_precision": self.accelerator.mixed_precision,
             }
-        doing("reading the data")
-        self.data = open_data(data, self.accelerator)
-        self.train = fitted(train, self.data.num_rows, self.accelerator.num_processes, unit)
+        doing("opening the data")
+        self._opened, self.config, self._decoded = data, data, None
+        self.splits = open_run_splits(data)
+        self.train = fitted(train, self.num_rows, self.accelerator.num_processes, unit)
         if self.train is not train and self.record:
-            said = f"batch_size {train.batch_size} is more than the {self.data.num_rows} training images"
+            said = f"batch_size {train.batch_size} is more than the {self.num_rows} training images"
             logger.warning("%s: %d is used", said, self.train.batch_size)
+        check_optimizer(self.train, self.steps()[0])
+
+    @property
+    def data(self) -> Data:
+        """The data as the present row has them; decoded when they are first asked for."""
+        if self._decoded is None:
+            doing("decoding the data")
+            self._decoded = open_data(self._opened, self.accelerator, self.splits)
+        return self._decoded if self.config is self._opened else replace(self._decoded, config=self.config)
+
+    @property
+    def label_names(self) -> list[str]:
+        """The classes, known before anything is decoded."""
+        return self.splits.train.label_names
+
+    @property
+    def num_rows(self) -> int | None:
+        """Training images, when known: before they are decoded, unless broken ones are left out."""
+        train = self.splits.train
+        is_known = train.streaming or (train.num_rows is not None and self._opened.on_bad_image == "raise")
+        return train.num_rows if is_known else self.data.num_rows
 
     def _earlier(self, config: dict[str, Any]) -> tuple[dict[str, Any], list[Extension]]:
         """What an earlier start of this run has finished, and how it was extended."""
@@ -135,20 +146,9 @@ class Session:
 
     def steps(self) -> tuple[int, float]:
         """Student steps in all, and in an epoch."""
-        first, per_epoch = self._first_steps()
+        first, per_epoch = student_steps(self.train, self.num_rows)
         lengths = lengths_of(first, self._extensions)
         return lengths[-1][1] if lengths else first, per_epoch
-
-    def _first_steps(self) -> tuple[int, float]:
-        """The same of the run as it was started."""
-        rows, epochs = self.data.num_rows, self.train.num_train_epochs
-        per_epoch = float("inf") if rows is None else rows // self.train.batch_size
-        if self.train.max_steps is not None:
-            return self.train.max_steps, per_epoch
-        assert epochs is not None  # TrainConfig asks for one of the two
-        if rows is None:
-            raise InputError("the stream does not say how long it is: give --max_steps instead of --num_train_epochs")
-        return max(1, round(epochs * per_epoch)), per_epoch
 
     def fit(self, name: str, objective: Objective, crop: str, flip: bool, seed: int | None = None) -> dict[str, Any]:
         """Train and evaluate one row, from its last checkpoint when the run resumes.
@@ -171,6 +171,7 @@ class Session:
         folder = self.folder if main else self.folder / "baselines" / re.sub(r"\W+", "_", name)
         train = self.train if seed is None else replace(self.train, seed=seed)
         doing(f"starting {name!r}", folder)
+        check_players(objective, train, student_steps(train, self.num_rows)[0])
         trainer = self._trainer(name, objective, crop, flip, folder, train)
         self._resume(trainer, folder, main)
         if self.main_row is None:
@@ -266,7 +267,7 @@ class Session:
         student = exported(objective, self.train.ema)
         push = BackgroundPush(student, self.output, name.lower(), **self.data.evaluated_as) if is_pushed else None
         mixed = build_mixing(self.mixing, len(self.data.label_names), self.data.class_counts, accelerator.device)
-        lengths = lengths_of(self._first_steps()[0], self._extensions)
+        lengths = lengths_of(student_steps(self.train, self.num_rows)[0], self._extensions)
         if lengths:
             check_extendable(objective)
         validation = open_validation(objective.students, self.data, accelerator, self.output, self.steps()[1])

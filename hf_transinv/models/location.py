@@ -3,7 +3,6 @@
 A Hub id is brought into the local cache first, so that afterwards there are only folders.
 """
 
-import difflib
 import logging
 import os
 import re
@@ -14,6 +13,7 @@ from typing import Any
 
 import timm
 
+from hf_transinv.config.checks import did_you_mean
 from hf_transinv.errors import InputError
 from hf_transinv.models.checkpoint_files import check_shards, models_below, read_config, require_safetensors
 from hf_transinv.resolve.download import download, files_on_hub
@@ -127,6 +127,9 @@ def _resolve_folder(request: _Request) -> Location | None:
     is_folder = os.path.isdir(request.folder) and (request.architecture or not timm.is_model(request.name))
     if request.prefix != _FOLDER_PREFIX and not is_folder:
         return None
+    shipped = model_folder(request.name)
+    if shipped is not None and not os.path.samefile(shipped, request.folder):
+        _say_not_shipped(request.name, request.folder)
     return _in_folder(request, request.folder, request.architecture)
 
 
@@ -176,13 +179,19 @@ def _unknown(request: _Request) -> InputError:
         return InputError(f"{name!r} is a file; give the folder it is in, or ARCH:FOLDER if there is no config.json.")
     if "/" in name or "\\" in name:
         return InputError(f"No folder {name!r}, and it is not a Hub id (user/repo) either. Check the path.")
-    return InputError(f"Unknown model {name!r}. {_suggestions(name)}")
+    return InputError(f"Unknown model {name!r}{_suggestions(name)}")
 
 
 @cache
 def _say_shipped(name: str, folder: Path) -> None:
     """Logs once per name where a shipped model is read from."""
     _logger.info("%s is no folder here: the copy that comes with the library is read, %s", name, folder)
+
+
+@cache
+def _say_not_shipped(name: str, folder: Path) -> None:
+    """The same where a folder here has the name of a shipped model."""
+    _logger.info("%s: the folder here is read, %s, not the copy that comes with the library", name, folder)
 
 
 def _absolute(name: str) -> Path:
@@ -203,9 +212,8 @@ def _is_hub_id(name: str) -> bool:
 
 
 def _suggestions(name: str) -> str:
-    nearest = difflib.get_close_matches(name, timm.list_models(include_tags=False), n=5, cutoff=0.5)
-    known = f"The nearest names that timm knows: {', '.join(nearest)}. " if nearest else ""
-    return known + "Give one of timm.list_models(), a Hub id (user/repo) or an existing folder."
+    near = did_you_mean(name, timm.list_models(include_tags=False), most=3) or "."
+    return f"{near} Give one of timm.list_models(), a Hub id (user/repo) or an existing folder."
 
 
 def _in_folder(request: _Request, folder: Path, architecture: str | None) -> Location:
@@ -223,7 +231,7 @@ def _in_folder(request: _Request, folder: Path, architecture: str | None) -> Loc
                 "with ARCH a name of timm, such as resnet32_cifar."
             )
         if not timm.is_model(architecture):
-            raise InputError(f"Unknown architecture {architecture!r}. {_suggestions(architecture)}")
+            raise InputError(f"Unknown architecture {architecture!r}{_suggestions(architecture)}")
         return Location(name, architecture=architecture, folder=folder)
     if architecture is not None:
         raise InputError(

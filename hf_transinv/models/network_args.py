@@ -1,6 +1,5 @@
 """Arguments that a network is built with, checked before it is: what nothing reads is refused."""
 
-import difflib
 import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import timm
 import torch
 
+from hf_transinv.config.checks import did_you_mean
 from hf_transinv.errors import InputError
 from hf_transinv.models.network_size import vision_config
 from hf_transinv.models.param_budget import no_larger_than
@@ -85,5 +85,4 @@ def _taken_by(model: str) -> list[str]:
 
 
 def _near(key: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(key, list(known), n=1)
-    return f"; did you mean {near[0]}?" if near else "."
+    return did_you_mean(key, known) or "."

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from hf_transinv.augment.policies.policy import Policy, PolicyDraws, apply_all, draw_all
+from hf_transinv.config.checks import check_choices, choice
 from hf_transinv.divergences import cross_entropy, kl_divergence
 from hf_transinv.errors import InputError
 from hf_transinv.models.classifier import Classifier
@@ -40,13 +41,12 @@ class ConsistencyConfig:
         consistency_warmup: share of the steps, in [0, 1], in which the weight rises from 0.
     """
 
-    consistency_target: str = "clean"
+    consistency_target: str = choice("clean", ("clean", "ema"))
     consistency_weight: float = 1.0
     consistency_warmup: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.consistency_target not in ("clean", "ema"):
-            raise InputError(f"consistency_target {self.consistency_target!r} is neither clean nor ema")
+        check_choices(self)
         if not 0 <= self.consistency_weight < float("inf"):
             raise InputError(f"consistency_weight must be at least 0 and finite, given {self.consistency_weight}")
         if not 0 <= self.consistency_warmup <= 1:

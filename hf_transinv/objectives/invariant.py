@@ -29,6 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from hf_transinv.augment.policies.policy import Policy, VariantDraws, apply_all, draw_all
+from hf_transinv.config.checks import check_choices, choice
 from hf_transinv.divergences import cross_entropy, euclidean_distance, symmetric_kl
 from hf_transinv.errors import InputError
 from hf_transinv.models.classifier import Classifier
@@ -58,15 +59,12 @@ class InvariantConfig:
     """
 
     ait_lambda: float = 1.0
-    ait_metric: str = "kl"
-    ait_layer: str = "logits"
+    ait_metric: str = choice("kl", ("kl", "euclidean", "both"))
+    ait_layer: str = choice("logits", ("logits", "features"))
     ait_detach_target: bool = False
 
     def __post_init__(self) -> None:
-        choices = {"ait_metric": ("kl", "euclidean", "both"), "ait_layer": ("logits", "features")}
-        for name, known in choices.items():
-            if getattr(self, name) not in known:
-                raise InputError(f"{name} {getattr(self, name)!r} is not one of {', '.join(known)}")
+        check_choices(self)
         if self.ait_lambda < 0:
             raise InputError(f"ait_lambda must not be negative, given {self.ait_lambda}")
         if self.ait_detach_target and self.ait_metric == "euclidean":

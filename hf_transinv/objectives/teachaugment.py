@@ -35,6 +35,7 @@ from hf_transinv.augment.replay import ReplayBuffer, ReplayDraws
 from hf_transinv.augment.sampled import Sampled
 from hf_transinv.augment.teach_augmentation import TeachAugmentation, TeachAugmentDraws
 from hf_transinv.config import MixingConfig
+from hf_transinv.config.checks import check_choices, choice
 from hf_transinv.data.transfer import send_all
 from hf_transinv.divergences import cross_entropy
 from hf_transinv.errors import InputError
@@ -78,7 +79,7 @@ class TeachAugmentConfig:
     teach_smoothing: float = 0.1
     teach_colour_weight: float = 10.0
     teach_projections: int = 16
-    teach_sort: str = "pixels"
+    teach_sort: str = choice("pixels", ("pixels", "batch"))
     teach_replay_epochs: float = 10.0
     teach_replay_decay: float = 0.9
     teach_replay_chunks: int = 16
@@ -87,8 +88,7 @@ class TeachAugmentConfig:
         for name in ("teach_inner_steps", "teach_projections", "teach_replay_chunks"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, given {getattr(self, name)}")
-        if self.teach_sort not in ("pixels", "batch"):
-            raise InputError(f"teach_sort {self.teach_sort!r} is neither pixels nor batch")
+        check_choices(self)
         if not 0 <= self.teach_smoothing < 1 or not 0 < self.teach_replay_decay <= 1:
             raise InputError(
                 f"teach_smoothing must be in [0, 1) and teach_replay_decay in (0, 1], "

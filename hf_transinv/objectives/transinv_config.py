@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from hf_transinv.config.checks import check_choices, choice
 from hf_transinv.errors import InputError
 
 
@@ -23,26 +24,18 @@ class TransInvConfig:
         inner_steps: n_inner of Algorithm 1, student turns per augmentation turn.
     """
 
-    objective: str = "constrained"
+    objective: str = choice("constrained", ("paper", "normalised", "constrained"))
     tolerance: float = 0.1
-    multipliers: str = "teacher"
+    multipliers: str = choice("teacher", ("teacher", "primitive"))
     dual_learning_rate: float = 0.5
-    keep: str = "kl"
-    selection: str = "r"
+    keep: str = choice("kl", ("kl", "cross_entropy"))
+    selection: str = choice("r", ("r", "sum"))
     r_entropy: float = 0.3
     p_entropy: float = 0.0
     inner_steps: int = 5
 
     def __post_init__(self) -> None:
-        choices = {
-            "objective": ("paper", "normalised", "constrained"),
-            "multipliers": ("teacher", "primitive"),
-            "keep": ("kl", "cross_entropy"),
-            "selection": ("r", "sum"),
-        }
-        for name, known in choices.items():
-            if getattr(self, name) not in known:
-                raise InputError(f"{name} {getattr(self, name)!r} is not one of {', '.join(known)}")
+        check_choices(self)
         if self.inner_steps < 1 or self.tolerance <= 0 or min(self.r_entropy, self.p_entropy) < 0:
             raise InputError(
                 "inner_steps must be at least 1, tolerance positive, r_entropy and p_entropy not negative"

@@ -42,7 +42,7 @@ def freeze(network: nn.Module, part: int | str) -> list[nn.Module]:
     Raises:
         InputError: the network is no Classifier, its layers are not known, or nothing but the head would be left.
     """
-    parameters, layers = _part_of(network, part, "freeze")
+    parameters, layers = part_of(network, part, "freeze")
     for parameter in parameters:
         parameter.requires_grad_(False)
     return layers
@@ -65,7 +65,7 @@ class LinearProbe:
 
     def __init__(self, network: nn.Module, share: float, max_steps: int) -> None:
         self.steps = probe_steps(share, max_steps)
-        parameters, self._layers = _part_of(network, "all", "linear_probe_share")
+        parameters, self._layers = part_of(network, "all", "linear_probe_share")
         self._parameters = [parameter for parameter in parameters if parameter.requires_grad]
 
     @contextlib.contextmanager
@@ -93,8 +93,17 @@ def probe_steps(share: float, max_steps: int) -> int:
     return min(math.ceil(share * max_steps), max_steps - 1)
 
 
-def _part_of(network: nn.Module, part: int | str, option: str) -> tuple[list[nn.Parameter], list[nn.Module]]:
-    """The parameters of a part of a student, as `TrainConfig.freeze` names it, and its BatchNorm layers."""
+def part_of(network: nn.Module, part: int | str, option: str) -> tuple[list[nn.Parameter], list[nn.Module]]:
+    """The parameters of a part of a student, as `TrainConfig.freeze` names it, and its BatchNorm layers.
+
+    Args:
+        network: the student.
+        part: of it.
+        option: that asks for the part, for errors.
+
+    Raises:
+        InputError: see `freeze`.
+    """
     if not isinstance(network, Classifier):
         raise InputError(
             f"{option} is for a single classifier, and this method trains a {type(network).__name__}: leave it out"

@@ -6,12 +6,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from timm.optim import create_optimizer_v2, param_groups_layer_decay, param_groups_weight_decay
+from timm.optim import create_optimizer_v2, list_optimizers, param_groups_layer_decay, param_groups_weight_decay
 from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
 from torch import nn
 
 from hf_transinv.config import TrainConfig
+from hf_transinv.config.checks import did_you_mean
 from hf_transinv.errors import InputError
 from hf_transinv.models.classifier import Classifier
 from hf_transinv.models.layer_groups import group_matcher, head_parameters
@@ -52,9 +53,20 @@ def network_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Op
             param_group_fn=(lambda _: groups) if groups else None,
         )
     except (ValueError, AssertionError, KeyError) as error:
+        near = did_you_mean(config.optimizer, list_optimizers(), most=5)
         raise InputError(
-            f"optimizer {config.optimizer!r}: {error}; timm.optim.list_optimizers() lists them"
+            f"optimizer {config.optimizer!r}: {error}{near} timm.optim.list_optimizers() lists them"
         ) from error
+
+
+def check_optimizer(config: TrainConfig, max_steps: int) -> None:
+    """Try optimizer and schedule of a run before there is anything to train.
+
+    Raises:
+        InputError: timm has no such optimizer, or it refuses the options; or the schedule needs more steps.
+    """
+    network_optimizer(nn.Linear(1, 1), replace(config, layer_decay=None, head_learning_rate=None))
+    rate_at(config, max_steps, 0)
 
 
 def unscaled_rate(optimizer: torch.optim.Optimizer) -> float:

@@ -19,8 +19,29 @@ from hf_transinv.objectives.objective import Objective
 from hf_transinv.objectives.turns import STUDENT, Batch, only_training
 from hf_transinv.training.averaging import own_average
 from hf_transinv.training.distributed import Placement, optimizer_shards, to_device, without_sync
-from hf_transinv.training.freezing import LinearProbe, freeze
+from hf_transinv.training.freezing import LinearProbe, freeze, part_of, probe_steps
 from hf_transinv.training.optim import ExtendedSchedule, build_optimizer, network_schedule
+
+
+def check_players(objective: Objective, config: TrainConfig, max_steps: int) -> None:
+    """Try what `Players` does to the networks of a run before its data are decoded; they stay as they are.
+
+    Args:
+        objective: the method.
+        config: the loop's.
+        max_steps: student steps in all that the run was started with.
+
+    Raises:
+        InputError: a part that is to be frozen is not known, or an optimizer is not, or refuses its options.
+    """
+    student = objective.players.get(STUDENT)
+    if student is not None and config.freeze is not None:
+        part_of(student, config.freeze, "freeze")
+    if student is not None and config.linear_probe_share:
+        probe_steps(config.linear_probe_share, max_steps)
+        part_of(student, "all", "linear_probe_share")
+    for name in objective.players:
+        build_optimizer(objective, name, config)
 
 
 class Players:

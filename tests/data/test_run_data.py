@@ -1,8 +1,10 @@
 """Two splits are held against each other before training: classes, images in both, and what was read is said."""
 
 import logging
+import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
@@ -319,3 +321,18 @@ def test_a_share_or_a_split() -> None:
         DataConfig("data", validation_share=0.1, validation_split="val")
     with pytest.raises(InputError, match="eval_split or validation_split"):
         DataConfig("data", validation_share=0.1, streaming=True)
+
+
+@pytest.mark.parametrize("options", [{}, {"image_size": 8}, {"image_size": 8, "streaming": True}])
+def test_decoding_leaves_the_global_generators_alone(tmp_path: Path, options: dict[str, object]) -> None:
+    """A run decodes after its networks are built: what they draw later is the same as if it had decoded before."""
+
+    def states() -> list[object]:
+        return [torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1].tolist()]
+
+    write_encoded(tmp_path / "train.parquet", _SORTED)
+    write_encoded(tmp_path / "test.parquet", _SORTED)
+    before = states()
+    data = _open(tmp_path, label_noise=0.0 if options.get("streaming") else 0.2, **options)
+    data.feed(4, 0, Accelerator(cpu=True)).close()
+    assert states() == before

@@ -20,6 +20,7 @@ import pytest
 import torch
 from PIL import Image
 
+from hf_transinv.data.resident import ResidentSplit
 from hf_transinv.errors import InputError
 from hf_transinv.experiment.launch import check_same_run
 from hf_transinv.training.trainer import Trainer
@@ -129,13 +130,50 @@ def pictures(count: int) -> list[bytes]:
         (f"--dataset {'x' * 300}", "cannot be opened"),
         (f"--teachers {'x' * 300}", "Unknown model"),
         (f"--output_dir {'x' * 300}", "cannot be written"),
-        (f"--resume_from {'x' * 300}", "not one of the run"),
+        (f"--resume_from {'x' * 300}", "is no folder: expected latest"),
         ("--learning_rate nan", "learning_rate"),
         (f"--batch_size {'9' * 30}", "batch_size"),
     ],
 )
 def test_a_flag_that_cannot_be_used(refused, flags, said):
     assert re.search(said, refused(*LEAST, *flags.split()))
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ("--optimizer agdw", "optimizer 'agdw'.*did you mean .*adamw"),
+        ("--lr_scheduler cosin", "did you mean cosine"),
+        ("--lr_scheduler rsqrt --warmup_ratio 0", "lr_scheduler 'rsqrt' with 4 steps, 0 of them warm-up"),
+        ("--learning_rate fast", "learning_rate 'fast': expected a number"),
+        ("--resume_from lates", "did you mean latest"),
+        ("--augment transinv cutot", "augment 'cutot' is not one of cutout, .*did you mean cutout"),
+        ("--augment transinv randaugment --randaugment_magnitude 31", "its M 31.0: expected"),
+        ("--method suprevised", "did you mean supervised"),
+        ("--crop padd", "did you mean pad"),
+        ("--preset finetune_cn", "did you mean finetune_cnn"),
+        ("--eval_corruptions fogg", "did you mean fog"),
+        ("--validation_share 0.2 --validation_corruptions snoww", "did you mean snow"),
+        ("--primitives geometri", "did you mean geometric"),
+        ("--student_init pretraind", "did you mean pretrained"),
+        ("--student wrn10_1_cifer", "did you mean wrn10_1_cifar"),
+        ("--student test_vit --student_size 20", "patches of 16 px"),
+        ("--model_args depht=3", "depht"),
+        ("--teachers ema wrn10_1_cifer", "did you mean wrn10_1_cifar"),
+        ("--teachers ema ./nowhere", "nowhere"),
+        (
+            "--freeze 99 --student null --student_init teacher:2 --teachers ema model_cards/digits_light",
+            "freeze 99: a",
+        ),
+        ("--batch_size 200 --gradient_accumulation_steps 200", "has 100 images for 200 processes x micro-batches"),
+        ("--batch_size 15 --method ait", "must be a multiple of 2"),
+        ("--output_dir /dev/null/out", "cannot be written|is not empty"),
+    ],
+)
+def test_what_can_be_known_before_is_refused_before_anything_is_decoded(refused, monkeypatch, flags, said):
+    monkeypatch.setattr(ResidentSplit, "load", lambda *_, **__: pytest.fail("images were decoded"))
+    least = LEAST if "--student" not in flags.split() else [one for one in LEAST if one not in ("--student", LEAST[5])]
+    assert re.search(said, refused(*least, *flags.split()))
 
 
 def test_a_tracker_that_is_not_installed(refused):

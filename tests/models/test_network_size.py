@@ -28,8 +28,7 @@ from transformers import (
 
 from hf_transinv.config import StudentConfig
 from hf_transinv.errors import InputError
-from hf_transinv.experiment.methods import MethodBuilder, MethodConfig
-from hf_transinv.experiment.session import new_student
+from hf_transinv.experiment.methods import MethodBuilder, MethodConfig, new_student
 from hf_transinv.models import build_teachers, open_classifier
 from tests.models.families import SIDE, tiny_folder
 

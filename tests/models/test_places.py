@@ -109,3 +109,17 @@ def test_the_size_that_an_export_records(timm_folder, mark):
     (folder / "config.json").write_text(json.dumps(config | {"hf_transinv": mark}))
     assert open_classifier(str(folder)).image_size == (64 if mark == {"image_size": 64} else 32)
     assert timm.create_model(f"local-dir:{folder}", pretrained=True).num_classes == 3
+
+
+def test_which_of_two_models_of_one_name_is_read_is_said(timm_folder, tmp_path, monkeypatch, caplog):
+    """A shipped configuration names model_cards/NAME: read from anywhere, unless there is such a folder here."""
+    folder, network = timm_folder
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with caplog.at_level(logging.INFO):
+        open_classifier("model_cards/digits_elastic")
+        assert "no folder here: the copy that comes with the library is read" in caplog.text
+        shutil.copytree(folder, "model_cards/digits_light")
+        assert is_same(open_classifier("model_cards/digits_light"), network)
+    here = tmp_path / "elsewhere" / "model_cards" / "digits_light"
+    assert f"the folder here is read, {here}, not the copy that comes with the library" in caplog.text

@@ -140,7 +140,7 @@ def test_the_same_generator_draws_the_same():
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"consistency_target": "teacher"}, "neither clean nor ema"),
+        ({"consistency_target": "teacher"}, "is not one of clean, ema"),
         ({"consistency_weight": -1.0}, "consistency_weight"),
         ({"consistency_weight": float("nan")}, "consistency_weight"),
         ({"consistency_warmup": 1.5}, "consistency_warmup"),

@@ -45,6 +45,7 @@ from torch import Tensor
 
 from hf_transinv.augment.corruptions import blur, digital, jpeg, noise, weather
 from hf_transinv.augment.corruptions.severities import SEVERITIES, constants_of
+from hf_transinv.config.checks import did_you_mean
 from hf_transinv.errors import InputError
 
 # In the order of the benchmark: noise, blur, weather, digital.
@@ -78,7 +79,8 @@ def check_corruption(name: str, severities: Iterable[object] = SEVERITIES) -> No
         InputError: one is unknown; the message lists the known ones.
     """
     if name not in CORRUPTIONS:
-        raise InputError(f"Unknown corruption {name!r}: known are {', '.join(CORRUPTIONS)}.")
+        near = did_you_mean(name, CORRUPTIONS) or "."
+        raise InputError(f"Unknown corruption {name!r}: known are {', '.join(CORRUPTIONS)}{near}")
     unknown = [severity for severity in severities if severity not in SEVERITIES]
     if unknown:
         raise InputError(f"Unknown severity {unknown[0]!r} of {name}: severities are the whole numbers 1 to 5.")

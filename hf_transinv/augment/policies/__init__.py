@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hf_transinv.augment.policies.augmix import AugMix
+from hf_transinv.augment.policies.autoaugment import POLICIES as AUTOAUGMENT_POLICIES
 from hf_transinv.augment.policies.autoaugment import AutoAugment
 from hf_transinv.augment.policies.corruption import CorruptionConfig, RandomCorruption
 from hf_transinv.augment.policies.cutout import Cutout
@@ -13,9 +14,11 @@ from hf_transinv.augment.policies.pad_crop import PadCrop
 from hf_transinv.augment.policies.policy import Policy
 from hf_transinv.augment.policies.prime import Prime
 from hf_transinv.augment.policies.randaugment import RandAugment
+from hf_transinv.augment.policies.spaces import RANDAUGMENT_SPACES
 from hf_transinv.augment.policies.strong import StrongAugment
 from hf_transinv.augment.policies.trivialaugment import TrivialAugment
 from hf_transinv.augment.primitives import PrimitiveConfig
+from hf_transinv.config.checks import check_choices, choice, did_you_mean
 from hf_transinv.errors import InputError
 
 
@@ -39,8 +42,8 @@ class PolicyConfig:
 
     randaugment_ops: int = 2
     randaugment_magnitude: float = 14.0
-    randaugment_space: str = "paper"
-    autoaugment_policy: str = "cifar10"
+    randaugment_space: str = choice("paper", RANDAUGMENT_SPACES)
+    autoaugment_policy: str = choice("cifar10", AUTOAUGMENT_POLICIES)
     augmix_severity: float = 3.0
     strong_magnitude: float = 3.0
     cutout_size: int = 16
@@ -48,6 +51,9 @@ class PolicyConfig:
     jitter_bias: float = 0.1
     corruption_policy: CorruptionConfig = field(default_factory=CorruptionConfig)
     primitive: PrimitiveConfig = field(default_factory=PrimitiveConfig)
+
+    def __post_init__(self) -> None:
+        check_choices(self)
 
 
 _BUILDERS: dict[type[Policy], Callable[[PolicyConfig], Policy]] = {
@@ -78,7 +84,8 @@ def build_policies(names: Sequence[str], config: PolicyConfig) -> tuple[Policy, 
     """
     unknown = [name for name in names if name not in POLICIES]
     if unknown:
-        raise InputError(f"policy {', '.join(unknown)}: expected some of {', '.join(POLICIES)}")
+        near = did_you_mean(unknown[0], POLICIES)
+        raise InputError(f"policy {', '.join(unknown)}: expected some of {', '.join(POLICIES)}{near}")
     return tuple(_BUILDERS[POLICIES[name]](config) for name in names)
 
 

@@ -10,6 +10,7 @@ from hf_transinv.augment.corruptions import CORRUPTIONS, apply_corruption
 from hf_transinv.augment.deal import sort_into_groups
 from hf_transinv.augment.kin import kin_of_corruption
 from hf_transinv.augment.policies.policy import Policy
+from hf_transinv.config.checks import choice, did_you_mean
 from hf_transinv.data.transfer import send_all
 from hf_transinv.errors import InputError
 
@@ -25,9 +26,9 @@ class CorruptionConfig:
         frost_folder: folder of the authors' photographs of frost; default: synthetic textures.
     """
 
-    corruption: tuple[str, ...] = ()
+    corruption: tuple[str, ...] = choice((), CORRUPTIONS, is_closed=False)
     clean_share: float = 0.5
-    severities: tuple[int, ...] = (1, 2, 3, 4, 5)
+    severities: tuple[int, ...] = choice((1, 2, 3, 4, 5), (1, 2, 3, 4, 5), is_closed=False)
     frost_folder: str | None = None
 
     def policy(self) -> "RandomCorruption":
@@ -85,7 +86,9 @@ class RandomCorruption(Policy):
     ) -> None:
         unknown = sorted(set(names) - set(CORRUPTIONS))
         if unknown or not names:
-            raise InputError(f"corruption {', '.join(unknown) or '(none)'}: expected some of {', '.join(CORRUPTIONS)}")
+            near = did_you_mean(unknown[0], CORRUPTIONS) if unknown else ""
+            given = ", ".join(unknown) or "(none)"
+            raise InputError(f"corruption {given}: expected some of {', '.join(CORRUPTIONS)}{near}")
         if not 0 <= clean_share <= 1 or not severities or not set(severities) <= {1, 2, 3, 4, 5}:
             raise InputError("clean_share must be in [0, 1], severities some of 1 to 5")
         self.names, self.clean_share, self.severities = tuple(names), clean_share, torch.tensor(severities)
