@@ -1,12 +1,15 @@
-"""How fast is a turn, and how fast could it be? Ratios within one run, for a student, a batch and a device.
+r"""How fast is a turn, and how fast could it be? Ratios within one run, for a student, a batch and a device.
 
 accelerate launch recipes/benchmark.py
     everything, for WRN-16-2 at 32 px: about ten minutes on two cores
-accelerate launch --mixed_precision bf16 recipes/benchmark.py --sections turns --methods transinv augmix \
-    --student resnet50.a1_in1k --image_size 224 --num_classes 1000 --output turns.json
-    turns of plain training, of TransInv with 1, 3 and 5 teachers and of AugMix, beside the least they can cost
+accelerate launch --mixed_precision bf16 recipes/benchmark.py \
+    --sections turns --methods transinv augmix --student resnet50.a1_in1k \
+    --image_size 224 --num_classes 1000 --output turns.json
+    turns of plain training, of TransInv with 1, 3 and 5 teachers and of
+    AugMix, beside the least they can cost
 python recipes/benchmark.py --sections launches
-    kernels, copies from the host and waits of a turn on a GPU, for every method: counted, on any machine
+    kernels, copies from the host and waits of a turn on a GPU, for every
+    method: counted, on any machine
 python recipes/benchmark.py --sections corruptions
     images a second of each corruption, one thread and two
 """

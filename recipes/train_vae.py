@@ -1,7 +1,9 @@
-"""Train a small VAE on any images, for the augmenter of HARD that moves latents (--hard_augmenter vae).
+r"""Train a small VAE on any images, for the augmenter of HARD that moves latents (--hard_augmenter vae).
 
-accelerate launch recipes/train_vae.py --config recipes/configs/cifar_vae.yaml --output_dir outputs/vae
-accelerate launch recipes/train_vae.py --dataset digits/source --image_size 16 --max_steps 300 --vae_width 16
+accelerate launch recipes/train_vae.py --config \
+    recipes/configs/cifar_vae.yaml --output_dir outputs/vae
+accelerate launch recipes/train_vae.py --dataset digits/source \
+    --image_size 16 --max_steps 300 --vae_width 16
     the embedded digits: a minute on one core
 
 The VAE is in OUTPUT_DIR/vae: config.json and model.safetensors.

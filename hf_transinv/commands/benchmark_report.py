@@ -1,12 +1,15 @@
-"""Measure how fast a turn is and how fast it could be: ratios within one run, for a student, a batch and a device.
+r"""Measure how fast a turn is and how fast it could be: ratios within one run, for a student, a batch and a device.
 
 transinv benchmark
     everything, for WRN-16-2 at 32 px: about ten minutes on two cores
-transinv benchmark --mixed_precision bf16 --sections turns --methods transinv augmix \
-    --student resnet50.a1_in1k --image_size 224 --num_classes 1000 --output turns.json
-    turns of plain training, of TransInv with 1, 3 and 5 teachers and of AugMix, beside their lower bounds
+transinv benchmark --mixed_precision bf16 --sections turns \
+    --methods transinv augmix --student resnet50.a1_in1k --image_size 224 \
+    --num_classes 1000 --output turns.json
+    turns of plain training, of TransInv with 1, 3 and 5 teachers and of
+    AugMix, beside their lower bounds
 transinv benchmark --sections launches
-    kernels, copies from the host and waits of a turn on a GPU, for every method: counted, on any machine
+    kernels, copies from the host and waits of a turn on a GPU, for every
+    method: counted, on any machine
 transinv benchmark --sections corruptions
     images per second of each corruption, with one thread and with two
 """

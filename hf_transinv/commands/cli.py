@@ -93,7 +93,7 @@ def help_text() -> str:
     lines = ["usage: transinv COMMAND [launcher flags] [flags of the command]", "", "commands:"]
     for name, module in COMMANDS.items():
         with (folder / f"{module}.py").open(encoding="utf-8") as file:
-            lines.append(f"  {name:<16}{file.readline().strip().strip(chr(34))}")
+            lines.append(f"  {name:<16}{file.readline().strip().lstrip('r').strip(chr(34))}")
     lines += ["", "launcher flags (without any of them, one process, and a GPU if there is one):"]
     lines += [f"  --{name:<30}{text}" for name, text in (LAUNCHER_FLAGS | SWITCHES).items()]
     lines += ["", "transinv COMMAND --help explains every flag of a command; transinv --version."]

@@ -1,13 +1,16 @@
-"""Compare methods: one student, one data set and one schedule; a table of rows and seeds from one YAML.
+r"""Compare methods: one student, one data set and one schedule; a table of rows and seeds from one YAML.
 
 transinv compare
-    the embedded default: digits, from the teacher that does not mind contrast and brightness
+    the embedded default: digits, from the teacher that does not mind contrast
+    and brightness
 transinv compare --mixed_precision bf16 --config compare_transinv_table1 \
     --scale small --output_dir outputs/table1
-    if stopped, resume with the same command and --resume_from latest; --rows, --groups and --seeds may then be added
+    if stopped, resume with the same command and --resume_from latest; --rows,
+    --groups and --seeds may then be added
 
-comparison.md, comparison.json and figures/comparison.png are rewritten after every run; run.json holds all results
-in full. `hf_transinv/comparison/plan_reader.py` says what a YAML may hold.
+comparison.md, comparison.json and figures/comparison.png are rewritten after
+every run; run.json holds all results in full.
+`hf_transinv/comparison/plan_reader.py` says what a YAML may hold.
 """
 
 import math

@@ -1,15 +1,20 @@
-"""Check a machine with a GPU in ten minutes, offline: tests, waits, speed, resume, losses, and some epochs.
+r"""Check a machine with a GPU in ten minutes, offline: tests, waits, speed, resume, losses, and some epochs.
 
 transinv gpu-check --output_dir outputs/gpu_check
-    every part, in the order of its worth, each within a limit of its own; what fails is noted, and the next one starts
+    every part, in the order of its worth, each within a limit of its own;
+    what fails is noted, and the next one starts
 transinv gpu-check --output_dir outputs/gpu_check
-    the same command in another ten minutes: parts that are done stay, the others go on from what is there
-transinv gpu-check --output_dir outputs/gpu_check --parts epochs --local_hub DIR \
-    --dataset DATA/cifar100 --teachers MODELS/wrn28_10_cifar10 MODELS/resnet18 ema
-    rows of table 2 of TransInv, from and to their checkpoints, on data and teachers in folders
+    the same command in another ten minutes: parts that are done stay, the
+    others go on from what is there
+transinv gpu-check --output_dir outputs/gpu_check --parts epochs \
+    --local_hub DIR --dataset DATA/cifar100 \
+    --teachers MODELS/wrn28_10_cifar10 MODELS/resnet18 ema
+    rows of table 2 of TransInv, from and to their checkpoints, on data and
+    teachers in folders
 
-It leaves gpu_check.md and gpu_check.json, which are rewritten after each part, and of each part PART.jsonl (its
-figures, a line for each as soon as it is measured) and PART.log. `transinv compare` is what trains the epochs.
+It leaves gpu_check.md and gpu_check.json, which are rewritten after each
+part, and of each part PART.jsonl (its figures, a line for each as soon as it
+is measured) and PART.log. `transinv compare` is what trains the epochs.
 """
 
 import os

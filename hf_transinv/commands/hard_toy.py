@@ -1,13 +1,16 @@
-"""Run the toy experiment of HARD, in our reading: does distillation pass on shift invariance?
+r"""Run the toy experiment of HARD, in our reading: does distillation pass on shift invariance?
 
-The teacher is shift-invariant by construction: circular convolutions and a global maximum, on digits centred on a
-larger canvas. The student is a perceptron, which knows nothing of neighbouring pixels. Both are trained on centred
-digits only and tested on shifted ones, which are out of distribution.
+The teacher is shift-invariant by construction: circular convolutions and a
+global maximum, on digits centred on a larger canvas. The student is a
+perceptron, which knows nothing of neighbouring pixels. Both are trained on
+centred digits only and tested on shifted ones, which are out of distribution.
 
 transinv hard-toy
-    the embedded digits, three seeds, six minutes on one core: a table, hard_toy.json and a figure
+    the embedded digits, three seeds, six minutes on one core: a table,
+    hard_toy.json and a figure
 
-transinv hard-toy --seeds 0 --hard_augmenter thin_plate --output_dir outputs/toy
+transinv hard-toy --seeds 0 --hard_augmenter thin_plate \
+    --output_dir outputs/toy
 """
 
 from collections.abc import Callable

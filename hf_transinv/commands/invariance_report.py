@@ -4,7 +4,8 @@ transinv invariance --model USER/NAME --dataset USER/DATA
     one model; without --dataset on the embedded digits
 
 transinv invariance --models A B --reference PLAIN --dataset uoft-cs/cifar10
-    several side by side, ranked by what they tolerate beyond a plainly trained one
+    several side by side, ranked by what they tolerate beyond a plainly
+    trained one
 """
 
 import logging

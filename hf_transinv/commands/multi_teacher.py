@@ -1,10 +1,12 @@
-"""Train a student under augmentations that are learned against its teachers (TransInv), and publish it.
+r"""Train a student under augmentations that are learned against its teachers (TransInv), and publish it.
 
 transinv multi-teacher
-    the embedded default: digits, two small teachers and the student's own average; two minutes on two cores
+    the embedded default: digits, two small teachers and the student's own
+    average; two minutes on two cores
 
-transinv multi-teacher --mixed_precision bf16 --config cifar100_three_teachers
-    real data and real teachers; every field can also be given on the command line (--help)
+transinv multi-teacher --mixed_precision bf16 \
+    --config cifar100_three_teachers
+    real data and real teachers
 """
 
 from hf_transinv.experiment.entry import train

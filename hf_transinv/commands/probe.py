@@ -1,12 +1,14 @@
-"""Probe what teachers pass on: the primitives are corruptions of fixed strength, and only p and q are learned.
+r"""Probe what teachers pass on: the primitives are corruptions of fixed strength, and only p and q are learned.
 
-Section 4.1 of the TransInv paper: a student is trained with one teacher at a time, and the corruption that ends up
-with the largest p should be the one that the teacher is robust to (figure 3).
+Section 4.1 of the TransInv paper: a student is trained with one teacher at a
+time, and the corruption that ends up with the largest p should be the one
+that the teacher is robust to (figure 3).
 
 transinv probe
     the embedded default: two small teachers for digits
 transinv probe --mixed_precision bf16 --config cifar100_probe \
-    --teachers outputs/noise_teacher/student outputs/snow_teacher/student --own gaussian_noise snow --seeds 0 1 2
+    --teachers outputs/noise_teacher/student outputs/snow_teacher/student \
+    --own gaussian_noise snow --seeds 0 1 2
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,8 @@
-"""Fine-tune a teacher's own weights for another task and keep its invariances (TransInv, section 4.2).
+r"""Fine-tune a teacher's own weights for another task and keep its invariances (TransInv, section 4.2).
 
 transinv single-teacher --dataset uoft-cs/cifar100 --label_column fine_label \
-    --teachers hf-hub:USER/TEACHER --num_train_epochs 30 --baselines plain crop_flip
+    --teachers hf-hub:USER/TEACHER --num_train_epochs 30 \
+    --baselines plain crop_flip
     the student starts from the teacher's weights with a new head
 """
 

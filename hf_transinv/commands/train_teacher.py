@@ -1,7 +1,8 @@
-"""Train a teacher by supervised learning, robust to the corruptions that are given.
+r"""Train a teacher by supervised learning, robust to the corruptions that are given.
 
 transinv train-teacher --dataset digits/source --student wrn10_1_cifar \
-    --corruption gaussian_noise --num_train_epochs 30 --output_dir outputs/noise_teacher
+    --corruption gaussian_noise --num_train_epochs 30 \
+    --output_dir outputs/noise_teacher
 """
 
 from hf_transinv.augment.policies import CorruptionConfig

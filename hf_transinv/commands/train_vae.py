@@ -1,7 +1,8 @@
-"""Train a small VAE on any images, for HARD's augmenter that moves latents (--hard_augmenter vae).
+r"""Train a small VAE on any images, for HARD's augmenter that moves latents (--hard_augmenter vae).
 
 transinv train-vae --config cifar_vae --output_dir outputs/vae
-transinv train-vae --dataset digits/source --image_size 16 --max_steps 300 --vae_width 16
+transinv train-vae --dataset digits/source --image_size 16 --max_steps 300 \
+    --vae_width 16
     the embedded digits: a minute on one core
 
 The VAE is in OUTPUT_DIR/vae: config.json and model.safetensors.
