@@ -8,15 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hf_transinv.augment.corruptions import CORRUPTIONS
 from hf_transinv.augment.learned import AugmentationConfig
-from hf_transinv.augment.policies import POLICIES
 from hf_transinv.augment.primitives import PrimitiveConfig
 from hf_transinv.config import DataConfig, OutputConfig, StudentConfig, TrainConfig, as_dict
 from hf_transinv.errors import InputError
 from hf_transinv.experiment.arguments import as_flags, parse
-from hf_transinv.experiment.methods import MethodConfig
-from hf_transinv.objectives.registry import LEARNED, METHODS
 from hf_transinv.objectives.transinv import TransInvConfig
 
 GROUPS = [DataConfig, StudentConfig, TrainConfig, TransInvConfig, AugmentationConfig, PrimitiveConfig, OutputConfig]
@@ -124,31 +120,6 @@ def test_what_print_config_prints_is_a_config(write, capsys):
     printed = capsys.readouterr().out
     assert set(yaml.safe_load(printed)) == set(parsed(*flags))
     assert parsed("--config", write(printed)) == parsed(*flags)
-
-
-def test_help_shows_every_field_with_its_text(capsys):
-    with pytest.raises(SystemExit) as end:
-        parsed("--help")
-    text = capsys.readouterr().out
-    assert end.value.code == 0
-    assert all(f"--{name}" in text for name in parsed(*LEAST))
-    assert "images per step, over all processes and micro-batches" in " ".join(text.split())
-
-
-def test_help_shows_the_values_of_a_closed_set(capsys):
-    with pytest.raises(SystemExit):
-        parse([*GROUPS, MethodConfig], ["--help"])
-    text = capsys.readouterr().out
-    for shown in (
-        "--crop {pad,resized,none}",
-        "--lr_scheduler {cosine,tanh,constant,wsd,rsqrt}",
-        "--student_init {scratch,pretrained,teacher:K}",
-        "--resume_from {latest,FOLDER}",
-        f"--method {{{','.join(METHODS)}}}",
-        f"--augment [{{{','.join((*POLICIES, *LEARNED))}}} ...]",
-        f"--eval_corruptions [{{all,none,{','.join(CORRUPTIONS)}}} ...]",
-    ):
-        assert shown in text, shown
 
 
 @pytest.mark.parametrize(

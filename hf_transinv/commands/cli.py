@@ -96,7 +96,7 @@ def help_text() -> str:
             lines.append(f"  {name:<16}{file.readline().strip().lstrip('r').strip(chr(34))}")
     lines += ["", "launcher flags (without any of them, one process, and a GPU if there is one):"]
     lines += [f"  --{name:<30}{text}" for name, text in (LAUNCHER_FLAGS | SWITCHES).items()]
-    lines += ["", "transinv COMMAND --help explains every flag of a command; transinv --version."]
+    lines += ["", "transinv COMMAND --help has the flags to know, --help_all every one; transinv --version."]
     return "\n".join(lines)
 
 

@@ -36,7 +36,7 @@ def main(description: str = __doc__ or "") -> None:
         description: for --help.
     """
     places = list(takewhile(lambda token: not token.startswith("-"), sys.argv[1:]))
-    (target,) = parse([PushConfig], sys.argv[1 + len(places) :], description=description)
+    (target,) = parse([PushConfig], sys.argv[1 + len(places) :], description=description, operands="OUT USER/NAME")
     if len(places) != 2:
         raise InputError(f"expected OUT USER/NAME before any flag, given {' '.join(places) or 'neither'}; see --help")
     folder, repo_id = Path(places[0]), places[1]

@@ -26,6 +26,7 @@ from hf_transinv.comparison.plan import CompareConfig, Comparison, Row
 from hf_transinv.config import DataConfig, OutputConfig, StudentConfig, TrainConfig
 from hf_transinv.errors import InputError
 from hf_transinv.experiment.arguments import as_flags, build, given_fields, read_fields, read_yaml, split_configs
+from hf_transinv.experiment.field_help import help_asked
 from hf_transinv.experiment.methods import GROUPS, checked_mixing
 from hf_transinv.experiment.presets import check_start, fill, keeps_start
 
@@ -37,6 +38,7 @@ _REASONS = {
     OutputConfig: "every row is measured alike, in one folder",
     CompareConfig: "it belongs to the comparison as a whole",
 }
+_SECTIONS = ("rows", "groups", "scale")
 _LONGEST_TITLE = 180  # a folder's name may have 255 bytes, and the seed is in it, too
 _FREE_IN_ROWS = {
     *(field.name for group in GROUPS for field in fields(group)),
@@ -65,8 +67,9 @@ def read_comparison(
         InputError: an unknown key (the nearest known one is named), a contradiction, or rows that would not be equal.
     """
     paths, flags = split_configs(sys.argv[1:] if argv is None else argv)
-    wanted = read_fields(CONFIGS, flags, description=description)["scale"]
     paths = paths or [str(default_config)]
+    shared = _shared(paths) if help_asked(flags) is not None else {}
+    wanted = read_fields(CONFIGS, flags, description=description, defaults=shared)["scale"]
     where = ", ".join(paths)
     content: dict[str, Any] = {}
     for path in paths:
@@ -91,6 +94,12 @@ def read_comparison(
     shared = {name: list(value) if isinstance(value, tuple) else value for name, value in base.items()}
     config = {name: value for name, value in shared.items() if name not in own} | {"scale": scale}
     return Comparison(configured, chosen, output, config)
+
+
+def _shared(paths: Sequence[str]) -> dict[str, Any]:
+    """The fields that YAMLs give all rows, for --help."""
+    contents = (read_yaml(path) for path in paths)
+    return {name: value for content in contents for name, value in content.items() if name not in _SECTIONS}
 
 
 def _titled(section: Any, where: str) -> dict[str, dict[str, Any]]:

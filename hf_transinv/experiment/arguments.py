@@ -1,34 +1,25 @@
 """A configuration from defaults < YAML < command line, on jsonargparse; unknown keys name the nearest known one."""
 
-import inspect
 import math
 import os
 import re
 import reprlib
 import sys
+from collections import ChainMap
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
-import docstring_parser
 import yaml
 from jsonargparse import ArgumentParser
 
-from hf_transinv.augment.corruptions import CORRUPTIONS
 from hf_transinv.config.checks import did_you_mean
 from hf_transinv.errors import InputError
-from hf_transinv.evaluation.conditions import AUGMENTATIONS
+from hf_transinv.experiment.field_help import default_of, flat_fields, help_asked, show_help
 from hf_transinv.resolve.shipped import config_file
 
 _LARGEST_INTEGER = 2**31 - 1  # seeds and counts of all libraries below take that
 _LONGEST_TEXT = 4000  # a path of Linux has 4,096 bytes
-# Values of fields whose configuration lies in a room below those that know them.
-_CHOICES: dict[str, tuple[str, ...]] = {
-    "eval_corruptions": ("all", "none", *CORRUPTIONS),
-    "validation_corruptions": ("all", "none", *CORRUPTIONS),
-    "eval_augment": tuple(AUGMENTATIONS),
-}
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number"}
 _WRONG_TYPE = re.compile(r'Parser key "(\w+)".*(?:Got|Given) value: (.*)')
 
@@ -67,6 +58,7 @@ def parse(
     default_config: Path | None = None,
     description: str = "",
     defaults: Mapping[str, Any] | None = None,
+    operands: str = "",
 ) -> list[Any]:
     """Read a configuration: the fields of the dataclasses in `groups`, from defaults, YAML, then the command line.
 
@@ -77,6 +69,7 @@ def parse(
         default_config: YAML that is read when neither --config nor --dataset is given.
         description: shown by --help.
         defaults: of this recipe, instead of the dataclasses' own.
+        operands: what the command takes before its flags, shown by --help.
 
     Returns:
         An instance of each group.
@@ -84,12 +77,12 @@ def parse(
     Raises:
         InputError: an unknown key (the nearest known one is named), a wrong type, a contradiction.
     """
-    return build(groups, read_fields(groups, argv, default_config, description, defaults))
+    return build(groups, read_fields(groups, argv, default_config, description, defaults, operands))
 
 
 def build(groups: Sequence[type], values: Mapping[str, Any]) -> list[Any]:
     """An instance of each group, of `values` by the names of their fields; each checks itself (InputError)."""
-    return [group(**{flat.name: values[flat.name] for flat in _flat_fields(group)}) for group in groups]
+    return [group(**{flat.name: values[flat.name] for flat in flat_fields(group)}) for group in groups]
 
 
 def read_fields(
@@ -98,26 +91,30 @@ def read_fields(
     default_config: Path | None = None,
     description: str = "",
     defaults: Mapping[str, Any] | None = None,
+    operands: str = "",
 ) -> dict[str, Any]:
     """`parse` without its last step: every field by name, of the right type, before the dataclasses check themselves.
 
     Raises:
         InputError: an unknown key (the nearest known one is named), or a wrong type.
     """
-    parser = _Parser(description=description, exit_on_error=False, allow_abbrev=False)
-    parser.add_argument(
-        "--config",
-        action="config",
-        help="YAML with any of the fields below, or the name of one that comes with the library",
-    )
+    parser = _Parser(exit_on_error=False, allow_abbrev=False, add_help=False)
+    parser.add_argument("--config", action="config")
     for group in groups:
         _add_fields(parser, group)
     parser.set_defaults(dict(defaults or {}))
     configs, flags = split_configs(_command_line(argv, default_config))
-    known = _hints(groups)
+    known, asked = _hints(groups), help_asked(flags)
+    if asked is not None:
+        contents = {path: read_yaml(path) for path in configs}
+        for path, content in contents.items():
+            check_keys(content, groups, path)
+        show_help(groups, asked, ChainMap(*reversed(contents.values()), dict(defaults or {})), description, operands)
     for token in flags:
         if token.startswith("--"):
-            _known_or_error(token.split("=")[0][2:], {*known, "help", "print_config"}, "flag", "the command line")
+            _known_or_error(
+                token.split("=")[0][2:], {*known, "print_config", "help", "help_all"}, "flag", "the command line"
+            )
     for path in configs:
         check_keys(read_yaml(path), groups, path)
     try:
@@ -215,33 +212,21 @@ def _hints(groups: Sequence[type]) -> dict[str, Any]:
     hints: dict[str, Any] = {}
     for group in groups:
         of_group = get_type_hints(group)
-        hints |= {flat.name: of_group[flat.name] for flat in _flat_fields(group)}
+        hints |= {flat.name: of_group[flat.name] for flat in flat_fields(group)}
     return hints
 
 
-def _flat_fields(group: type) -> list:
-    hints = get_type_hints(group)
-    return [flat for flat in fields(group) if not hasattr(hints[flat.name], "__dataclass_fields__")]
-
-
 def _add_fields(parser: ArgumentParser, group: type) -> None:
-    doc = docstring_parser.parse(inspect.getdoc(group))
-    help_of = {parameter.arg_name: parameter.description for parameter in doc.params}
     hints = get_type_hints(group)
-    section = parser.add_argument_group(doc.short_description)
-    for flat in _flat_fields(group):
-        default = flat.default if flat.default is not MISSING else flat.default_factory()
-        options = {"default": default, "help": help_of.get(flat.name)}
-        choices = flat.metadata.get("choices") or _CHOICES.get(flat.name)
-        if choices:
-            options["metavar"] = f"{{{','.join(map(str, choices))}}}"
+    for flat in flat_fields(group):
+        options = {"default": default_of(flat)}
         if get_origin(hints[flat.name]) is tuple:
-            options |= {"nargs": "*", "type": hints[flat.name].__args__[0], "default": list(default)}
+            options |= {"nargs": "*", "type": hints[flat.name].__args__[0], "default": list(options["default"])}
         elif hints[flat.name] is bool:
             options |= {"nargs": "?", "const": True, "type": bool}
         else:
             options["type"] = hints[flat.name]
-        section.add_argument(f"--{flat.name}", **options)
+        parser.add_argument(f"--{flat.name}", **options)
 
 
 def _check_value(name: str, value: Any) -> None:

@@ -34,8 +34,8 @@ class MethodConfig:
     """Which method trains the student, under which augmentation.
 
     Attributes:
-        method: supervised, augmix (consistency), ait, multi_ait, mutual (deep mutual learning), distillation, l2_sp
-            or hard (our reading of HARD, with an augmenter of its own).
+        method: what the student minimises; mutual is deep mutual learning, hard our reading of HARD, which has an
+            augmenter of its own.
         augment: fixed policies, applied one after another, behind at most one that is learned (transinv,
             teachaugment).
         second_augment: ait: the policies of the second variant; default: as augment.
