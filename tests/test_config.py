@@ -222,7 +222,7 @@ def test_a_missing_yaml_is_named():
         ("--primitives sepia", "sepia.*expected some of"),
         ("--estimator guess", "estimator 'guess' is not one of expectation, gumbel"),
         ("--inner_steps 0", "inner_steps must be at least 1"),
-        ("--tolerance 0", "tolerance positive"),
+        ("--tolerance 0", "tolerance must be positive"),
         ("--batch_size 0", "batch_size must be at least 1"),
         ("--max_steps 0", "max_steps must be positive"),
         ("--save_steps -1", "save_steps must be positive"),

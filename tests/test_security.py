@@ -393,7 +393,8 @@ def check_card(card: str, plain: str) -> None:
     metadata = metadata_of(card)
     assert metadata.keys() <= metadata_of(plain).keys() and metadata.get("license") != "evil"
     text, before = (without_code(REGEX_YAML_BLOCK.sub("", each, count=1)) for each in (card, plain))
-    assert not re.search(r"<script|<img|\]\((?!https://huggingface\.co/|\.?\.?/?figures/)|49", text), text
+    known = r"https://huggingface\.co/|https://github\.com/hf-transinv/hf_transinv\)|figures/"
+    assert not re.search(rf"<script|<img|\]\((?!{known})|49", text), text
     for mark in (r"<\w+", r"^#"):
         assert len(re.findall(mark, text, flags=re.M)) <= len(re.findall(mark, before, flags=re.M))
     assert "---" not in [line.strip() for line in text.splitlines()]
@@ -445,7 +446,7 @@ class Tags(HTMLParser):
         super().__init__()
         self.tags: list[str] = []
         self.attributes: list[tuple[str, str | None]] = []
-        self.feed(text)
+        self.feed(text.replace("<wbr>", ""))  # as many as a name has parts
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
@@ -459,7 +460,8 @@ def report_about(name: str) -> Report:
     widest = ToleratedRange(0.75, (RangeFound("gaussian_noise", 0.6, 0.123, 0.098, 1.0, 0.5, (parameter,)),))
     models = []
     for each in (name, "plain"):
-        curves = {s.name: summarise(s, (0.2,) * len(s.strengths), (0.9,) * len(s.strengths), 100) for s in sweeps}
+        kept = torch.arange(100) < 90
+        curves = {s.name: summarise(s, (0.2,) * len(s.strengths), kept.expand(len(s.strengths), -1)) for s in sweeps}
         models.append(Measured(each, 10, 1_230_000, (8, 8), curves, widest))
     record = {"config": {"a": name}, "versions": {name: name}, "command": name}
     return Report(models, sweeps, name, name, torch.rand(1, 3, 8, 8), 100, 0.1, 0, record)
@@ -472,6 +474,8 @@ def test_no_name_is_markup_in_the_invariance_report():
     assert [key for key, _ in evil.attributes] == [key for key, _ in plain.attributes]
     assert not [key for key, _ in evil.attributes if key.startswith("on")]
     text = without_code(summary_markdown(report_about(everything)))
+    for link in ("[the whole page](invariance.html)", "[invariance.json](invariance.json)"):
+        text = text.replace(link, "")
     assert not re.search(r"[<\[\]`]|\n---\n", text)
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert {line.count("|") for line in rows[:4]} == {6}

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hf_transinv.augment.deal import Deal
+from hf_transinv.data.transforms import CropDraws
 
 
 class Selection(NamedTuple):
@@ -74,6 +75,7 @@ class Draws:
             its own noise, so the parts equal the whole batch only in distribution.
         deal: of a part of a batch that is about to be deformed, where it was made beforehand.
         links: of the further primitives of a chain, one after another; an image that stays as it is stays so in all.
+        recrop: of one more crop and mirror of the image, where its teacher is asked how far those alone move it.
     """
 
     z: Tensor
@@ -87,6 +89,7 @@ class Draws:
     seed: int | None = None
     deal: Deal | None = None
     links: tuple["Draws", ...] = ()
+    recrop: CropDraws | None = None
 
     def __getitem__(self, rows: slice) -> "Draws":
         """The draws of some of the images, such as those of one process or one micro-batch."""
@@ -101,6 +104,7 @@ class Draws:
             seed=None if self.seed is None else self.seed + (rows.start or 0),
             deal=None,
             links=tuple(link[rows] for link in self.links),
+            recrop=None if self.recrop is None else self.recrop[rows],
         )
 
     def generator(self, device: torch.device) -> torch.Generator | None:

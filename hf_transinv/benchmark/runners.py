@@ -96,6 +96,7 @@ class BenchmarkParts:
     label_smoothing = 0.0
     ema_decay = 0.999
     second_policies: Sequence[Policy] | None = None
+    ordinary = CropFlip()
 
     def __init__(self, entry: Entry, config: BenchmarkConfig, device: torch.device) -> None:
         self.entry, self.config, self.device = entry, config, device

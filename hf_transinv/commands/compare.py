@@ -16,6 +16,7 @@ every run; run.json holds all results in full.
 import math
 from dataclasses import replace
 
+from hf_transinv.comparison.budget import decide
 from hf_transinv.comparison.plan import Run
 from hf_transinv.comparison.plan_reader import read_comparison
 from hf_transinv.comparison.table import write_comparison
@@ -24,18 +25,25 @@ from hf_transinv.errors import InputError
 from hf_transinv.experiment.launch import agree
 from hf_transinv.experiment.methods import MethodBuilder, checked_mixing
 from hf_transinv.experiment.session import Session
+from hf_transinv.experiment.student_checks import check_student
 from hf_transinv.formats.terminal import printed
 from hf_transinv.objectives.objective import Objective
 from hf_transinv.record import RunRecord
 from hf_transinv.resolve.shipped import config_folder
 
 
-def build(session: Session, run: Run) -> Objective:
+def build(session: Session, run: Run, steps: int | None = None) -> Objective:
     """The objective of a run; sets the session to the row's loop, label noise and regularisers.
 
     The student is the same in every row with this seed.
+
+    Args:
+        session: data and device.
+        run: row and seed.
+        steps: of the student, where the budget decides them.
     """
-    session.train = replace(run.row.train, batch_size=session.train.batch_size)  # as it fits the data
+    train = replace(run.row.train, batch_size=session.train.batch_size)  # as it fits the data
+    session.train = replace(train, max_steps=steps, num_train_epochs=None) if steps else train
     session.config = run.row.data
     session.mixing, _ = checked_mixing(run.row.data, run.row.options)
     return MethodBuilder(session, run.row.names, run.row.train, run.row.options).build(run.seed)
@@ -66,24 +74,31 @@ def main(description: str = __doc__ or "") -> None:
     comparison = read_comparison(default_config=config_folder() / "compare_digits.yaml", description=description)
     first, output = comparison.chosen_rows[0], comparison.output
     unit = math.lcm(*(checked_mixing(row.data, row.options)[1] for row in comparison.chosen_rows))
+    for row in comparison.chosen_rows:
+        try:
+            check_student(row.names, row.train)
+        except InputError as error:
+            raise InputError(f"row {row.label!r}: {error}") from error
     session = Session("compare", first.data, first.train, output, dict(comparison.config), unit)
     before = agree(session.accelerator, lambda: RunRecord.read(session.folder) if output.resume_from else {})
     runs = comparison.runs(before)
     check(session, [run for run in runs if run.name not in session.rows])
     cuts = {row.label: row.data for row in comparison.chosen_rows}
     session.told += describe_rows(first.data, cuts, session.splits.train, session.data.image_size)
+    budget = decide(comparison, session, before, lambda row: build(session, Run(row, comparison.chosen.seeds[0])))
     if session.record:
-        session.record.content["comparison"] = comparison.overrides
+        session.record.content |= {"comparison": comparison.overrides, "budget": budget}
     for index, run in enumerate(runs):
         # The first run is fitted even if it is finished: the session takes its folder as the main one.
         if index and run.name in session.rows:
             continue
-        session.fit(run.name, build(session, run), run.row.data.crop, run.row.data.flip, run.seed)
+        steps = budget.get("rows", {}).get(run.row.label, {}).get("steps")
+        session.fit(run.name, build(session, run, steps), run.row.data.crop, run.row.data.flip, run.seed)
         session.accelerator.free_memory()  # otherwise it would keep the networks of all runs
         if session.record:
-            write_comparison(comparison, session.rows, session.folder)
+            write_comparison(comparison, session.rows, session.folder, budget)
     if session.record:
         session.record.update(status="finished")
-        table = write_comparison(comparison, session.rows, session.folder)
+        table = write_comparison(comparison, session.rows, session.folder, budget)
         print(f"\n{printed(table)}\nTable, figure, numbers and run.json are in {session.folder}")
     session.leave()

@@ -45,6 +45,7 @@ from hf_transinv.formats.markdown import code, escape
 from hf_transinv.formats.terminal import printed
 from hf_transinv.models import open_classifier
 from hf_transinv.models.description import describe
+from hf_transinv.models.location import locate
 from hf_transinv.record import environment
 
 
@@ -159,6 +160,7 @@ def main(description: str = __doc__ or "") -> None:
     error_images = pictures.images(accelerator)
     skipped = split.skipped if accelerator.num_processes == 1 else gather_object(split.skipped)
     if accelerator.is_main_process:
+        kin = _recorded_kin(names.model)
         record = {
             "model": names.model,
             "dataset": images.dataset,
@@ -170,6 +172,7 @@ def main(description: str = __doc__ or "") -> None:
             "cut": images.cut and images.cut.as_dict(),
             "preprocessing": images.preprocessing,
             "images_skipped": len(skipped),
+            "kin": kin,
             "config": as_dict(*groups),
             **environment(),
             "seconds": round(time.time() - started, 1),
@@ -178,7 +181,7 @@ def main(description: str = __doc__ or "") -> None:
         sides = "x".join(map(str, model.input_size))
         size = str(images.cut or f"{sides} px, published")
         title = f"{code(names.model)} on {code(images.dataset)}, split {escape(images.eval_split)}, {size}"
-        table = evaluation_markdown(title, results, names.trained_on)
+        table = evaluation_markdown(title, results, names.trained_on, kin)
         table += f"\n{images.preprocessing}\n" if images.preprocessing else ""
         table += f"\n{what.images_from}\n" if results["corruptions"] else ""
         table += f"\n{len(skipped)} images could not be decoded and are left out.\n" if skipped else ""
@@ -192,3 +195,11 @@ def main(description: str = __doc__ or "") -> None:
         print(f"\n{printed(table)}\nTable and evaluation.json are in {folder}")
     accelerator.wait_for_everyone()
     accelerator.end_training()
+
+
+def _recorded_kin(name: str) -> list[str]:
+    """The corruptions that a run's export says its training imitated; none where it does not say."""
+    config = locate(name, revision=None, architecture=None, with_weights=False).config or {}
+    mark = config.get("hf_transinv")
+    kin = mark.get("kin") if isinstance(mark, dict) else None
+    return [one for one in kin if one in CORRUPTIONS] if isinstance(kin, list) else []

@@ -9,7 +9,6 @@ transinv invariance --models A B --reference PLAIN --dataset uoft-cs/cifar10
 """
 
 import logging
-import sys
 import time
 from dataclasses import dataclass, replace
 from typing import Any
@@ -45,7 +44,7 @@ from hf_transinv.invariance.sweeps import (
 from hf_transinv.invariance.tolerated_range import ToleratedRangeConfig, find_tolerated_range
 from hf_transinv.models import Teacher, open_classifier
 from hf_transinv.models.description import describe
-from hf_transinv.record import environment
+from hf_transinv.record import command_line, environment
 
 logger = logging.getLogger(__name__)
 
@@ -241,7 +240,7 @@ def main(description: str = __doc__ or "") -> None:
     if skipped:
         logger.warning("%d images could not be decoded and are left out, the first: %s", len(skipped), skipped[0])
         atomic_write_text(folder / "skipped_images.txt", "".join(f"{line}\n" for line in skipped))
-    record = {"config": as_dict(*groups), "command": " ".join(sys.argv), **environment()}
+    record = {"config": as_dict(*groups), "command": command_line(), **environment()}
     record["seconds"] = round(time.time() - started, 1)
     # Evenly spaced, since the split may be sorted by class.
     examples = to_float(images[:: max(1, len(images) // _EXAMPLES)][:_EXAMPLES]).cpu()

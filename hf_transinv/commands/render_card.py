@@ -1,7 +1,7 @@
 """Write the card of a finished run again, from its run.json alone.
 
 transinv card OUT
-    an output folder: OUT/student/README.md
+    an output folder: OUT/student/README.md, and the figures that it shows beside it
 transinv card model_cards/digits_elastic
     a folder in Hub layout, with run.json beside the weights: README.md there
 """
@@ -12,6 +12,9 @@ from pathlib import Path
 from hf_transinv.errors import InputError
 from hf_transinv.files import atomic_write_text
 from hf_transinv.hub.card import render_card
+from hf_transinv.hub.card_figures import shown_figures
+from hf_transinv.hub.export import copy_figures
+from hf_transinv.hub.recorded_run import read_run
 from hf_transinv.record import RunRecord
 
 
@@ -27,7 +30,8 @@ def main(description: str = __doc__ or "") -> None:
     folder, repo_id = (arguments := parser.parse_args()).folder, arguments.repo_id
     run = RunRecord.read(folder)
     if (folder / "student").is_dir():
-        path, card = folder / "student" / "README.md", render_card(run, repo_id=repo_id, to_run="..")
+        path, card = folder / "student" / "README.md", render_card(run, repo_id=repo_id)
+        copy_figures([folder / figure for figure in shown_figures(read_run(run))], folder / "student")
     elif (folder / "config.json").is_file():
         path, card = folder / "README.md", render_card(run, repo_id=repo_id, folder=folder.resolve().name)
     else:

@@ -16,6 +16,7 @@ from accelerate.utils import set_seed
 
 from hf_transinv.config import DataConfig, OutputConfig, TrainConfig, as_dict
 from hf_transinv.config.checks import choice
+from hf_transinv.data.run_data import ordinary
 from hf_transinv.data.transforms import to_float
 from hf_transinv.errors import InputError
 from hf_transinv.experiment.launch import Stopped
@@ -94,9 +95,11 @@ def build_trainer(session: Session, vae: ConvVAE, data: DataConfig) -> Trainer:
     """The training loop; `Session.fit` is for classifiers, which it evaluates."""
     train, accelerator = session.train, session.accelerator
     feeds = {"student": session.data.feed(train.batch_size, train.seed, accelerator)}
-    ordinary = session.data.ordinary(data.crop, data.flip)
+    crop_flip = ordinary(data)
     steps = session.steps()
-    return Trainer(accelerator, VAEObjective(vae), TrainerSetup(feeds, ordinary, train, *steps, session.folder, "vae"))
+    return Trainer(
+        accelerator, VAEObjective(vae), TrainerSetup(feeds, crop_flip, train, *steps, session.folder, "vae")
+    )
 
 
 def resume(trainer: Trainer, resume_from: str | None, session: Session) -> None:

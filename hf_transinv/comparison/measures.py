@@ -8,7 +8,10 @@
     ece, ece_corrupted    expected calibration error, clean and mean over the corruptions, in [0, 1]
     kl_NAME, feature_distance_NAME    how far that augmentation moves predictions (nats) and features
     train_seconds    of training alone
-    images       training images that each network was shown: the same in all rows
+    images       training images that each network was shown, one version of each in a batch
+    shown        versions of training images that a network answered to in its own turns
+    distinct     images of its batches, whose versions these are
+    steps        of the student
     cost         train_seconds relative to the plain row of the same group and seed
 
 A peer, which trained beside a row's student, has a row of its own, without seconds: they are those of the student.
@@ -187,6 +190,9 @@ def _measures(trained: Trained, kin: set[str], plain_seconds: float | None) -> d
         "corrupted": result.corruption_mean,
         "no_kin": fmean(others) if 0 < len(others) < len(result.corruptions) else None,
         **{name: error.percent for name, error in result.corruption_errors.items()},
+        "shown": record.images_shown,
+        "distinct": record.images_distinct,
+        "steps": record.steps,
         "ece": result.clean.ece,
         "ece_corrupted": result.corruption_ece,
     }

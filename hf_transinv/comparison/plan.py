@@ -13,8 +13,11 @@ from typing import Any
 from hf_transinv.augment.learned import AugmentationConfig
 from hf_transinv.augment.policies import CorruptionConfig
 from hf_transinv.config import DataConfig, OutputConfig, StudentConfig, TrainConfig
+from hf_transinv.config.checks import one_of
 from hf_transinv.errors import InputError
 from hf_transinv.experiment.methods import MethodConfig
+from hf_transinv.objectives.objective import Objective
+from hf_transinv.objectives.registry import METHODS
 
 CROP_FLIP = "crop + flip"
 """Title of the row to which the others' cost is relative, where no other is named."""
@@ -30,6 +33,9 @@ class CompareConfig:
         rows: titles of the rows that run; default: all.
         groups: titles of the groups that run; default: all.
         plain: title of the row to which the others' cost is relative; default: "crop + flip", where there is one.
+        budget: what all rows have alike: images (and steps); passes (through networks, as many as the plain row
+            makes, in as many steps as these come to); or seconds (what the plain row needs, by the time that steps of
+            both take before training).
     """
 
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -37,10 +43,12 @@ class CompareConfig:
     rows: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     plain: str | None = None
+    budget: str = "images"
 
     def __post_init__(self) -> None:
         if not self.seeds or min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
             raise InputError(f"seeds {list(self.seeds)}: expected at least one, each once, none negative")
+        one_of("budget", self.budget, ("images", "passes", "seconds"))
 
 
 @dataclass(frozen=True)
@@ -75,6 +83,11 @@ class Row:
         """Name of the network whose architecture the student has."""
         start, _, index = self.names.student_init.partition(":")
         return self.names.teachers[int(index) - 1] if start == "teacher" else str(self.names.student)
+
+    @property
+    def task(self) -> type[Objective]:
+        """What the student minimises."""
+        return METHODS[next(one for one in self.options if isinstance(one, MethodConfig)).method]
 
     @property
     def trained_on(self) -> tuple[str, ...]:

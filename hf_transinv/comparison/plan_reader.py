@@ -18,10 +18,11 @@ import re
 import reprlib
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from hf_transinv.comparison.budget import check_budget
 from hf_transinv.comparison.plan import CompareConfig, Comparison, Row
 from hf_transinv.config import DataConfig, OutputConfig, StudentConfig, TrainConfig
 from hf_transinv.errors import InputError
@@ -90,10 +91,12 @@ def read_comparison(
     _check_titles("groups", chosen.groups, groups)
     _check_shared(base, output)
     configured = _configure_all(flags, groups, rows)
+    comparison = Comparison(configured, chosen, output, {})
+    check_budget(chosen.budget, comparison.plain, comparison.chosen_rows, output.extend_to_steps is not None)
     own = {field.name for field in fields(CompareConfig)}
     shared = {name: list(value) if isinstance(value, tuple) else value for name, value in base.items()}
-    config = {name: value for name, value in shared.items() if name not in own} | {"scale": scale}
-    return Comparison(configured, chosen, output, config)
+    config = {name: value for name, value in shared.items() if name not in own}
+    return replace(comparison, config=config | {"scale": scale, "budget": chosen.budget})
 
 
 def _shared(paths: Sequence[str]) -> dict[str, Any]:

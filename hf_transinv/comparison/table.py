@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from hf_transinv.comparison.budget import Budget
 from hf_transinv.comparison.figure import plot_comparison
 from hf_transinv.comparison.measures import Entry, read_trained, summarise
 from hf_transinv.comparison.plan import Comparison
@@ -21,6 +22,9 @@ _COLUMNS = {
     **ERROR_TITLES,
     "ece": "ECE",
     "ece_corrupted": "ECE, corrupted",
+    "steps": "steps",
+    "shown": "shown",
+    "distinct": "distinct",
     "train_seconds": "time",
     "cost": "cost",
 }
@@ -34,11 +38,19 @@ _VARIATION_NOTE = (
     "KL: of the predictions on augmented images from those on the originals, in nats. Distance: Euclidean, between "
     "the features of the two. Means over the images."
 )
+_COUNTS = ("steps", "shown", "distinct")
+_BUDGETS = {
+    "passes": "makes as many passes through networks as {plain}, in whole steps",
+    "seconds": "has the steps that fit into the time of {plain}, by what steps took before training",
+}
 _ON_CORRUPTED = ("corrupted", *ERROR_TITLES)
 
 
 def comparison_markdown(
-    entries: Sequence[Entry], plain: str | None = None, definitions: Mapping[str, str] | None = None
+    entries: Sequence[Entry],
+    plain: str | None = None,
+    definitions: Mapping[str, str] | None = None,
+    budget: str = "images",
 ) -> str:
     """The table of `summarise` and what its columns are; below it, how far augmentations move the answers.
 
@@ -46,14 +58,20 @@ def comparison_markdown(
         entries: at least one.
         plain: title of the row to which cost is relative.
         definitions: of the errors under corruption, by name.
+        budget: what all rows have alike.
     """
     shown, moved = (
         [name for name in columns if any(name in entry.measures for entry in entries)]
         for columns in (_COLUMNS, _VARIATION)
     )
     all_seeds = sorted({seed for entry in entries for seed in entry.seeds})
+    if budget == "images":  # and steps
+        shown = [name for name in shown if name != "steps"]
     text = _table(entries, shown, all_seeds)
-    text += f"\n\n{' '.join(_notes(entries, shown, all_seeds, plain, definitions or {}))}\n"
+    notes = _notes(entries, shown, all_seeds, plain, definitions or {})
+    if budget != "images":
+        notes.insert(1, f"Every row {_BUDGETS[budget].format(plain=escape(str(plain)))}.")
+    text += f"\n\n{' '.join(notes)}\n"
     if moved:
         text += f"\n{_table(entries, moved, all_seeds)}\n\n{_VARIATION_NOTE}\n"
     return text
@@ -80,6 +98,8 @@ def _cell(name: str, entry: Entry) -> str:
     if name == "train_seconds":
         return duration(spread.mean)
     mark = MARK if entry.trained_on and name in _ON_CORRUPTED else ""
+    if name in _COUNTS:
+        return f"{spread.mean:,.0f}"
     decimals = _DECIMALS.get(name, 1)
     deviation = f" ± {spread.deviation:.{decimals}f}" if spread.deviation is not None else ""
     return f"{spread.mean:,.{decimals}f}{deviation}{mark}"
@@ -94,6 +114,11 @@ def _notes(
 ) -> list[str]:
     several = f"Mean ± standard deviation (n − 1) of seeds {steps(seeds)}." if len(seeds) > 1 else f"Seed {seeds[0]}."
     images = f"Every network was shown {entries[0].measures['images'].mean:,.0f} training images."
+    if "shown" in shown:
+        images = (
+            "Shown: versions of training images that a network answered to in its own turns. Distinct: the images of "
+            "its batches, of which they are versions. Both count an image in every epoch anew."
+        )
     notes = [several, images, "Percent, but for ECE (0 to 1) and time, which is that of training alone."]
     notes += [f"{_COLUMNS[name]}: {escape(definitions[name])}." for name in shown if name in definitions]
     if "cost" in shown:
@@ -105,13 +130,14 @@ def _notes(
     return notes
 
 
-def write_comparison(comparison: Comparison, found: Mapping[str, Any], folder: Path) -> str:
+def write_comparison(comparison: Comparison, found: Mapping[str, Any], folder: Path, budget: Budget) -> str:
     """Write comparison.json, comparison.md and figures/comparison.png of the results so far.
 
     Args:
         comparison: rows and titles.
         found: the rows of run.json.
         folder: the output folder.
+        budget: what was decided.
 
     Returns:
         The table.
@@ -123,8 +149,9 @@ def write_comparison(comparison: Comparison, found: Mapping[str, Any], folder: P
     errors = read_trained(comparison.rows, found)[0].record.results.corruption_errors
     definitions = {name: error.definition for name, error in errors.items()}
     content = {"scale": comparison.config["scale"], "plain": comparison.plain, "definitions": definitions}
+    content |= {"budget": budget}
     write_json(folder / "comparison.json", content | {"rows": [asdict(entry) for entry in entries]})
-    text = comparison_markdown(entries, comparison.plain, definitions)
+    text = comparison_markdown(entries, comparison.plain, definitions, comparison.chosen.budget)
     atomic_write_text(folder / "comparison.md", text)
     plot_comparison(entries, folder / "figures" / "comparison.png")
     return text

@@ -24,7 +24,8 @@ class OutputConfig:
         push_every: student steps between two pushes of the student during training; each follows a checkpoint
             (save_steps). Default: only the finished student is pushed.
         license: of the student, for its card; it must agree with those of its data and of the weights it started from.
-        baselines: baselines to train besides, on as many images: plain (no augmentation at all), crop_flip.
+        baselines: baselines to train besides, on as many images: plain (no augmentation at all), crop_flip (random
+            resized crops with crop resized, else shifts by an eighth; and flips).
         eval_corruptions: corruptions of the evaluation; default: all; none: clean images only.
         eval_severities: severities, 1 to 5.
         eval_augment: augmentations to evaluate under besides, each image augmented once: pad_crop, grayscale,

@@ -83,6 +83,14 @@ class StudentConfig:
             raise InputError("teacher_size gives two sizes to a teacher that is named twice: expected one")
 
     @property
+    def network_name(self) -> str:
+        """The name by which the student's network is opened."""
+        start, _, index = self.student_init.partition(":")
+        name = self.teachers[int(index) - 1] if start == "teacher" else self.student
+        assert name is not None  # __post_init__ refuses it
+        return name
+
+    @property
     def teacher_sizes(self) -> dict[str, int]:
         """The side that a teacher's network sees, in pixels, by the teacher's name; without those that have none."""
         own = [name for name in self.teachers if name != "ema"]

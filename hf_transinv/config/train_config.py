@@ -40,7 +40,7 @@ class TrainConfig:
         linear_probe_share: share of the student's steps, in [0, 1), that come first and train its classifier head
             alone; then all of it trains, with the same schedule (LP-FT).
         momentum: of the student's optimizer.
-        weight_decay: of the student, not on BatchNorm and biases.
+        weight_decay: of the student; not on biases, normalisation, position embeddings and class tokens.
         lr_scheduler: of the student, by timm's name: cosine, tanh, constant (after the warm-up), wsd (constant, then
             down over the last fifth of the steps) or rsqrt (reciprocal square root, then likewise).
         warmup_ratio: share of the steps, in [0, 1), in which the learning rate rises.

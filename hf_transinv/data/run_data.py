@@ -89,12 +89,6 @@ class Data:
             return self.train.with_label_noise(self.config.label_noise).class_counts()
         return None if self.train.class_counts is None else self.train.class_counts.tolist()
 
-    def ordinary(self, crop: str, flip: bool) -> CropFlip:
-        """The ordinary augmentation of a row with this crop and flip."""
-        zoom = {"scale": self.config.crop_scale, "ratio": self.config.crop_ratio}
-        given: dict[str, Any] = {name: value for name, value in zoom.items() if value}
-        return CropFlip(crop, flip, interpolation=self.config.interpolation, **given)
-
     def feed(
         self, batch_size: int, seed: int, accelerator: Accelerator, crop: str | None = None, balanced: bool = False
     ) -> Feed:
@@ -286,3 +280,11 @@ def warnings_of(source: Source) -> list[str]:
             for a, b in look_alikes(names)
         ),
     ]
+
+
+def ordinary(config: DataConfig, crop: str | None = None, flip: bool | None = None) -> CropFlip:
+    """The ordinary augmentation of a row with this crop and flip; None: the configuration's."""
+    zoom = {"scale": config.crop_scale, "ratio": config.crop_ratio}
+    given: dict[str, Any] = {name: value for name, value in zoom.items() if value}
+    crop, flip = crop or config.crop, config.flip if flip is None else flip
+    return CropFlip(crop, flip, interpolation=config.interpolation, **given)

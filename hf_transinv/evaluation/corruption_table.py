@@ -50,13 +50,16 @@ def corruption_markdown(
     return f"{table(['model', 'clean', *titles], rows)}\n{_notes(notes, bool(seen))}"
 
 
-def evaluation_markdown(title: str, result: Mapping[str, Any], trained_on: Sequence[str] = ()) -> str:
+def evaluation_markdown(
+    title: str, result: Mapping[str, Any], trained_on: Sequence[str] = (), kin: Sequence[str] = ()
+) -> str:
     """One model's result: its scores on clean images, then tables by class, augmentation, corruption and severity.
 
     Args:
         title: what was evaluated on what, as Markdown.
         result: what `evaluate` returned.
         trained_on: corruptions that the model was trained on; their rows are marked.
+        kin: corruptions that its training imitated (see `augment.kin`), those of `trained_on` among them or not.
     """
     found = read_as(Result, result, "result")
     clean, names = found.clean, list(found.corruptions)
@@ -84,6 +87,12 @@ def evaluation_markdown(title: str, result: Mapping[str, Any], trained_on: Seque
     if is_mixed and others:
         mean = found.mean_over(others)
         notes.append(f"Mean top-1 under the {len(others)} corruptions that it was not trained on: {mean:.1f} %.")
+    unrelated = [name for name in others if name not in kin]
+    if 0 < len(unrelated) < len(others):
+        mean = found.mean_over(unrelated)
+        notes.append(
+            f"No kin: mean top-1 under the {len(unrelated)} that its training does not imitate: {mean:.1f} %."
+        )
     return f"{text}\n{table(['corruption', *columns], rows)}\n{_notes(notes, is_mixed)}"
 
 

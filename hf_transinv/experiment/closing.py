@@ -1,7 +1,7 @@
 """What a run says at its end: its figures, how they were measured, what was learned, and what to do next."""
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -63,7 +63,7 @@ def results_markdown(run: Run) -> str:
             notes.append(f"{ERROR_TITLES[name]}: {escape(errors[0].definition)}.")
     if "mean of no kin" in means:
         notes.append(f"No kin: mean over what no row imitates in training, {len(no_kin)} of {len(names)} corruptions.")
-    baseline = _baseline(run)
+    baseline = first_baseline(run.rows)
     header = ["top-1, %", *map(escape, found), *([f"{escape(run.main_row)} − {escape(baseline)}"] if baseline else [])]
     return "\n\n".join((table(header, rows), *notes))
 
@@ -94,7 +94,7 @@ def _row(
         mark = MARK if name == run.main_row and set(corruptions) & set(run.trained_on) else ""
         text = "–" if value is None else f"{value:.1f}{mark}"
         cells.append(f"**{text}**" if value is not None and round(value, 1) == best else text)
-    baseline = _baseline(run)
+    baseline = first_baseline(run.rows)
     if baseline is not None:
         own, other = values[run.main_row], values[baseline]
         cells.append("–" if own is None or other is None else f"{own - other:+.1f}".replace("-", "−"))
@@ -109,10 +109,10 @@ def _augmented(result: Result, name: str) -> float | None:
     return result.augmented[name].top1 if name in result.augmented else None
 
 
-def _baseline(run: Run) -> str | None:
-    """The first row that is neither the student, nor its average, nor a peer of it; None: there is none."""
-    student = next(iter(run.rows))
-    return next((name for name in run.rows if name != student and not name.startswith(f"{student}, ")), None)
+def first_baseline(rows: Iterable[str]) -> str | None:
+    """The first row that is neither the student, which is first, nor its average, nor a peer of it; None: none is."""
+    student, *others = rows
+    return next((name for name in others if not name.startswith(f"{student}, ")), None)
 
 
 def learned_markdown(run: Run) -> str:

@@ -10,10 +10,25 @@ from hf_transinv.experiment.methods import GROUPS, MethodBuilder, MethodConfig, 
 from hf_transinv.experiment.presets import parse_run
 from hf_transinv.experiment.publish import publish
 from hf_transinv.experiment.session import Session
+from hf_transinv.experiment.student_checks import check_student
 from hf_transinv.objectives.supervised import Supervised
 
-BASELINES = {"plain": ("fine-tuning", "none", False), "crop_flip": ("crop + flip", "pad", True)}
-"""The fair rows: title, crop, flip."""
+
+def baseline_row(baseline: str, crop: str) -> tuple[str, str, bool]:
+    """The title, crop and flip of a fair row: crop_flip crops as the run does, and a run without crops shifts there.
+
+    Args:
+        baseline: as `OutputConfig.baselines`.
+        crop: of the run.
+    """
+    if baseline == "plain":
+        return "fine-tuning", "none", False
+    own = "resized" if crop == "resized" else "pad"
+    return _crop_flip(own), own, True
+
+
+def _crop_flip(crop: str) -> str:
+    return "resized crop + flip" if crop == "resized" else "crop + flip"
 
 
 def train(recipe: str, description: str, default_config: Path | None = None, **defaults: Any) -> None:
@@ -37,17 +52,18 @@ def train(recipe: str, description: str, default_config: Path | None = None, **d
     if corruption.corruption and "corruption" not in (*method.augment, *method.second_augment):
         raise InputError("corruption names what the policy corruption does: add corruption to augment")
     mixing, unit = checked_mixing(data, options)
+    check_student(names, loop)
     session = Session(recipe, data, loop, output, as_dict(*groups), unit)
     session.mixing = mixing
     session.told.append(preset)
     builder = MethodBuilder(session, names, loop, options)
     objective = builder.build(loop.seed)
-    plain = "crop + flip" if data.flip and data.crop != "none" else "supervised"
+    plain = _crop_flip(data.crop) if data.flip and data.crop != "none" else "supervised"
     title = " + ".join((method.title or plain, *mixing.titles))
     session.fit(title, objective, data.crop, data.flip)
     session.mixing = mixing.of_classes
     for baseline in output.baselines:
-        name, crop, flip = BASELINES[baseline]
+        name, crop, flip = baseline_row(baseline, data.crop)
         if name != title:
             rival = new_student(names, session.label_names, loop.seed)
             session.fit(name, Supervised(rival, loop.label_smoothing), crop, flip)

@@ -98,7 +98,8 @@ def flat_fields(group: type) -> list[Field]:
 
 def default_of(flat: Field) -> Any:
     """The value of a field that is not given."""
-    return flat.default if flat.default is not MISSING else flat.default_factory()  # type: ignore[misc]
+    make = flat.default_factory
+    return flat.default if make is MISSING else make()
 
 
 def help_asked(argv: Sequence[str]) -> str | None:

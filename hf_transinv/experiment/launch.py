@@ -35,7 +35,7 @@ _FREE_ON_RESUME = {
     *("push_to_hub", "private", "hub_revision", "push_every", "license"),
 }
 # What earlier versions did, whose records lack the field.
-_DONE_BEFORE = {"eval_crop_pct": 1.0, "interpolation": "bilinear"}
+_DONE_BEFORE = {"eval_crop_pct": 1.0, "interpolation": "bilinear", "budget": "images"}
 # accelerate's environment variable -> what was asked for, and why a run cannot do it.
 _REFUSED = {
     "ACCELERATE_USE_DEEPSPEED": (

@@ -18,6 +18,8 @@ from hf_transinv.augment.policies import POLICIES, CorruptionConfig, PolicyConfi
 from hf_transinv.augment.primitives import PrimitiveConfig
 from hf_transinv.config import DataConfig, MixingConfig, StudentConfig, TrainConfig
 from hf_transinv.config.checks import check_choices, choice
+from hf_transinv.data.run_data import ordinary
+from hf_transinv.data.transforms import CropFlip
 from hf_transinv.errors import InputError
 from hf_transinv.experiment.session import Session
 from hf_transinv.models.classifier import Classifier, open_classifier
@@ -129,9 +131,7 @@ def check_sampler(data: DataConfig, mixing: MixingConfig) -> None:
 def new_student(config: StudentConfig, label_names: list[str], seed: int) -> Classifier:
     """The student as it is before training: the same for every method with the same seed."""
     set_seed(seed)
-    start, _, index = config.student_init.partition(":")
-    name = config.teachers[int(index) - 1] if start == "teacher" else config.student
-    assert name is not None  # StudentConfig refuses it
+    start, name = config.student_init.partition(":")[0], config.network_name
     options = {"num_classes": len(label_names), **config.network_options}
     if start == "scratch":
         return open_classifier(name, label_names=label_names, pretrained=False, **options)
@@ -190,6 +190,11 @@ class MethodBuilder:
         side = self.session.config.image_size
         shape = self.session.data.evaluation.images.shape[-2:] if side is None else (side, side)
         return cast(tuple[int, int], tuple(shape))
+
+    @property
+    def ordinary(self) -> CropFlip:
+        """Crop and mirror of the training images."""
+        return ordinary(self.session.config)
 
     @property
     def max_steps(self) -> int:

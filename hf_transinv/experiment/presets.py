@@ -16,8 +16,6 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from hf_transinv.config import StudentConfig, TrainConfig
 from hf_transinv.errors import InputError
 from hf_transinv.experiment.arguments import build, given_fields, read_fields
@@ -96,7 +94,7 @@ def parse_run(
     if preset == "auto" and names.student_init == "scratch":
         preset = "scratch"
     if preset in ("auto", "finetune_transformer"):
-        network = _outline(names)
+        network = outline(names.network_name)
         preset = "finetune_transformer" if preset != "auto" or is_transformer(network) else "finetune_cnn"
         if preset == "finetune_transformer" and "layer_decay" not in given and not knows_layers(network):
             kept, said = given | {"layer_decay"}, "; without layer_decay, as its layers are not known"
@@ -104,14 +102,6 @@ def parse_run(
     if keeps_start(values):
         said += f"; weight_decay 0: {values['method']} has a penalty in its place"
     return build(groups, values), in_words(values, given) + said
-
-
-def _outline(names: StudentConfig) -> nn.Module:
-    """The student's network without weights."""
-    start, _, index = names.student_init.partition(":")
-    name = names.teachers[int(index) - 1] if start == "teacher" else names.student
-    assert name is not None  # StudentConfig refuses it
-    return outline(name)
 
 
 def fill(values: Mapping[str, Any], given: Collection[str], preset: str) -> dict[str, Any]:

@@ -26,20 +26,23 @@ from hf_transinv.data.transforms import to_float
 from hf_transinv.errors import InputError
 from hf_transinv.evaluation.class_figures import draw_classes
 from hf_transinv.evaluation.result import ClassScores, Result
-from hf_transinv.experiment.closing import closing_text
+from hf_transinv.experiment.closing import closing_text, first_baseline
 from hf_transinv.experiment.launch import doing
 from hf_transinv.experiment.session import Session
-from hf_transinv.figures import plot_curves
+from hf_transinv.figures import plot_corruption_heatmap, plot_curves
 from hf_transinv.formats.typed_json import as_json, read_as
 from hf_transinv.hub.card import render_card
+from hf_transinv.hub.card_figures import shown_figures
 from hf_transinv.hub.export import export_classifier
 from hf_transinv.hub.push import push_run
 from hf_transinv.hub.recorded_run import Dataset, Student, is_own_architecture, read_run
 from hf_transinv.hub.recorded_run import Teacher as RecordedTeacher
 from hf_transinv.hub.short_names import last_part, short_name
 from hf_transinv.models.classifier import Classifier
+from hf_transinv.models.multiply_adds import giga_multiply_adds
 from hf_transinv.models.teacher import EMATeacher, Teacher
-from hf_transinv.objectives.objective import Objective, Sample
+from hf_transinv.objectives.objective import Objective
+from hf_transinv.objectives.sample import ByCondition, Sample
 from hf_transinv.record import RunRecord, read_metrics
 from hf_transinv.resolve.shipped import model_folder
 from hf_transinv.training.averaging import AVERAGE, exported
@@ -76,6 +79,7 @@ def publish(session: Session, objective: Objective) -> str:
             evaluation.labels[:_SHOWN],
             session.train.seed,
             [short_name(teacher.name) for teacher in objective.teachers],
+            _gain(session),
         )
         learned = {"magnitudes": [], **objective.export_learned(sample)}
         _draw_figures(session)
@@ -91,18 +95,20 @@ def publish(session: Session, objective: Objective) -> str:
             figures=_figures(session.folder),
             citations=[*objective.citations, *_of_the_loop(session.train)],
         )
-        tag = main.lower()
+        shown = [session.folder / path for path in shown_figures(read_run(session.record.content))]
+        how: dict[str, Any] = {"tag": main.lower(), "figures": shown, "extra": {"kin": sorted(objective.kin)}}
+        how |= session.data.evaluated_as
         if average is not None:
             told = {**session.record.content["student"], "ema_decay": average.decay}
             of_average = {"main_row": f"{main}, {AVERAGE}", "student": told}
             if ema == "instead":
                 session.record.add(**of_average)
             else:
-                card = render_card({**session.record.content, **of_average}, folder="ema", to_run="..")
+                card = render_card({**session.record.content, **of_average}, folder="ema")
                 place = session.folder / "ema"
-                export_classifier(average.classifier, place, card=card, tag=tag, **session.data.evaluated_as)
-        card = render_card(session.record.content, to_run="..")
-        export_classifier(student, session.folder / "student", card=card, tag=tag, **session.data.evaluated_as)
+                export_classifier(average.classifier, place, card=card, **how)
+        card = render_card(session.record.content)
+        export_classifier(student, session.folder / "student", card=card, **how)
         session.record.update()
         _report(session)
         text = closing_text(read_run(session.record.content), session.data, session.output, session.folder)
@@ -140,6 +146,7 @@ def describe_student(student: Classifier, base: str | None = None) -> Student:
         architecture=architecture,
         is_own_architecture=library == "timm" and is_own_architecture(architecture),
         num_parameters=sum(parameter.numel() for parameter in student.network.parameters()),
+        gmacs=round(giga_multiply_adds(student), 5),
         num_classes=student.num_classes,
         label_names=names if len(names) <= _MOST_LABELS else names[: _MOST_LABELS // 2],
         input_size=tuple(student.input_size),
@@ -215,6 +222,21 @@ def _decimals(values: torch.Tensor) -> tuple[float, ...]:
     return tuple(round(value, 6) for value in values.flatten().tolist())
 
 
+def _gain(session: Session) -> tuple[ByCondition, ByCondition] | None:
+    """The first baseline and the published row, by condition; None: no baseline, or no corruption to compare under."""
+    baseline = first_baseline(session.rows)
+    if baseline is None:
+        return None
+    before, after = (_by_condition(session, name) for name in (baseline, str(session.main_row)))
+    return (before, after) if len(after[1]) > 1 else None
+
+
+def _by_condition(session: Session, row: str) -> ByCondition:
+    result = read_as(Result, session.rows[row]["results"], "results")
+    means = {name: result.mean_over([name]) for name in result.corruptions}
+    return row, {"clean": result.clean.top1, **{name: mean for name, mean in means.items() if mean is not None}}
+
+
 def _classes(session: Session) -> ClassScores | None:
     """Scores of each class of the row that is published; None where an earlier version evaluated it."""
     return read_as(Result, session.rows[str(session.main_row)]["results"], "results").classes
@@ -227,6 +249,9 @@ def _draw_figures(session: Session) -> None:
     classes = _classes(session)
     rows = [error[0] for error in classes.errors] if classes else []
     draw_classes(session.rows[str(session.main_row)]["results"], images[rows] if rows else None, folder)
+    results = {name: row["results"] for name, row in session.rows.items()}
+    if any(result["corruptions"] for result in results.values()):
+        plot_corruption_heatmap(results, folder / "corruption_heatmap.png")
 
 
 def _report(session: Session) -> None:

@@ -13,7 +13,7 @@ from accelerate.utils import gather_object
 
 from hf_transinv.config import DataConfig, MixingConfig, OutputConfig, TrainConfig, check_validation
 from hf_transinv.data.mixing import build_mixing
-from hf_transinv.data.run_data import Data, open_data
+from hf_transinv.data.run_data import Data, open_data, ordinary
 from hf_transinv.data.run_splits import open_run_splits
 from hf_transinv.data.transforms import to_float
 from hf_transinv.errors import InputError
@@ -95,7 +95,8 @@ class Session:
                 "mixed_precision": self.accelerator.mixed_precision,
             }
         doing("opening the data")
-        self._opened, self.config, self._decoded = data, data, None
+        self._opened, self.config = data, data
+        self._decoded: Data | None = None
         self.splits = open_run_splits(data)
         self.train = fitted(train, self.num_rows, self.accelerator.num_processes, unit)
         if self.train is not train and self.record:
@@ -172,7 +173,7 @@ class Session:
         train = self.train if seed is None else replace(self.train, seed=seed)
         doing(f"starting {name!r}", folder)
         check_players(objective, train, student_steps(train, self.num_rows)[0])
-        trainer = self._trainer(name, objective, crop, flip, folder, train)
+        trainer = self.trainer(name, objective, crop, flip, folder, train)
         self._resume(trainer, folder, main)
         if self.main_row is None:
             self.main_row = name
@@ -194,22 +195,23 @@ class Session:
                 f"Go on with the same command and: --output_dir {self.folder} --resume_from latest"
             )
         self._finish(trainer)
-        skipped = [line for feed in trainer.feeds.values() for line in feed.skipped]
-        if self.accelerator.num_processes > 1:
-            skipped = gather_object(skipped)
+        lines = [line for feed in trainer.feeds.values() for line in feed.skipped]
+        skipped = gather_object(lines) if self.accelerator.num_processes > 1 else lines
         if self.record:
             self.note_skipped(skipped)
+        distinct = trainer.step * trainer.feeds["student"].batch_size
         told = {
             "steps": trainer.step,
             "images_seen": trainer.images_seen,
+            "images_shown": distinct * objective.views,
+            "images_distinct": distinct,
             "train_seconds": round(trainer.seconds, 1),
             "images_skipped": max(feed.num_skipped for feed in trainer.feeds.values()),
             "learned": objective.observe(),
             "kin": objective.kin,
             "warnings": trainer.warnings,
         }
-        if trainer.validation:
-            told["validation"] = trainer.validation.told()
+        told |= {"validation": trainer.validation.told()} if trainer.validation else {}
         doing(f"evaluating {name!r}")
         for index, (player, student) in enumerate(measured(objective).items()):
             results = evaluate(
@@ -237,13 +239,13 @@ class Session:
         """The list of images that were left out, where any were."""
         self._skipped.update(found)
         if self._skipped:
-            atomic_write_text(
-                self.folder / "skipped_images.txt", "".join(f"{line}\n" for line in sorted(self._skipped))
-            )
+            lines = "".join(f"{line}\n" for line in sorted(self._skipped))
+            atomic_write_text(self.folder / "skipped_images.txt", lines)
 
-    def _trainer(
+    def trainer(
         self, name: str, objective: Objective, crop: str, flip: bool, folder: Path, train: TrainConfig
     ) -> Trainer:
+        """The loop of a row, before its first turn; arguments as of `fit`."""
         accelerator = self.accelerator
         # The student's batches are the same whatever the method: other players have an order of their own.
         variants = objective.variants_a_network
@@ -271,19 +273,17 @@ class Session:
         if lengths:
             check_extendable(objective)
         validation = open_validation(objective.students, self.data, accelerator, self.output, self.steps()[1])
-        base, steps = self.data.ordinary(crop, flip), self.steps()
+        base, steps = ordinary(self.config, crop, flip), self.steps()
         setup = TrainerSetup(feeds, base, train, *steps, folder, name, push, mixed, validation, lengths)
         return Trainer(accelerator, objective, setup)
 
     def _resume(self, trainer: Trainer, folder: Path, main: bool) -> None:
-        if not self.output.resume_from:
+        given = self.output.resume_from
+        named = [Path(given)] if given and main and given != "latest" else []
+        found = named or agree(self.accelerator, lambda: checkpoints(folder / "checkpoints"))
+        if not given or not found:
             return
-        if main and self.output.resume_from != "latest":
-            path: Path | None = Path(self.output.resume_from)
-        else:
-            path = next(reversed(agree(self.accelerator, lambda: checkpoints(folder / "checkpoints"))), None)
-        if path is None:
-            return
+        path = found[-1]
         if not self.accelerator.is_main_process and not path.is_dir():
             raise InputError(
                 f"checkpoint {path} is not on this machine: all machines of a run need the same output_dir. Give a "

@@ -7,6 +7,7 @@ from hf_transinv.figures.error_sheet import plot_errors
 from hf_transinv.figures.image_grids import LARGEST_MAGNIFIED_IMAGE, plot_augmentations, plot_examples
 from hf_transinv.figures.learning_curves import plot_curves
 from hf_transinv.figures.probe_bars import plot_probe
+from hf_transinv.figures.run_summary import plot_summary
 from hf_transinv.figures.selection_history import plot_history
 from hf_transinv.figures.style import COLORS, LINE_STYLES, save_figure
 
@@ -23,5 +24,6 @@ __all__ = [
     "plot_examples",
     "plot_history",
     "plot_probe",
+    "plot_summary",
     "save_figure",
 ]

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hf_transinv.figures.style import COLORS, bare, class_labels, save_figure
+from hf_transinv.figures.style import COLORS, bare, class_labels, ink_on, save_figure
 
 MOST_CLASSES = 30
 """More do not fit on a page with names and numbers."""
@@ -44,12 +44,12 @@ def _matrix(confusion: Sequence[Cell], support: Sequence[int], names: Sequence[s
     side = max(0.27 * number, 1.6) + room + 0.8
     figure = Figure(figsize=(side, side), layout="constrained")
     axes = figure.subplots()
-    axes.imshow(percent, cmap="Blues", vmin=0, vmax=100)
+    image = axes.imshow(percent, cmap="Blues", vmin=0, vmax=100)
     for row, column in np.argwhere(percent > 0):
         value = percent[row, column]
         shown = "<1" if value < 0.5 else f"{value:.0f}"
-        # "Blues" is light on its lower two thirds: black is legible there, white above.
-        axes.text(column, row, shown, ha="center", va="center", fontsize=6.5, color="white" if value > 65 else "black")
+        color = ink_on(image.to_rgba(value))
+        axes.text(column, row, shown, ha="center", va="center", fontsize=6.5, color=color)
     axes.set_xticks(range(number), labels, rotation=90)
     axes.set_yticks(range(number), labels)
     axes.tick_params(labelsize=8, length=0)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
 from hf_transinv.errors import InputError
-from hf_transinv.figures.style import save_figure, short
+from hf_transinv.figures.style import ink_on, save_figure, short
 
 HEATMAP_COLUMNS = 4
 
@@ -61,8 +61,7 @@ def _show_cells(axes: Axes, percent: np.ndarray) -> AxesImage:
     image = axes.imshow(percent, cmap="cividis", vmin=0, vmax=100, aspect="auto")
     for row, column in np.argwhere(~np.isnan(percent)):
         value = percent[row, column]
-        # cividis is mid-grey at half its range: white is legible on the lower half, black on the upper.
-        color = "white" if value < 50 else "black"
+        color = ink_on(image.to_rgba(value))
         axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=7, color=color)
     axes.tick_params(labelsize=8, length=0)
     axes.spines[:].set_visible(False)

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -16,6 +17,17 @@ LINE_STYLES = ("-", "--", ":", "-.")
 DOTS_PER_INCH = 200
 LONGEST_NAME = 28
 LONGEST_CLASS = 24
+
+
+def ink_on(color: Sequence[float] | np.ndarray) -> str:
+    """Black or white, whichever has the larger contrast to a colour (WCAG 2; at least 4.5 to any).
+
+    Args:
+        color: red, green and blue of sRGB, in [0, 1]; more entries are ignored.
+    """
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in color[:3]]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return "white" if 1.05 / (luminance + 0.05) > (luminance + 0.05) / 0.05 else "black"
 
 
 def short(name: str) -> str:

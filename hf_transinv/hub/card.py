@@ -1,7 +1,7 @@
 """run.json -> README.md of a student: metadata for the Hub, and what a person wants to know before using it.
 
 The card says what run.json says, and nothing about what was not recorded. The template `templates/student_card.md`
-has its structure; `card_about`, `card_results` and `card_invariances` make its sentences and tables.
+has its structure; `card_about`, `card_details`, `card_results`, `card_invariances` and `card_figures` make its parts.
 
 `base_model` names the repository whose weights the student started from, as a finetune. Teachers are not base models:
 the relations that the Hub knows (finetune, adapter, merge, quantized) all mean that weights were taken over, and a
@@ -20,23 +20,14 @@ from hf_transinv.config import MixingConfig
 from hf_transinv.formats import markdown
 from hf_transinv.formats.typed_json import read_as
 from hf_transinv.hub import card_about as about
+from hf_transinv.hub import card_details as details
+from hf_transinv.hub import card_figures as figures
 from hf_transinv.hub import card_invariances as invariances
 from hf_transinv.hub import card_results as results
 from hf_transinv.hub.recorded_run import Run, read_run
 from hf_transinv.hub.short_names import last_part
+from hf_transinv.hub.used_settings import used_settings
 from hf_transinv.record import published
-
-# Fields that say where a run wrote to and what it reported to: of no use to a reader of its card.
-_PRIVATE_FIELDS = (
-    "output_dir",
-    "resume_from",
-    "report_to",
-    "push_to_hub",
-    "private",
-    "hub_revision",
-    "push_every",
-    "license",
-)
 
 
 def render_card(
@@ -45,7 +36,6 @@ def render_card(
     repo_id: str | None = None,
     revision: str | None = None,
     folder: str = "student",
-    to_run: str = "",
 ) -> str:
     """Render the card of a finished run.
 
@@ -54,8 +44,6 @@ def render_card(
         repo_id: USER/NAME, for a card at the root of that repository.
         revision: the card's branch in the repository; None for main.
         folder: without a repo_id: the student's folder as the code in the card names it.
-        to_run: path from the card's folder to the one with run.json and figures/: "" where they are the same, as in a
-            repository; ".." from OUT/student.
 
     Returns:
         README.md: YAML metadata between two lines of three dashes, then Markdown.
@@ -69,7 +57,7 @@ def render_card(
         (repo_id or "").rpartition("/")[2] or run.name or last_part(run.config.output_dir or folder)
     )
     template = (files("hf_transinv") / "templates" / "student_card.md").read_text(encoding="utf-8")
-    facts = _facts(run, to_run) | _listings(run, content["config"]) | _loading(run, repo_id, revision, folder)
+    facts = _facts(run) | _listings(run, content["config"]) | _loading(run, repo_id, revision, folder)
     mixing = read_as(MixingConfig, content["config"], "run.json.config")
     facts["method"] = " ".join(filter(None, (facts["method"], about.regularisers(mixing))))
     card = ModelCard.from_template(
@@ -96,7 +84,7 @@ def _metadata(run: Run, title: str) -> ModelCardData:
     )
 
 
-def _facts(run: Run, to_run: str) -> dict[str, Any]:
+def _facts(run: Run) -> dict[str, Any]:
     """What the template puts in its places, but for code and listings."""
     return {
         "student": run.student,
@@ -111,14 +99,18 @@ def _facts(run: Run, to_run: str) -> dict[str, Any]:
         "limits": about.limits(run),
         "scores_table": results.scores_table(run),
         "scores_note": results.scores_note(run),
-        "classes": results.classes(run, to_run),
+        "classes": results.classes(run),
         "corruption_heading": results.corruption_heading(run),
         "corruption_table": results.corruption_table(run),
         "corruption_note": results.corruption_note(run),
         "teachers_table": invariances.teachers_table(run),
         "deformations": invariances.deformations(run),
         "magnitudes_table": invariances.magnitudes_table(run),
-        "pictures": invariances.pictures(run, to_run),
+        "pictures": figures.of_training(run),
+        "top": figures.at_the_top(run),
+        "results_figures": figures.of_results(run),
+        "details": details.listed(run),
+        "install": details.install(run),
         "versions": ", ".join(f"{package} {version}" for package, version in run.versions.items()),
         "commit": run.commit,
     }
@@ -126,7 +118,8 @@ def _facts(run: Run, to_run: str) -> dict[str, Any]:
 
 def _listings(run: Run, config: Mapping[str, Any]) -> dict[str, str]:
     """Blocks of code: the whole configuration, the command line, BibTeX."""
-    shown = {key: value for key, value in config.items() if value is not None and key not in _PRIVATE_FIELDS}
+    policies = {*run.policies, *(config.get("augment") or ()), *(config.get("second_augment") or ())}
+    shown = used_settings(config, {run.objective, run.task}, policies)
     return {
         "config_yaml": markdown.fenced(
             yaml.safe_dump(shown, sort_keys=False, default_flow_style=None, width=110), "yaml"
@@ -150,5 +143,6 @@ def _loading(run: Run, repo_id: str | None, revision: str | None, folder: str) -
         "transformers_name": json.dumps(repo_id or folder),
         "at_revision": f", revision={json.dumps(revision)}" if repo_id and revision else "",
         "is_local": repo_id is None,
+        "download": markdown.code(f"hf download {repo_id}" + (f" --revision {revision}" if revision else "")),
         "folder": markdown.code(folder),
     }

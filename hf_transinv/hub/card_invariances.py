@@ -1,13 +1,12 @@
-"""What a card says of teachers and of the augmentations that were learned against them, in tables, words and figures.
+"""What a card says of teachers and of the augmentations that were learned against them, in tables and words.
 
 Where nothing was learned or recorded, a function returns an empty text.
 """
 
 from collections.abc import Sequence
-from pathlib import PurePosixPath
 
 from hf_transinv.augment.magnitudes import ParameterRange
-from hf_transinv.formats.markdown import code, escape, image, number, span, table
+from hf_transinv.formats.markdown import code, escape, number, span, table
 from hf_transinv.hub.card_about import teacher_link
 from hf_transinv.hub.recorded_run import Run
 
@@ -24,11 +23,7 @@ _PRIMITIVES = {
 }
 _IN_TABLE_ONLY = ("width : height", "shear")  # their figures say little to a reader
 _LEAST_SHARE = 0.05  # of a teacher's images: rarer primitives are in the table only
-_ELSEWHERE = ("confusion", "per_class", "errors", "curves")  # figures below the results, or in the folder alone
-_CAPTIONS = {
-    "augmentation": "Images, and each primitive applied to them, with its probability p, for each teacher",
-    "selection": "r, q and p over the training",
-}
+_SHOWN_AS_ZERO = 0.005  # smaller p are written as 0.00
 
 
 def teachers_table(run: Run) -> str:
@@ -45,7 +40,7 @@ def teachers_table(run: Run) -> str:
     }
     if learned.p:
         for index, name in enumerate(run.config.primitives):
-            columns[f"p: {_primitive(name)}"] = [f"{p[index]:.2f}" for p in learned.p]
+            columns[f"p: {_primitive(name)}"] = [_probability(p, index) for p in learned.p]
     columns = {title: cells for title, cells in columns.items() if any(cells)}
     rows = [[teacher_link(known), *cells] for known, *cells in zip(run.teachers, *columns.values(), strict=True)]
     return table(["teacher", *columns], rows, 2 if "architecture" in columns else 1)
@@ -84,19 +79,12 @@ def magnitudes_table(run: Run) -> str:
     return table(["teacher", "parameter", "5 %", "50 %", "95 %", "reach", "no effect at"], rows, 2) if rows else ""
 
 
-def pictures(run: Run, to_run: str) -> list[str]:
-    """The run's figures as Markdown images, without those of its evaluation and its learning curves.
-
-    Args:
-        run: with figures or without.
-        to_run: path from the card's folder to the one that holds figures/.
-    """
-    found = []
-    for path in run.figures:
-        name, stem = PurePosixPath(path).name, PurePosixPath(path).stem
-        if stem not in _ELSEWHERE:
-            found.append(image(_CAPTIONS.get(stem, stem), str(PurePosixPath(to_run, "figures", name))))
-    return found
+def _probability(p: Sequence[float], index: int) -> str:
+    """One of a teacher's p: the largest in bold, one that is written as 0.00 small."""
+    shown = f"{p[index]:.2f}"
+    if p[index] == max(p):
+        return f"**{shown}**"
+    return f"<sub>{shown}</sub>" if p[index] < _SHOWN_AS_ZERO else shown
 
 
 def _primitive(name: str) -> str:

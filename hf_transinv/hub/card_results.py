@@ -4,13 +4,12 @@ Where nothing was measured, a function returns an empty text.
 """
 
 from collections.abc import Callable
-from pathlib import PurePosixPath
 
 from huggingface_hub import EvalResult
 
 from hf_transinv.evaluation.class_table import class_markdown
 from hf_transinv.evaluation.result import ERROR_TITLES, Result
-from hf_transinv.formats.markdown import MARK, escape, image, plain, steps, table, words
+from hf_transinv.formats.markdown import MARK, escape, plain, steps, table, words
 from hf_transinv.hub.recorded_run import Run
 
 Arguments = dict[str, str | int] | None
@@ -74,6 +73,10 @@ def scores_note(run: Run) -> str:
             "All rows start from the same weights and see the same number of training images "
             f"({run.main.images_seen:,})."
         )
+    if not run.baselines:
+        notes.append(
+            "No baseline was trained beside it: nothing here says what plain training on as many images would reach."
+        )
     for name in _ERRORS:
         if name in main.corruption_errors:
             notes.append(f"{ERROR_TITLES[name]} is the {escape(main.corruption_errors[name].definition)}.")
@@ -86,20 +89,10 @@ def scores_note(run: Run) -> str:
     return " ".join(notes)
 
 
-def classes(run: Run, to_run: str) -> str:
-    """Macro F1, the table of classes, and the confusion matrix where the run has drawn it.
-
-    Args:
-        run: with scores of classes or without.
-        to_run: path from the card's folder to the one that holds figures/.
-    """
+def classes(run: Run) -> str:
+    """Macro F1 and the table of classes."""
     found = run.main.results.classes
-    if found is None:
-        return ""
-    drawn = [path for path in run.figures if PurePosixPath(path).stem == "confusion"]
-    caption = "Which classes are taken for which, in percent of the images of each"
-    shown = [image(caption, str(PurePosixPath(to_run, "figures", PurePosixPath(path).name))) for path in drawn]
-    return "\n\n".join([class_markdown(found), *shown])
+    return "" if found is None else class_markdown(found)
 
 
 def corruption_table(run: Run) -> str:

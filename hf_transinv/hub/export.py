@@ -1,9 +1,10 @@
 """Export a student in timm's Hub layout, or, for networks of transformers, in that library's.
 
     config.json        architecture, label names, mean, std and input size; the block `hf_transinv` marks our exports,
-                       and says how the evaluation images were cut
+                       and says how the evaluation images were cut, and which corruptions the training imitated
     model.safetensors  the weights, contiguous, on the CPU
     README.md          the card, if one is given
+    figures/           the pictures that it shows, if there are any
 
 The folder is written under another name and then renamed, so it is there whole or not at all.
 """
@@ -11,6 +12,7 @@ The folder is written under another name and then renamed, so it is there whole 
 import copy
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ def export_classifier(
     folder: str | Path,
     *,
     card: str | None = None,
+    figures: Sequence[Path] = (),
     tag: str = "transinv",
     extra: dict[str, Any] | None = None,
     image_size: int | None = None,
@@ -45,6 +48,7 @@ def export_classifier(
         classifier: on any device and in any memory format; not changed.
         folder: an older export of ours there is replaced.
         card: content of README.md.
+        figures: files that the card shows, each as figures/NAME.
         tag: name of the weights, as in timm's "resnet18.TAG".
         extra: JSON values for the `hf_transinv` block of config.json.
         image_size: side of the evaluation images in pixels, before the network resizes them; None: the network's
@@ -78,12 +82,20 @@ def export_classifier(
         shutil.copymode(partial / "config.json", partial / "model.safetensors")
         if card is not None:
             (partial / "README.md").write_text(card, encoding="utf-8")
+        copy_figures(figures, partial)
         put_in_place(partial, folder)
     except SafetensorError as error:
         raise InputError(f"{folder} could not be written ({error}). Is the disk full?") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder
+
+
+def copy_figures(figures: Sequence[Path], folder: Path) -> None:
+    """Copy the figures of a card to figures/ in its folder, which is made where there are any."""
+    for path in figures:
+        (folder / "figures").mkdir(exist_ok=True)
+        shutil.copyfile(path, folder / "figures" / path.name)
 
 
 def _refuse_foreign(folder: Path) -> None:

@@ -18,6 +18,7 @@ from hf_transinv.evaluation.result import Result
 from hf_transinv.formats.typed_json import read_as
 from hf_transinv.hub.recorded_row import Extension, Learned, MeasuredWhileTraining
 from hf_transinv.hub.short_names import short_name
+from hf_transinv.training.averaging import AVERAGE
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class Student:
         architecture: as the library calls it.
         is_own_architecture: whether this package registers it with timm; also True where nothing is known.
         num_parameters: of the network.
+        gmacs: multiply-adds of one image, in 1e9.
         num_classes: of its answer.
         label_names: of the classes, the first few where there are many; empty where they have no names.
         input_size: (h, w) in pixels.
@@ -67,6 +69,7 @@ class Student:
     architecture: str | None = None
     is_own_architecture: bool = True
     num_parameters: int | None = None
+    gmacs: float | None = None
     num_classes: int | None = None
     label_names: tuple[str, ...] = ()
     input_size: tuple[int, ...] = ()
@@ -126,6 +129,8 @@ class Row:
         results: of its evaluation.
         steps: of its optimizer.
         images_seen: training images it was shown, repeats counted.
+        images_shown: versions of training images that it answered to in its own turns; None: not recorded.
+        images_distinct: the images of its batches, of which they are versions; None: not recorded.
         train_seconds: of training alone.
         images_skipped: training images that could not be decoded.
         learned: of its augmentation.
@@ -137,6 +142,8 @@ class Row:
     results: Result
     steps: int | None = None
     images_seen: int | None = None
+    images_shown: int | None = None
+    images_distinct: int | None = None
     train_seconds: float | None = None
     images_skipped: int = 0
     learned: Learned = field(default_factory=Learned)
@@ -208,6 +215,12 @@ class Run:
     def main(self) -> Row:
         """The row that is published."""
         return self.rows[self.main_row]
+
+    @property
+    def baselines(self) -> list[str]:
+        """The rows that were trained for comparison: all but the main one and those of its average and its peers."""
+        own = self.main_row.removesuffix(f", {AVERAGE}")
+        return [name for name in self.rows if name != own and not name.startswith(f"{own}, ")]
 
     @property
     def trained_on(self) -> tuple[str, ...]:

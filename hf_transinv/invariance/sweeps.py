@@ -89,6 +89,7 @@ class Curve:
         tolerated_up_to: the strength at which agreement falls below 95 %; None if it never does within the range.
         mean_agreement: over the range.
         score: log-odds of the mean agreement.
+        kept: the share of the range over which each image keeps its class, [N]; its mean is the mean agreement.
     """
 
     kl: tuple[float, ...]
@@ -96,6 +97,7 @@ class Curve:
     tolerated_up_to: float | None
     mean_agreement: float
     score: float
+    kept: tuple[float, ...]
 
 
 def _each(images: Tensor, value: float) -> Tensor:
@@ -170,21 +172,21 @@ def primitive_sweeps(padding_mode: str = "zeros") -> tuple[Sweep, ...]:
     ) -> Sweep:
         return Sweep(name, title, unit, False, rest, strengths, description, deform)
 
-    scaled, added = "pixels times the factor", "added to every pixel"
+    scaled, added, of_range = "pixels times the factor", "added to every pixel", "of the range"
     enlarged = "about the centre; 2 is twice as large"
     rotation, shift, zoom, shear = (_affine(padding_mode, entries) for entries in (_rotation, _shift, _zoom, _shear))
     return (
-        sweep("contrast_lower", "contrast, lower", "×", 1, (0.8, 0.6, 0.5, 0.4, 0.3, 0.2), scaled, _contrast),
-        sweep("contrast_higher", "contrast, higher", "×", 1, (1.2, 1.4, 1.6, 1.8), scaled, _contrast),
-        sweep("darker", "darker", "", 0, (-0.1, -0.2, -0.3, -0.4, -0.5), added, _brightness),
-        sweep("brighter", "brighter", "", 0, (0.1, 0.2, 0.3, 0.4, 0.5), added, _brightness),
+        sweep("contrast_lower", "lower contrast", "×", 1, (0.8, 0.6, 0.5, 0.4, 0.3, 0.2), scaled, _contrast),
+        sweep("contrast_higher", "higher contrast", "×", 1, (1.2, 1.4, 1.6, 1.8), scaled, _contrast),
+        sweep("darker", "darkening", of_range, 0, (-0.1, -0.2, -0.3, -0.4, -0.5), added, _brightness),
+        sweep("brighter", "brightening", of_range, 0, (0.1, 0.2, 0.3, 0.4, 0.5), added, _brightness),
         sweep("rotation", "rotation", "°", 0, (5, 10, 15, 20, 30, 45), "left or right at random", rotation),
         sweep("shift", "shift", "%", 0, (3, 6, 10, 15, 20, 30), "of the side, in a random direction", shift),
-        sweep("zoom_out", "zoom out", "×", 1, (0.9, 0.8, 0.7, 0.6, 0.5), enlarged, zoom),
-        sweep("zoom_in", "zoom in", "×", 1, (1.1, 1.25, 1.5, 1.75, 2.0), enlarged, zoom),
-        sweep("shear", "shear", "", 0, (0.1, 0.2, 0.3, 0.4, 0.5), "pixels sideways per row, left or right", shear),
+        sweep("zoom_out", "zooming out", "×", 1, (0.9, 0.8, 0.7, 0.6, 0.5), enlarged, zoom),
+        sweep("zoom_in", "zooming in", "×", 1, (1.1, 1.25, 1.5, 1.75, 2.0), enlarged, zoom),
+        sweep("shear", "shear", "px per row", 0, (0.1, 0.2, 0.3, 0.4, 0.5), "sideways, left or right", shear),
         sweep("blur", "Gaussian blur", "px²", 0, (0.3, 0.6, 0.9, 1.2, 1.5, 1.8), "variance at 32 px", _blur),
-        sweep("noise", "Gaussian noise", "", 0, (0.001, 0.004, 0.01, 0.02, 0.04, 0.08, 0.12), "variance", _noise),
+        sweep("noise", "Gaussian noise", "variance", 0, (0.001, 0.004, 0.01, 0.02, 0.04, 0.08, 0.12), "added", _noise),
     )
 
 
@@ -228,12 +230,16 @@ def log_odds(share: float, number: int) -> float:
     return math.log((share * number + 0.5) / ((1 - share) * number + 0.5))
 
 
-def summarise(sweep: Sweep, kl: Sequence[float], agreement: Sequence[float], num_images: int) -> Curve:
-    """The curve with measured KL and agreement, at each strength of a sweep, on `num_images` images."""
+def summarise(sweep: Sweep, kl: Sequence[float], kept: Tensor) -> Curve:
+    """The curve with the KL at each strength of a sweep, and the images that keep their class, bool [strengths, N]."""
+    agreement = (kept.sum(1, dtype=torch.float64) / kept.shape[1]).tolist()
     mean = mean_agreement(sweep, agreement)
-    score = log_odds(mean, num_images * len(sweep.strengths))
+    score = log_odds(mean, kept.shape[1] * len(sweep.strengths))
     tolerated = crossing(sweep.rest, sweep.strengths, agreement)
-    return Curve(tuple(kl), tuple(agreement), tolerated, mean, score)
+    # The mean is linear in the agreements: the same weights give each image's own.
+    at_rest, *one_kept = (mean_agreement(sweep, row) for row in [[0.0] * len(kept), *torch.eye(len(kept)).tolist()])
+    shares = at_rest + (torch.tensor(one_kept, dtype=torch.float64) - at_rest) @ kept.double()
+    return Curve(tuple(kl), tuple(agreement), tolerated, mean, score, tuple(shares.tolist()))
 
 
 @torch.no_grad()
@@ -267,19 +273,20 @@ def measure_sweep(
     Returns:
         One curve per model.
     """
-    sums = torch.zeros(len(models), 2, len(sweep.strengths), dtype=torch.float64, device=images.device)
+    sums = torch.zeros(len(models), len(sweep.strengths), dtype=torch.float64, device=images.device)
+    kept = torch.zeros(len(models), len(sweep.strengths), len(images), dtype=torch.bool, device=images.device)
     for place, strength in enumerate(sweep.strengths):
         for index, part in enumerate(images.split(batch_size)):
             rows = slice(index * batch_size, index * batch_size + len(part))
             changed = sweep.apply(to_float(part), strength, seed, index)
             changed = changed.contiguous(memory_format=torch.channels_last)
-            for own, model, answers in zip(sums, models, clean, strict=True):
+            for kl, same, model, answers in zip(sums, kept, models, clean, strict=True):
                 logits = model(changed)
-                own[0, place] += kl_divergence(answers[rows], logits).sum()
-                own[1, place] += (logits.argmax(1) == answers[rows].argmax(1)).sum()
+                kl[place] += kl_divergence(answers[rows], logits).sum()
+                same[place, rows] = logits.argmax(1) == answers[rows].argmax(1)
         on_strength()
     means = (sums / len(images)).tolist()
-    return [summarise(sweep, kl, agreement, len(images)) for kl, agreement in means]
+    return [summarise(sweep, kl, same) for kl, same in zip(means, kept.cpu(), strict=True)]
 
 
 def beyond(curves: dict[str, Curve], reference: dict[str, Curve] | None) -> dict[str, float]:

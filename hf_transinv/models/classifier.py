@@ -5,7 +5,6 @@ Classifier carries those facts (mean, std, channel order, input size, interpolat
 that all models take the same images. Everything before the network is differentiable, so gradients reach the pixels.
 """
 
-import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -24,14 +23,12 @@ from hf_transinv.models.location import locate
 from hf_transinv.models.published import Published
 from hf_transinv.models.timm_networks import open_timm
 from hf_transinv.models.transformers_networks import open_transformers
-
-_logger = logging.getLogger(__name__)
+from hf_transinv.models.weight_decay import undecayed
 
 # ITU-R BT.601, the weights of PIL's convert("L").
 _LUMINANCE = (0.299, 0.587, 0.114)
 _LARGEST_SIDE = 8192
 _MODES = {"bilinear": "bilinear", "bicubic": "bicubic", "nearest": "nearest-exact"}  # Pillow's name: PyTorch's
-_NEAREST_TO = {"lanczos": "bicubic", "hamming": "bilinear", "box": "bilinear"}  # filters that PyTorch does not have
 
 
 class Classifier(nn.Module):
@@ -188,6 +185,10 @@ class Classifier(nn.Module):
         network: Any = self.network
         return network.pretrained_cfg["architecture"] if self.image_processor is None else type(network).__name__
 
+    def no_weight_decay(self) -> set[str]:
+        """Parameters that do not decay, beside biases and normalisation: `timm.optim.create_optimizer_v2` asks."""
+        return {f"network.{name}" for name in undecayed(self.network)}
+
     def relabel(self, label_names: Sequence[str]) -> "Classifier":
         """Give the network these classes, in place.
 
@@ -282,18 +283,10 @@ def open_classifier(
         std=preprocessing.std,
         input_size=preprocessing.input_size,
         channel_order=preprocessing.channel_order,
-        interpolation=_own_filter(preprocessing.interpolation, name),
+        interpolation=preprocessing.own_filter(name),
         label_names=opened.label_names if label_names is None else label_names,
         source=name,
         image_processor=opened.image_processor,
         published=preprocessing.published,
         cut=EvaluationCut.recorded((location.config or {}).get("hf_transinv")) if input_size is None else None,
     ).train()
-
-
-def _own_filter(said: str, name: str) -> str:
-    """The filter for images of another size: the checkpoint's, or the nearest that PyTorch has, with a warning."""
-    if said in _MODES:
-        return said
-    _logger.warning("%s resizes by %s; here images of another size are resized by %s", name, said, _NEAREST_TO[said])
-    return _NEAREST_TO[said]

@@ -7,6 +7,7 @@ classes.
 
 import os
 import re
+from collections.abc import Mapping
 from itertools import chain
 from types import SimpleNamespace
 from typing import Any
@@ -25,10 +26,14 @@ _FEWEST_LAYERS = 2
 _LAST = (99999,)  # timm's: joins the group before it
 
 
-def outline(name: str) -> nn.Module:
+def outline(name: str, model_args: Mapping[str, Any] | None = None) -> nn.Module:
     """The network that a name of `open_classifier` stands for, without weights, on the meta device.
 
     A network that cannot be built there is opened as it is.
+
+    Args:
+        name: as of `open_classifier`.
+        model_args: the same.
 
     Raises:
         InputError: as `open_classifier`.
@@ -36,9 +41,9 @@ def outline(name: str) -> nn.Module:
     folder = None if os.path.isdir(name) else model_folder(name)  # what is read is said when it is opened
     location = locate(str(folder or name), revision=None, architecture=None, with_weights=False)
     try:
-        return outline_timm(location) if location.is_timm else outline_transformers(location)
+        return (outline_timm if location.is_timm else outline_transformers)(location, model_args or {})
     except InputError:
-        return open_classifier(name).network
+        return open_classifier(name, model_args=model_args).network
 
 
 def is_transformer(network: nn.Module) -> bool:

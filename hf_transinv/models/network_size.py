@@ -50,9 +50,7 @@ def resize_timm(network: Any, name: str, side: int, pretrained: bool, rebuild: C
     Raises:
         InputError: timm cannot bring the network to that size.
     """
-    patches = getattr(network, "patch_embed", None)
-    if isinstance(patches, PatchEmbed) and not patches.dynamic_img_pad:
-        check_patches(name, side, max(patches.patch_size))
+    check_patches(network, name, side)
     in_place = hasattr(network, "set_input_size")
     if not in_place and not get_model_traits(network).get("fixed_input_size"):
         return network
@@ -81,7 +79,7 @@ def resize_transformers(network: Any, name: str, channels: int, side: int) -> An
     Raises:
         InputError: transformers cannot bring the network to that size.
     """
-    check_patches(name, side, getattr(vision_config(network.config), "patch_size", None))
+    check_patches(network, name, side)
     images = _noise(channels, (side, side))
     network.eval()
     expected, reason = None, ""
@@ -146,8 +144,19 @@ def check_answers_at(network: nn.Module, name: str, channels: int, side: int) ->
         raise InputError(f"{name!r} does not take images of {side} px: {error}. {_OTHERWISE}") from error
 
 
-def check_patches(name: str, side: int, patch: Any) -> None:
-    """Raises InputError where patches of that side leave a rest of an image, which the network would not see."""
+def check_patches(network: Any, name: str, side: int) -> None:
+    """Raises InputError where the patches of a network leave a rest of an image, which it would not see.
+
+    Args:
+        network: of timm or transformers.
+        name: the model, for errors.
+        side: of the image, in pixels.
+    """
+    patches, patch = getattr(network, "patch_embed", None), None
+    if isinstance(patches, PatchEmbed) and not patches.dynamic_img_pad:
+        patch = max(patches.patch_size)
+    elif not hasattr(network, "get_classifier"):
+        patch = getattr(vision_config(network.config), "patch_size", None)
     if not isinstance(patch, int) or patch < 1 or side % patch == 0:
         return
     below, above = side // patch * patch, (side // patch + 1) * patch

@@ -1,5 +1,6 @@
 """What is known of a network that was just opened: all that `Classifier` must know of it."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -7,6 +8,10 @@ from typing import Any
 from torch import nn
 
 from hf_transinv.models.published import Published
+
+_logger = logging.getLogger(__name__)
+
+_NEAREST_TO = {"lanczos": "bicubic", "hamming": "bilinear", "box": "bilinear"}  # filters that PyTorch does not have
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,17 @@ class Preprocessing:
     interpolation: str
     channel_order: str = "rgb"
     published: Published | None = None
+
+    def own_filter(self, name: str) -> str:
+        """The filter for images of another size: the checkpoint's, or the nearest that PyTorch has, with a warning.
+
+        Args:
+            name: of the checkpoint, for the warning.
+        """
+        said, near = self.interpolation, _NEAREST_TO.get(self.interpolation)
+        if near is not None:
+            _logger.warning("%s resizes by %s; here images of another size are resized by %s", name, said, near)
+        return near or said
 
 
 @dataclass(frozen=True)

@@ -63,8 +63,7 @@ def open_timm(
     label_names = _label_names(location.name, config)
     arguments = dict(model_args or {})
     if arguments:
-        check_sizes(arguments, location.name)
-        check_timm_args(location.name, location.architecture or f"local-dir:{location.folder}", arguments)
+        _check_args(location, arguments)
     create = partial(_create, location, num_classes, pretrained)
     network = create(arguments)
     preprocessing = _preprocessing(location.name, network, (config.get("model_args") or {}).get("img_size"))
@@ -86,10 +85,17 @@ def open_timm(
     return OpenedNetwork(network, network.num_classes, label_names, preprocessing)
 
 
-def outline_timm(location: Location) -> Any:
+def outline_timm(location: Location, model_args: Mapping[str, Any]) -> Any:
     """The network without weights or memory, on the meta device; raises as `open_timm` does."""
+    if model_args:
+        _check_args(location, model_args)
     with torch.device("meta"):
-        return _create(location, None, False, {})
+        return _create(location, None, False, model_args)
+
+
+def _check_args(location: Location, arguments: Mapping[str, Any]) -> None:
+    check_sizes(arguments, location.name)
+    check_timm_args(location.name, location.architecture or f"local-dir:{location.folder}", arguments)
 
 
 def _create(location: Location, num_classes: int | None, pretrained: bool, arguments: Mapping[str, Any]) -> Any:

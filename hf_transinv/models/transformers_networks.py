@@ -55,8 +55,7 @@ def open_transformers(
     assert folder is not None  # of every network of transformers
     config = _read_config(name, folder)
     if model_args:
-        check_sizes(model_args, name)
-        set_config_fields(config, model_args, name)
+        _set_args(config, model_args, name)
     built_for = _built_for(vision_config(config).to_dict())
     if input_size is not None and not pretrained:
         set_image_size(config, input_size)
@@ -86,12 +85,20 @@ def open_transformers(
     return OpenedNetwork(network, config.num_labels, label_names, preprocessing, processor)
 
 
-def outline_transformers(location: Location) -> nn.Module:
+def outline_transformers(location: Location, model_args: Mapping[str, Any]) -> nn.Module:
     """The network without weights or memory, on the meta device; raises as `open_transformers` does."""
     name, folder = location.name, location.folder
     assert folder is not None  # of every network of transformers
+    config = _read_config(name, folder)
+    if model_args:
+        _set_args(config, model_args, name)
     with no_larger_than(None, name), torch.device("meta"):
-        return _initialised(name, _read_config(name, folder))
+        return _initialised(name, config)
+
+
+def _set_args(config: Any, arguments: Mapping[str, Any], name: str) -> None:
+    check_sizes(arguments, name)
+    set_config_fields(config, arguments, name)
 
 
 def _cannot_be_opened(name: str, error: Exception) -> InputError:

@@ -9,6 +9,7 @@ augmentation plays, by a loss that each method defines. A max is a min of the ne
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 import torch
@@ -18,7 +19,7 @@ from hf_transinv.augment.sampled import Sampled
 from hf_transinv.models.classifier import Classifier
 from hf_transinv.objectives.objective import Objective
 from hf_transinv.objectives.parts import Parts
-from hf_transinv.objectives.turns import AUGMENTATION, Batch
+from hf_transinv.objectives.turns import AUGMENTATION, Batch, Turn
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class AdversarialAugmentation(Objective):
         self.turns = tuple(task.turns) * inner_steps + ((AUGMENTATION,),)
         self.policies, self.teachers = task.policies, task.teachers
         self.variants, self.variants_a_network = task.variants, task.variants_a_network
-        self.keeps_start = task.keeps_start
+        self.keeps_start, self.views = task.keeps_start, task.views
 
     @classmethod
     def build_over(cls, task: Objective, student: Classifier, parts: Parts) -> "AdversarialAugmentation":
@@ -87,6 +88,12 @@ class AdversarialAugmentation(Objective):
     @abstractmethod
     def deform(self, nets: Mapping[str, nn.Module], images: Tensor, labels: Tensor, draws: Any) -> list[Deformed]:
         """Images [b, 3, H, W] as the task gets them: once or, summed over, several times; no gradient is needed."""
+
+    def passes_of(self, turn: Turn) -> Fraction:
+        networks = tuple(player for player in turn if player != AUGMENTATION)
+        of_task = self.task.passes_of(networks) * (self.views // self.task.views) if networks else Fraction(0)
+        # Its own batch is as small as the task's: see `variants_a_network`.
+        return of_task + (self.passes[AUGMENTATION,].total / self.variants_a_network if AUGMENTATION in turn else 0)
 
     @property
     def students(self) -> Mapping[str, Classifier]:

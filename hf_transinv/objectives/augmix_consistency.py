@@ -67,6 +67,7 @@ class AugMixConsistency(Objective):
     passes: ClassVar = {("student",): Passes(9)}  # it trains on the image and on two augmented copies
     configs = (AugMixConsistencyConfig,)
     default_policies = ("augmix",)
+    views = 3
 
     def __init__(
         self,

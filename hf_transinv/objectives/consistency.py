@@ -27,6 +27,7 @@ from hf_transinv.models.teacher import EMATeacher
 from hf_transinv.objectives.objective import Objective
 from hf_transinv.objectives.parts import Parts
 from hf_transinv.objectives.passes import Passes
+from hf_transinv.objectives.ramp import Ramp
 from hf_transinv.objectives.turns import Batch
 
 
@@ -53,27 +54,6 @@ class ConsistencyConfig:
             raise InputError(f"consistency_warmup is a share of the steps, in [0, 1], given {self.consistency_warmup}")
 
 
-class Ramp(nn.Module):
-    """A weight that rises linearly; it counts on the device, so that nothing waits.
-
-    Args:
-        weight: at the end.
-        steps: in which it rises from 0; 0: it is there from the start.
-    """
-
-    count: Tensor
-
-    def __init__(self, weight: float, steps: int) -> None:
-        super().__init__()
-        self.final, self.steps = weight, steps
-        self.register_buffer("count", torch.zeros(()))
-
-    @property
-    def weight(self) -> Tensor | float:
-        """At this step: a scalar on the device while it rises, or a number."""
-        return self.final if self.steps == 0 else self.final * (self.count / self.steps).clamp(max=1.0)
-
-
 class ConsistencyTraining(Objective):
     """min over theta of mean_i [CE(y_i, F(a(x_i))) + w(t) KL(F*(x_i) || F(a(x_i)))].
 
@@ -92,6 +72,7 @@ class ConsistencyTraining(Objective):
     turns = (("student",),)
     passes: ClassVar = {("student",): Passes(4)}  # the image itself besides, forward alone
     configs = (ConsistencyConfig,)
+    views = 2
 
     def __init__(
         self,

@@ -21,6 +21,7 @@ teacher of more classes answers among the student's alone.
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import ClassVar, cast
 
 import torch
@@ -36,7 +37,7 @@ from hf_transinv.models.teacher import EMATeacher, Teacher
 from hf_transinv.objectives.objective import Objective
 from hf_transinv.objectives.parts import Parts
 from hf_transinv.objectives.passes import Passes
-from hf_transinv.objectives.turns import Batch
+from hf_transinv.objectives.turns import Batch, Turn
 
 logger = logging.getLogger(__name__)
 
@@ -121,6 +122,9 @@ class Distillation(Objective):
     def build(cls, student: Classifier, parts: Parts) -> "Distillation":
         options = parts.options(DistillationConfig)
         return cls(student, parts.distilled(student), options, parts.policies, parts.label_smoothing)
+
+    def passes_of(self, turn: Turn) -> Fraction:
+        return Fraction(3 + len(self.teachers))
 
     def draw(self, player: str, shape: tuple[int, ...], generator: torch.Generator) -> PolicyDraws:
         return draw_all(self.policies, shape, generator)

@@ -115,6 +115,7 @@ class Hard(Objective):
     # each of the two answers to the image, and to the copy with a gradient to the copy.
     passes: ClassVar = {("student",): Passes(6, 2), (AUGMENTATION,): Passes(3, 3)}
     configs = (HardConfig, AugmenterConfig)
+    views = 2
 
     def __init__(
         self,

@@ -93,7 +93,7 @@ class InvariantTraining(Objective):
     passes: ClassVar = {("student",): Passes(3)}  # half of the images of a batch are second variants
     configs = (InvariantConfig,)
     own_options = ("second_augment",)
-    variants = variants_a_network = 2
+    variants = variants_a_network = views = 2
 
     def __init__(
         self,

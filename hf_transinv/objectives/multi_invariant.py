@@ -13,6 +13,7 @@ number of peers, and takes no gradient through the left side of a KL: `multi_ait
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import combinations
 from typing import ClassVar
 
@@ -28,7 +29,7 @@ from hf_transinv.objectives.mutual import name_networks
 from hf_transinv.objectives.objective import Objective
 from hf_transinv.objectives.parts import Parts
 from hf_transinv.objectives.passes import Passes
-from hf_transinv.objectives.turns import Batch
+from hf_transinv.objectives.turns import Batch, Turn
 
 
 @dataclass
@@ -104,6 +105,9 @@ class MultiInvariantTraining(Objective):
     def build(cls, student: Classifier, parts: Parts) -> "MultiInvariantTraining":
         networks = [student, *parts.peers(student)]
         return cls(networks, parts.options(MultiInvariantConfig), parts.policies, parts.label_smoothing)
+
+    def passes_of(self, turn: Turn) -> Fraction:
+        return Fraction(3 * self.variants)
 
     @property
     def students(self) -> Mapping[str, Classifier]:

@@ -12,6 +12,7 @@ networks in training mode.
 """
 
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from typing import ClassVar
 
 import torch
@@ -24,7 +25,7 @@ from hf_transinv.models.classifier import Classifier
 from hf_transinv.objectives.objective import Objective
 from hf_transinv.objectives.parts import Parts
 from hf_transinv.objectives.passes import Passes
-from hf_transinv.objectives.turns import Batch
+from hf_transinv.objectives.turns import Batch, Turn
 
 CITATION = """@inproceedings{zhang2018deep,
   title     = {Deep Mutual Learning},
@@ -65,6 +66,10 @@ class MutualLearning(Objective):
     @classmethod
     def build(cls, student: Classifier, parts: Parts) -> "MutualLearning":
         return cls([student, *parts.peers(student)], parts.policies, parts.label_smoothing)
+
+    def passes_of(self, turn: Turn) -> Fraction:
+        networks = len(self.players)
+        return Fraction(networks * (3 + networks - 1))
 
     @property
     def students(self) -> Mapping[str, Classifier]:

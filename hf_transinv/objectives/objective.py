@@ -2,8 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from fractions import Fraction
 from typing import Any, ClassVar, cast
 
 import torch
@@ -18,28 +17,10 @@ from hf_transinv.models.classifier import Classifier
 from hf_transinv.models.teacher import EMATeacher, Teacher
 from hf_transinv.objectives.parts import Parts
 from hf_transinv.objectives.passes import Passes
+from hf_transinv.objectives.sample import Sample
 from hf_transinv.objectives.turns import AUGMENTATION, Batch, Turn, only_training
 
 _SHOWN_DRAWS = 6
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A finished run's folder, and images to show there what was learned.
-
-    Attributes:
-        folder: of the run.
-        images: [N, 3, H, W] in [0, 1].
-        labels: class indices, [N].
-        seed: of what is drawn.
-        teacher_names: of the objective's teachers, short.
-    """
-
-    folder: Path
-    images: Tensor
-    labels: Tensor
-    seed: int
-    teacher_names: Sequence[str]
 
 
 class Objective(ABC):
@@ -74,6 +55,7 @@ class Objective(ABC):
         variants: of each image in a batch, each with a crop and flip of its own.
         turn: turns that are over, counted by `step`; the Trainer counts its own.
         variants_a_network: those that one network sees: the batch has so many times fewer images, for an equal number.
+        views: versions of each image of a batch that the student answers to in its turn, whatever they are made by.
     """
 
     name: ClassVar[str]
@@ -93,6 +75,7 @@ class Objective(ABC):
     interpolated_from: Teacher | None = None
     variants: int = 1
     variants_a_network: int = 1
+    views: int = 1
     turn: int = 0
     _players: tuple[str, ...] = ()
     _place: int = 0
@@ -266,6 +249,10 @@ class Objective(ABC):
     def next_turn(self, turn: int) -> tuple[str, ...]:
         """Who plays in a turn, counted from 0; some methods look at what happened."""
         return self.turns[turn % len(self.turns)]
+
+    def passes_of(self, turn: Turn) -> Fraction:
+        """What a turn costs as the method is configured: passes for each of the student's images, as `passes`."""
+        return self.passes[turn].total
 
     def draw(self, player: str, shape: tuple[int, ...], generator: torch.Generator) -> Any:
         """Draw what is random in a turn, for the whole batch of that shape; sliced by `[rows]` like the batch."""

@@ -6,6 +6,7 @@ from typing import Protocol, TypeVar
 import torch
 
 from hf_transinv.augment.policies.policy import Policy
+from hf_transinv.data.transforms import CropFlip
 from hf_transinv.models.classifier import Classifier
 from hf_transinv.models.teacher import Teacher
 
@@ -22,6 +23,7 @@ class Parts(Protocol):
         ema_decay: of the student's average.
         device: where training goes on.
         image_size: (H, W) of the training images.
+        ordinary: crop and mirror of the training images.
         max_steps: student steps in all.
         steps_per_epoch: student steps in a pass over the data; math.inf where it is not known.
     """
@@ -43,6 +45,9 @@ class Parts(Protocol):
 
     @property
     def image_size(self) -> tuple[int, int]: ...
+
+    @property
+    def ordinary(self) -> CropFlip: ...
 
     @property
     def max_steps(self) -> int: ...

@@ -7,6 +7,7 @@ So plain training costs 3 F_s per image. Each method states its own numbers on i
 """
 
 from dataclasses import dataclass
+from fractions import Fraction
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,11 @@ class Passes:
     student: int
     teacher: int = 0
     images: int = 1
+
+    @property
+    def total(self) -> Fraction:
+        """Forward passes for each of the student's images, with F_t = F_s."""
+        return Fraction(self.student + self.teacher, self.images)
 
     @property
     def bound(self) -> float:

@@ -21,42 +21,35 @@ Symbols: F `nets["student"]`, A `nets["augmentation"]`, T^k `teachers[k]`, L1 `h
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
-from hf_transinv.augment.deal import Deal
 from hf_transinv.augment.learned import AugmentationConfig, AugmentationPanel, Selection
 from hf_transinv.augment.magnitudes import describe_magnitudes
 from hf_transinv.augment.primitives import CITATION, PrimitiveConfig
 from hf_transinv.augment.sampled import Sampled
 from hf_transinv.augment.saving import save_augmentation
-from hf_transinv.augment.selection import (
-    Draws,
-    entropy,
-    relaxed_categorical,
-)
+from hf_transinv.augment.selection import Draws, entropy, relaxed_categorical
 from hf_transinv.config import TrainConfig
-from hf_transinv.divergences import cross_entropy, kl_divergence, soft_cross_entropy
+from hf_transinv.data.transforms import CropFlip
+from hf_transinv.divergences import cross_entropy
 from hf_transinv.errors import InputError
-from hf_transinv.figures import plot_augmentations, plot_history
+from hf_transinv.figures import plot_augmentations, plot_history, plot_summary
 from hf_transinv.models.classifier import Classifier
 from hf_transinv.models.teacher import EMATeacher, Teacher
 from hf_transinv.objectives.adversarial import AdversarialAugmentation, Deformed
-from hf_transinv.objectives.objective import Objective, Sample
+from hf_transinv.objectives.objective import Objective
 from hf_transinv.objectives.parts import Parts
 from hf_transinv.objectives.passes import Passes
+from hf_transinv.objectives.ramp import Ramp
+from hf_transinv.objectives.sample import Sample
 from hf_transinv.objectives.transinv_config import TransInvConfig
-from hf_transinv.objectives.transinv_forms import (
-    Form,
-    Measured,
-    NormalisedForm,
-    PaperForm,
-    PrimitiveConstraint,
-    TeacherConstraint,
-)
-from hf_transinv.objectives.turns import AUGMENTATION, Batch
+from hf_transinv.objectives.transinv_forms import Constraint, Measured, ascend_dual, build_form
+from hf_transinv.objectives.transinv_judges import Judges
+from hf_transinv.objectives.turns import AUGMENTATION, STUDENT, Batch, Turn
 from hf_transinv.record import read_metrics
 
 
@@ -80,6 +73,11 @@ class TransInv(AdversarialAugmentation):
         augmentation: the panel of L augmentation models; it has as many as there are teachers.
         teachers: T^1 .. T^L, frozen; an EMATeacher among them follows the student.
         config: the form of the objective; None: as its defaults are.
+        max_steps: student steps in all, for the tolerance's warm-up.
+        ordinary: crop and mirror of the training images, for a tolerance that is relative to them.
+
+    Raises:
+        InputError: teachers, augmentation models and options do not fit together.
     """
 
     name = "transinv"
@@ -101,8 +99,10 @@ class TransInv(AdversarialAugmentation):
         augmentation: AugmentationPanel,
         teachers: Sequence[Teacher] | nn.ModuleList,
         config: TransInvConfig | None = None,
+        max_steps: int = 0,
+        ordinary: CropFlip | None = None,
     ) -> None:
-        config = config or TransInvConfig()
+        config, ordinary = config or TransInvConfig(), ordinary or CropFlip()
         if len(teachers) != len(augmentation.models):
             raise InputError(
                 f"{len(teachers)} teachers need as many augmentation models, not {len(augmentation.models)}"
@@ -110,32 +110,38 @@ class TransInv(AdversarialAugmentation):
         relaxed = augmentation.config.estimator == "gumbel"
         if relaxed and (config.objective, config.multipliers) == ("constrained", "primitive"):
             raise InputError("multipliers 'primitive' need estimator 'expectation': a relaxed image mixes primitives")
+        if config.tolerance_warmup_ratio and not max_steps:
+            raise InputError("tolerance_warmup_ratio is a share of the run's steps: give max_steps")
+        if config.tolerance_relative_to == "crop" and ordinary.crop == "none" and not ordinary.flip:
+            raise InputError(
+                "tolerance_relative_to crop measures how far crop and flip move a teacher, and crop none, flip false "
+                "move nothing: choose another crop, or tolerance_relative_to entropy"
+            )
         super().__init__(task, augmentation, config.inner_steps)
         self.config = config
+        self.views *= len(teachers) if config.selection == "sum" else 1
         self.panel = augmentation
         self.teachers = cast(Sequence[Teacher], tuple(teachers))
         self.student = next(iter(task.students.values()))
         augmentation.logits_r.requires_grad_(config.selection == "r")
         augmentation.multipliers.requires_grad_(config.objective == "constrained")
         self._drawn_from: Selection | None = None
-        self.asks_at_once: bool | None = None  # None: on a GPU
-        self.form = self._form()
+        # What is cropped here is float, of which there are no bicubic crops.
+        crop = replace(ordinary, interpolation="bilinear")
+        self.judges = Judges(self.teachers, config.keep, config.tolerance_relative_to, crop)
+        self.ramp = Ramp(1.0, round(config.tolerance_warmup_ratio * max_steps))
+        self.form = build_form(config, self.student.num_classes, self.teachers, self.ramp)
 
     @classmethod
     def build_over(cls, task: Objective, student: Classifier, parts: Parts) -> "TransInv":
         teachers = parts.teachers(student)
         panel = replace(parts.options(AugmentationConfig), primitive=parts.options(PrimitiveConfig))
-        return cls(task, AugmentationPanel(len(teachers), panel), teachers, parts.options(TransInvConfig))
+        models, config = AugmentationPanel(len(teachers), panel), parts.options(TransInvConfig)
+        return cls(task, models, teachers, config, parts.max_steps, parts.ordinary)
 
-    def _form(self) -> Form:
-        match self.config.objective, self.config.multipliers:
-            case "paper", _:
-                return PaperForm()
-            case "normalised", _:
-                return NormalisedForm(self.student.num_classes, [teacher.num_classes for teacher in self.teachers])
-            case "constrained", "teacher":
-                return TeacherConstraint(self.config.tolerance)
-        return PrimitiveConstraint(self.config.tolerance)
+    def passes_of(self, turn: Turn) -> Fraction:
+        recrops = self.judges.relative_to == "crop" and AUGMENTATION in turn
+        return super().passes_of(turn) + Fraction(recrops, self.variants_a_network)
 
     # What is random
 
@@ -143,7 +149,9 @@ class TransInv(AdversarialAugmentation):
         panel = self.panel
         draws = panel.draw_strata(shape, panel.logits_r.device, generator, self.selection())
         self._drawn_from = None  # p, q and r are about to change
-        return draws
+        if self.judges.relative_to != "crop":
+            return draws
+        return replace(draws, recrop=self.judges.crop.draw(shape[0], (shape[2], shape[3]), generator))
 
     def draw_deformations(self, shape: tuple[int, ...], generator: torch.Generator) -> DeformationDraws:
         """One deformation of every image by a model drawn from r, or, for eq. 6's sum, one by each model."""
@@ -173,7 +181,7 @@ class TransInv(AdversarialAugmentation):
         deal = self.panel.deal(batch.images.device, draws, config.keep != "kl" or draws.gumbel is not None)
         augmented, selection = nets["augmentation"](batch.images, replace(draws, deal=deal))
         hard = cross_entropy(self.student(augmented), batch.labels)
-        keep = self._keep(batch.images, augmented, deal)
+        keep, yardstick = self.judges(batch.images, augmented, deal, draws.recrop)
         # Constants of a turn are shared out over micro-batches as the images are.
         part = len(batch.images) * batch.world_size / batch.global_batch_size
         measured = Measured(
@@ -185,6 +193,7 @@ class TransInv(AdversarialAugmentation):
             selection,
             part,
             is_relaxed=draws.gumbel is not None,
+            yardstick=yardstick,
         )
         ascent = self.form(measured)
         bonus = config.p_entropy * entropy(selection.p).sum() * part
@@ -201,32 +210,8 @@ class TransInv(AdversarialAugmentation):
             "total": -(ascent.objectives.sum() + bonus) - ascent.dual,
             "hard": ascent.hard.detach().mean(),
             "keep": ascent.keep.detach().mean(),
+            **{f"bound_{k}": bound for k, bound in enumerate(() if ascent.bounds is None else ascent.bounds, 1)},
         }
-
-    def _keep(self, images: Tensor, augmented: Tensor, deal: Deal) -> Tensor:
-        """How far each image's teacher moved, [B]: KL(T(x) || T(A(x))), or the paper's cross-entropy."""
-        divergence = kl_divergence if self.config.keep == "kl" else soft_cross_entropy
-        values, start = [], 0
-        for teacher, size in zip(self.teachers, deal.num_asked, strict=True):
-            rows = deal.asked[start : start + size]
-            if size:
-                clean, moved = self._answers(teacher, images[rows], augmented[rows])
-                values.append(divergence(clean, moved))
-            start += size
-        zeros = torch.zeros(len(images), device=images.device)
-        return zeros.index_copy(0, deal.asked[:start], torch.cat(values)) if values else zeros
-
-    def _answers(self, teacher: Teacher, images: Tensor, augmented: Tensor) -> tuple[Tensor, Tensor]:
-        """A teacher's logits for images and for the deformed ones, with a gradient to the latter.
-
-        One call launches half as many kernels, but its backward pass goes through both: that pays on a GPU alone.
-        """
-        if images.device.type == "cuda" if self.asks_at_once is None else self.asks_at_once:
-            clean, moved = teacher(torch.cat([images, augmented])).chunk(2)
-            return clean.detach(), moved
-        with torch.no_grad():
-            clean = teacher(images)
-        return clean, teacher(augmented)
 
     # What is kept of it
 
@@ -239,24 +224,25 @@ class TransInv(AdversarialAugmentation):
         shown = {"teacher_names": sample.teacher_names, "primitive_names": list(panel.config.primitives)}
         save_augmentation(panel, [teacher.name for teacher in self.teachers], sample.folder / "augmentation")
         history = [line for line in read_metrics(sample.folder / "metrics.jsonl") if "p" in line]
+        bounds = {"bounds": self.form.last_bounds(history)} if isinstance(self.form, Constraint) else {}
         plot_history(history, figures / "selection.png", **shown)
         images, generator = sample.images, torch.Generator().manual_seed(sample.seed)
         deformed, path = panel.preview(images, generator).cpu(), figures / "augmentation.png"
         plot_augmentations(images.cpu(), deformed, path, p=learned["p"], q=learned["q"], **shown)
-        return {"magnitudes": describe_magnitudes(panel, sample.seed)}
+        if sample.gain:
+            before, after = sample.gain
+            one, path = deformed[:, :, 0], figures / "summary.png"
+            plot_summary(images[0].cpu(), one, path, p=learned["p"], before=before, after=after, **shown)
+        return {"magnitudes": describe_magnitudes(panel, sample.seed), **bounds}
 
     # What moves without an optimizer, and what can be seen
 
     def after_step(self, player: str, nets: Mapping[str, nn.Module]) -> None:
-        if player == "augmentation" and self.config.objective == "constrained":
-            multipliers = self.panel.multipliers
-            if multipliers.grad is not None:
-                # Float16's loss scaling begins with gradients that overflow, and skips those steps.
-                gradient = multipliers.grad.nan_to_num(0.0, 0.0, 0.0)
-                with torch.no_grad():
-                    multipliers.sub_(self.config.dual_learning_rate * gradient).clamp_(min=0)
+        if player == AUGMENTATION and self.config.objective == "constrained":
+            ascend_dual(self.panel.multipliers, self.config.dual_learning_rate)
         super().after_step(player, nets)
-        if player == "student":
+        if player == STUDENT:
+            self.ramp.count += 1
             for teacher in self._averages():
                 teacher.update(self.student)
 
@@ -266,7 +252,8 @@ class TransInv(AdversarialAugmentation):
 
     def extra_state(self) -> dict[str, nn.Module]:
         averages = {f"ema{index or ''}": teacher for index, teacher in enumerate(self._averages())}
-        return super().extra_state() | averages
+        ramp = {"tolerance": self.ramp} if self.ramp.steps else {}
+        return super().extra_state() | averages | ramp
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)

@@ -108,7 +108,7 @@ def part_of(network: nn.Module, part: int | str, option: str) -> tuple[list[nn.P
         raise InputError(
             f"{option} is for a single classifier, and this method trains a {type(network).__name__}: leave it out"
         )
-    names, layers = _frozen_names(network.network, part), network.network.named_modules()
+    names, layers = frozen_names(network.network, part), network.network.named_modules()
     return (
         [parameter for name, parameter in network.network.named_parameters() if name in names],
         [layer for name, layer in layers if isinstance(layer, _BatchNorm) and f"{name}.running_mean" in names],
@@ -133,8 +133,8 @@ def describe_probe(share: float, max_steps: int) -> list[str]:
     ]
 
 
-def _frozen_names(network: nn.Module, part: int | str) -> set[str]:
-    """Names of the parameters and buffers that stay."""
+def frozen_names(network: nn.Module, part: int | str) -> set[str]:
+    """Names of the parameters and buffers of a network that stay; see `freeze`."""
     head = head_parameters(network)
     if part == "all":
         names = {name for name, _ in network.named_parameters()} | {name for name, _ in network.named_buffers()}

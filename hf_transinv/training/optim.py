@@ -16,6 +16,7 @@ from hf_transinv.config.checks import did_you_mean
 from hf_transinv.errors import InputError
 from hf_transinv.models.classifier import Classifier
 from hf_transinv.models.layer_groups import group_matcher, head_parameters
+from hf_transinv.models.weight_decay import undecayed
 from hf_transinv.objectives.objective import Objective
 from hf_transinv.objectives.turns import STUDENT
 
@@ -36,7 +37,10 @@ def build_optimizer(objective: Objective, player: str, config: TrainConfig) -> t
 
 
 def network_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """The configured optimizer of timm; biases and normalisation do not decay, what is frozen is left out.
+    """The configured optimizer of timm, which leaves out what is frozen.
+
+    Biases, normalisation, and what the network names by `no_weight_decay` (position embeddings, class tokens) do not
+    decay.
 
     Raises:
         InputError: timm has no such optimizer, or it refuses the options; or the layers of the network are not known.
@@ -88,17 +92,18 @@ def _groups_with_rates(network: nn.Module, config: TrainConfig) -> list[dict[str
         )
     bare: Any = network.network
     if config.layer_decay is None:
-        groups = param_groups_weight_decay(network, config.weight_decay)
+        names = network.no_weight_decay()
+        groups = param_groups_weight_decay(network, config.weight_decay, no_weight_decay_list=names)
     else:
         matcher = group_matcher(bare)
         # What timm asks a network for: those of transformers have no matcher of their own.
         layered: Any = SimpleNamespace(named_parameters=bare.named_parameters, group_matcher=lambda coarse: matcher)
-        not_decayed: set[str] = getattr(bare, "no_weight_decay", set)()
-        groups = param_groups_layer_decay(layered, config.weight_decay, not_decayed, layer_decay=config.layer_decay)
+        names = undecayed(bare)
+        groups = param_groups_layer_decay(layered, config.weight_decay, names, layer_decay=config.layer_decay)
     if config.head_learning_rate is None:
         return groups
-    names = head_parameters(bare)
-    head = {id(parameter) for name, parameter in bare.named_parameters() if name in names}
+    of_head = head_parameters(bare)
+    head = {id(parameter) for name, parameter in bare.named_parameters() if name in of_head}
     scale, split = config.head_learning_rate / config.learning_rate, []
     for group in groups:
         parts = [[x for x in group["params"] if (id(x) in head) is in_head] for in_head in (False, True)]

@@ -115,10 +115,10 @@ def test_the_record_says_the_command_and_the_card_how_it_was_launched(monkeypatc
     assert command == "transinv train --teachers 'a b' ema"
     run = finished_record()
     run |= {"command": command, "hardware": {**run["hardware"], "processes": 4, "mixed_precision": "bf16"}}
-    card = render_card(run, to_run="..")
+    card = render_card(run)
     assert "\ntransinv train --num_processes 4 --mixed_precision bf16 --teachers 'a b' ema\n" in card
     run["hardware"] |= {"processes": 1, "mixed_precision": "no"}
-    assert "\ntransinv train --teachers 'a b' ema\n" in render_card(run, to_run="..")
+    assert "\ntransinv train --teachers 'a b' ema\n" in render_card(run)
 
 
 # Launchers

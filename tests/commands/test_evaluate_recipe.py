@@ -29,13 +29,12 @@ FEW += ["--augment", "pad_crop", "grayscale"]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """Holds `model`, a tiny network of the digits 5 to 9, exported."""
+    """Holds `model`, a tiny network of the digits 5 to 9, exported; its training imitated fog."""
     folder = tmp_path_factory.mktemp("evaluate")
     torch.manual_seed(2)
     names = ["5", "6", "7", "8", "9"]
-    export_classifier(
-        open_classifier("wrn10_1_cifar", num_classes=5, label_names=names, pretrained=False), folder / "model"
-    )
+    model = open_classifier("wrn10_1_cifar", num_classes=5, label_names=names, pretrained=False)
+    export_classifier(model, folder / "model", extra={"kin": ["fog"]})
     return folder
 
 
@@ -72,6 +71,7 @@ def test_the_record_says_what_was_evaluated_and_how(finished, folder, resident):
     asked["augmentations"] = ("pad_crop", "grayscale")
     expected = evaluate(open_classifier(str(folder / "model")), resident, seed=3, show_progress=False, **asked)
     assert record["results"] == expected
+    assert record["kin"] == ["fog"]
 
 
 def test_the_table_is_on_the_terminal_and_in_the_folder(finished):

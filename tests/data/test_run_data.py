@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from hf_transinv.config import DataConfig
 from hf_transinv.data.described import describe_rows
 from hf_transinv.data.pictures import Pictures
-from hf_transinv.data.run_data import Data, open_data
+from hf_transinv.data.run_data import Data, open_data, ordinary
 from hf_transinv.data.transforms import CropFlip
 from hf_transinv.errors import InputError
 from tests.data.conftest import encode, numbered_pixels, write_encoded
@@ -232,10 +232,10 @@ def test_other_rows_of_the_run_see_central_squares(tmp_path: Path) -> None:
     for crop in ("pad", "none"):
         (images, own), (expected, theirs) = (one.feed(8, 0, process, crop).next_batch() for one in (data, plain))
         assert torch.equal(images, expected) and torch.equal(own, theirs) and torch.equal(own, labels)
-    assert data.ordinary("pad", False) == CropFlip("pad", False)
+    assert ordinary(data.config, "pad", False) == CropFlip("pad", False)
     given = {"crop": "resized", "crop_scale": (0.1, 0.9), "crop_ratio": (0.5, 2.0), "interpolation": "bicubic"}
     expected = CropFlip("resized", True, scale=(0.1, 0.9), ratio=(0.5, 2.0), interpolation="bicubic")
-    assert _open(root, image_size=16, **given).ordinary("resized", True) == expected
+    assert ordinary(DataConfig(image_size=16, **given), flip=True) == expected
 
 
 @pytest.mark.parametrize("streaming", [False, True])

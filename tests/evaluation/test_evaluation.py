@@ -401,4 +401,14 @@ def test_the_table_of_one_model_has_a_row_a_corruption_and_means_both_ways():
     ]
     assert text.startswith(f"a on b\n\n23 clean images: top-1 {result['clean']['top1']:.2f} %, top-5 ")
     assert "not an mCE" in text and f"ECE under corruption {result['corruption_ece']:.4f}" in text
-    assert f"was not trained on: {pixelate['mean']:.1f} %" in text
+    assert f"was not trained on: {pixelate['mean']:.1f} %" in text and "No kin" not in text
+
+
+def test_the_mean_without_kin_leaves_out_what_the_training_imitates():
+    options = {"corruptions": ("contrast", "pixelate", "fog"), "severities": (2,), "show_progress": False}
+    result = evaluate(make_classifier(), make_split(), **options)
+    _, pixelate, fog = (scores["mean"] for scores in result["corruptions"].values())
+    said = "No kin: mean top-1 under the {} that its training does not imitate: {:.1f} %."
+    assert said.format(2, (pixelate + fog) / 2) in evaluation_markdown("a on b", result, kin=["contrast", "snow"])
+    assert said.format(1, fog) in evaluation_markdown("a on b", result, trained_on=["contrast"], kin=["pixelate"])
+    assert "No kin" not in evaluation_markdown("a on b", result, kin=["snow"])

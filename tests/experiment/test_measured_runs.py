@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,7 +18,7 @@ from hf_transinv.experiment.extension import check_extendable
 from hf_transinv.training.checkpointing import checkpoints
 from hf_transinv.training.trainer import Trainer
 from tests.experiment.test_bad_input import LEAST, _alone, run  # noqa: F401 (fixtures)
-from tests.experiment.test_reading_is_said import write_folder
+from tests.experiment.test_reading_is_said import TRAIN, write_folder
 
 CHOOSING = ["--validation_share", 0.2, "--eval_steps", 2, "--load_best_model_at_end", "--save_steps", 2]
 RESUME = ["--resume_from", "latest"]
@@ -149,3 +150,26 @@ def test_the_size_of_batches_that_chose_cannot_change(run):  # noqa: F811
     assert run(*LEAST, *CHOOSING)[0] == 0
     code, said = run(*LEAST, *CHOOSING, *RESUME, "--eval_batch_size", 7)
     assert code == 2 and "eval_batch_size was 500, is 7" in said
+
+
+@pytest.mark.parametrize(("crop", "title"), [("resized", "resized crop + flip"), ("none", "crop + flip")])
+def test_the_baseline_crops_as_the_run_does(run, monkeypatch, crop, title):  # noqa: F811
+    seen, train = [], Trainer.train
+
+    def spy(trainer):
+        seen.append(trainer.setup.base_augmentation)
+        train(trainer)
+
+    monkeypatch.setattr(Trainer, "train", spy)
+    cut = ["--crop_scale", 0.5, 1] if crop == "resized" else []
+    assert run(*LEAST, "--max_steps", 1, "--crop", crop, *cut, "--flip", "false", "--baselines", "crop_flip")[0] == 0
+    assert list(record()["rows"]) == ["TransInv", title]
+    own, fair = seen
+    assert own.crop == crop and not own.flip
+    assert fair == replace(own, flip=True, crop="resized" if crop == "resized" else "pad")
+
+
+def test_a_plain_run_is_its_own_baseline(run):  # noqa: F811
+    least = [*LEAST[:6], *LEAST[-4:], "--batch_size", 16, "--max_steps", 1]
+    assert run(*least, "--crop", "resized", "--baselines", "crop_flip", recipe=TRAIN)[0] == 0
+    assert list(record()["rows"]) == ["resized crop + flip"]

@@ -34,7 +34,7 @@ from tests.launching import (
 # 100 training images, 6 batches an epoch; checkpoints at 4 and 8 are in mid-epoch and in mid-cycle.
 TINY = ["--dataset", "digits/target", "--image_size", 32, "--student", "wrn10_1_cifar", "--batch_size", 16]
 TINY += ["--max_steps", 12, "--inner_steps", 2, "--save_steps", 4, "--logging_steps", 3, "--save_total_limit", 9]
-TINY += ["--eval_corruptions", "none", "--seed", 3]
+TINY += ["--eval_corruptions", "none", "--seed", 3, "--tolerance_relative_to", "crop", "--tolerance_warmup_ratio", 0.5]
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +84,7 @@ def test_the_output_folder_has_everything(finished, teachers):
     assert sorted(path.name for path in (out / "student").iterdir()) == [
         "README.md",
         "config.json",
+        "figures",
         "model.safetensors",
     ]
     assert {path.name for path in (out / "augmentation").iterdir()} == {"config.json", "augmentation.safetensors"}
@@ -106,14 +107,17 @@ def test_the_card_is_that_of_the_record(finished, folder, teachers):
     _, out = finished
     run = json.loads((out / "run.json").read_text())
     card = (out / "student" / "README.md").read_text()
-    assert card == render_card(run, to_run="..")
+    assert card == render_card(run)
     links = re.findall(r"!\[[^\]]*\]\(([^)]*)\)", card)
-    assert sorted(links) == [f"../figures/{name}.png" for name in ("augmentation", "confusion", "selection")]
+    shown = ("augmentation", "confusion", "selection")
+    assert sorted(links) == [f"figures/{name}.png" for name in shown]
     assert all((out / "student" / link).is_file() for link in links)
     assert str(folder) not in card and str(folder) not in json.dumps(published(run))
     assert run["command"].startswith("recipes/multi_teacher.py ") and run["main_row"] == "TransInv"
     assert [teacher["name"] for teacher in run["teachers"]] == ["wide", "vit", "ema"]
     assert [of_teacher.keys() for of_teacher in run["magnitudes"]] == [set(run["config"]["primitives"])] * 3
+    last = read_metrics(out / "metrics.jsonl")[-1]
+    assert run["bounds"] == [last[f"augmentation/bound_{number}"] for number in (1, 2, 3)] and min(run["bounds"]) > 0
     assert run["dataset"] == {
         "name": "digits/target",
         "kind": "embedded",
@@ -190,6 +194,8 @@ def test_timm_loads_the_student_with_the_same_logits_to_the_bit(finished, folder
     with torch.no_grad():
         assert torch.equal(seen["logits"], network((images - mean) / std))
     assert seen["names"] == ["5", "6", "7", "8", "9"]
+    kin = json.loads((out / "run.json").read_text())["rows"]
+    assert config["hf_transinv"]["kin"] == sorted(next(iter(kin.values()))["kin"]) != []
 
 
 # Kill and resume
@@ -257,6 +263,8 @@ def test_a_teacher_is_trained_measured_and_exported(teacher):
     card = (out / "student" / "README.md").read_text()
     assert "robust to gaussian noise and contrast" in card and "augmentations learned" not in card
     assert all("* The model was trained on this corruption" in text.replace("\\", "") for text in (card, done.stdout))
+    assert "(figures/corruption_heatmap.png)" in card.partition("## Model details")[0]
+    assert (out / "student" / "figures" / "corruption_heatmap.png").stat().st_size > 1000
     network = timm.create_model(f"local-dir:{out / 'student'}", pretrained=True)
     assert network.num_classes == 5
 
@@ -278,7 +286,8 @@ def test_tensorboard_gets_events(teacher):
     assert tags["eval/top1"].value == pytest.approx(results["clean"]["top1"])
     assert tags["eval/macro_f1"].value == pytest.approx(results["classes"]["macro_f1"])
     assert tags["eval/top1"].step == 4
-    assert images.keys() == {f"figures/{name}" for name in ("confusion", "curves", "errors", "per_class")}
+    names = ("confusion", "corruption_heatmap", "curves", "errors", "per_class")
+    assert images.keys() == {f"figures/{name}" for name in names}
     with Image.open(out / "figures" / "confusion.png") as picture:
         shown = images["figures/confusion"]
         assert (shown.width, shown.height) == picture.size and shown.step == 4

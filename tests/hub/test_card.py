@@ -6,6 +6,7 @@ import math
 import re
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -18,15 +19,24 @@ from PIL import Image
 
 from hf_transinv.augment.learned import AugmentationConfig, AugmentationPanel
 from hf_transinv.augment.magnitudes import describe_magnitudes
+from hf_transinv.augment.policies import POLICIES
 from hf_transinv.augment.saving import save_augmentation
+from hf_transinv.commands.render_card import main as render_again
+from hf_transinv.config import DataConfig, OutputConfig, StudentConfig, TrainConfig, as_dict
 from hf_transinv.errors import InputError
+from hf_transinv.experiment.methods import GROUPS
 from hf_transinv.experiment.publish import describe_student, hub_id
 from hf_transinv.formats.typed_json import as_json, read_as
 from hf_transinv.hub.card import render_card
+from hf_transinv.hub.card_figures import shown_figures
 from hf_transinv.hub.export import export_classifier
-from hf_transinv.hub.recorded_run import Student
+from hf_transinv.hub.recorded_run import Student, read_run
 from hf_transinv.models.classifier import Classifier, open_classifier
+from hf_transinv.models.multiply_adds import giga_multiply_adds
+from hf_transinv.objectives.registry import LEARNED, METHODS
 from hf_transinv.record import published
+from hf_transinv.training.freezing import LP_FT
+from hf_transinv.training.interpolation import CITATION as WISE_FT
 from tests.launching import REPOSITORY, environment
 
 NAMES = ["ant", "bee", "cat", "dog", "elk"]
@@ -184,8 +194,8 @@ def test_the_tables_show_the_recorded_figures():
     assert "| crop + flip | 71.5 | 99.1 | 1.234 | 0.087 | 32.4 | 0.212 | 67.6 |" in text
     assert "| gaussian noise | 41.2 | 31.2 |" in text and "| contrast | 43.5 | 33.5 |" in text
     assert "| mean | 42.4 | 32.4 |" in text and "mCE is the mean error, as defined here." in text
-    assert "| [lab/noisy](https://huggingface.co/lab/noisy) | `vit` | 9 | 0.58 | 0.64 | 0.75 | 0.25 |" in text
-    assert "| `blur` | `wrn` | 7 | 0.42 | 0.32 | 0.12 | 0.88 |" in text
+    assert "| [lab/noisy](https://huggingface.co/lab/noisy) | `vit` | 9 | 0.58 | 0.64 | **0.75** | 0.25 |" in text
+    assert "| `blur` | `wrn` | 7 | 0.42 | 0.32 | 0.12 | **0.88** |" in text
     assert "see the same number of training images (1,232)" in text and "mean of the severities 1, 5" in text
 
 
@@ -426,17 +436,192 @@ def test_many_labels_are_cut_short():
 # Pictures
 
 
-@pytest.mark.parametrize("place", ["local", "hub"])
-def test_links_of_pictures_resolve_where_the_card_stands(tmp_path, place):
+@pytest.mark.parametrize("repo_id", [None, "me/s"])
+def test_pictures_lie_in_the_folder_of_the_card(tmp_path, repo_id):
+    (tmp_path / "figures").mkdir()
+    for name in ("augmentation", "confusion", "errors"):
+        (tmp_path / "figures" / f"{name}.png").write_bytes(name.encode())
+    card = render_card(record(), repo_id=repo_id)
+    shown = [tmp_path / path for path in shown_figures(read_run(record()))]
+    folder = export_classifier(
+        open_classifier("wrn10_1_cifar", num_classes=5, pretrained=False),
+        tmp_path / "student",
+        card=card,
+        figures=shown,
+    )
+    links = re.findall(r"!\[[^\]]*\]\(([^)]*)\)", card)
+    assert links == ["figures/augmentation.png", "figures/confusion.png"]
+    assert sorted(path.name for path in (folder / "figures").iterdir()) == ["augmentation.png", "confusion.png"]
+    assert all((folder / link).read_bytes() == (tmp_path / link).read_bytes() for link in links)
+    assert card.index("figures/augmentation.png") < card.index("## Model details")
+    assert card.index("## Results") < card.index("figures/confusion.png") < card.index("## Teachers")
+
+
+@pytest.mark.parametrize(
+    ("figures", "top"),
+    [
+        (["selection", "confusion", "corruption_heatmap"], "corruption_heatmap"),
+        (["curves", "errors", "confusion"], "confusion"),
+        (["errors"], "errors"),
+        (["curves", "per_class"], None),
+    ],
+)
+def test_one_picture_stands_near_the_top(figures, top):
+    run = record() | {"figures": [f"figures/{name}.png" for name in figures]}
+    text = render_card(run)
+    links = re.findall(r"!\[[^\]]*\]\(figures/(\w+)\.png\)", text.partition("## Model details")[0])
+    assert links == ([top] if top else [])
+    assert text.count("![") == len(shown_figures(read_run(run))), "each figure once"
+
+
+def test_the_command_brings_the_pictures_to_the_card(tmp_path, monkeypatch):
+    """An output folder of an earlier version, whose card links to pictures outside of its folder."""
+    (tmp_path / "student").mkdir()
     (tmp_path / "figures").mkdir()
     for name in ("augmentation", "confusion"):
-        (tmp_path / "figures" / f"{name}.png").write_bytes(b"")
-    where = tmp_path / "student" if place == "local" else tmp_path
-    where.mkdir(exist_ok=True)
-    card = render_card(record(), to_run="..") if place == "local" else render_card(record(), repo_id="me/s")
-    links = re.findall(r"!\[[^\]]*\]\(([^)]*)\)", card)
-    assert len(links) == 2 and all((where / link).is_file() for link in links)
-    assert card.index("## Results") < card.index("figures/confusion.png") < card.index("## Teachers")
+        (tmp_path / "figures" / f"{name}.png").write_bytes(b"picture")
+    (tmp_path / "run.json").write_text(json.dumps(record()))
+    monkeypatch.setattr(sys, "argv", ["render_card.py", str(tmp_path)])
+    render_again()
+    assert (tmp_path / "student" / "README.md").read_text() == render_card(record())
+    assert (tmp_path / "student" / "figures" / "augmentation.png").read_bytes() == b"picture"
+
+
+# Details
+
+
+def test_the_details_are_those_of_timms_cards():
+    run = record()
+    run["student"]["gmacs"] = 0.0834
+    run["citations"].append("@article{b, title = {{HARD}: Words},\n  journal = {arXiv preprint arXiv:2305.14890}\n}")
+    run["citations"].append(
+        "@article{c,\n  title   = {{HARD}: Words},\n  journal = {arXiv preprint arXiv:2305.14890}\n}"
+    )
+    text = text_of(render_card(run))
+    told = text[text.index("## Model details") : text.index("## How to use")]
+    for line in (
+        "- **Model Type:** Image classification",
+        "  - Params (M): 11.18",
+        "  - GMACs: 0.083",
+        "  - Image size: 48 x 48",
+        "  - A Method",
+        "  - [HARD: Words](https://arxiv.org/abs/2305.14890)",
+        "- **Dataset:** [lab/pictures](https://huggingface.co/datasets/lab/pictures)",
+        "- **Started from:** [timm/resnet18.a1\\_in1k](https://huggingface.co/timm/resnet18.a1_in1k)",
+        "- **Teachers:** [lab/noisy](https://huggingface.co/lab/noisy), `blur`",
+    ):
+        assert f"\n{line}\n" in told, line
+    assert "GMACs" not in render_card(record()) and "Activations" not in told
+
+
+def test_every_citation_of_a_method_is_a_paper_among_the_details():
+    known = [kind.citation for kind in (*METHODS.values(), *LEARNED.values(), *POLICIES.values()) if kind.citation]
+    for citation in (*known, LP_FT, WISE_FT):
+        assert "- **Papers:**\n  - " in render_card(record() | {"citations": [citation]}), citation
+
+
+def test_multiply_adds_are_those_of_the_layers():
+    """Of a convolution, outputs x inputs x kernel area x places; of attention, two products of all pairs of tokens."""
+    student = open_classifier("test_vit", num_classes=5, pretrained=False)
+    vit = student.network
+    tokens, width = vit.patch_embed.num_patches + 1, vit.embed_dim
+    patches = vit.patch_embed.num_patches * width * 3 * vit.patch_embed.patch_size[0] ** 2
+    hidden = vit.blocks[0].mlp.fc1.out_features
+    block = tokens * (4 * width**2 + 2 * width * hidden) + 2 * tokens**2 * width
+    by_hand = patches + len(vit.blocks) * block + 5 * width
+    before = copy.deepcopy(student.state_dict())
+    assert giga_multiply_adds(student) == pytest.approx(by_hand / 1e9, rel=1e-3)
+    assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())
+    assert describe_student(student).gmacs == pytest.approx(by_hand / 1e9, rel=1e-3)
+
+
+def test_whether_the_library_has_to_be_installed_is_said():
+    text = render_card(record())
+    assert "There is no need to install `hf_transinv`: plain timm or transformers loads it." in text
+    assert 'the first block loads it by the name `"hf-hub:USER/NAME"`' in text
+    of_hub = render_card(record(), repo_id="me/s", revision="v2")
+    assert "`hf download me/s --revision v2`" in of_hub and "USER/NAME" not in of_hub
+    run = record()
+    run["student"] |= {"architecture": "wrn10_1_cifar", "is_own_architecture": True}
+    own = render_card(run)
+    assert "`pip install git+https://github.com/hf-transinv/hf_transinv`" in own and "no need" not in own
+    run["student"] |= {"library": "transformers", "is_own_architecture": False}
+    assert "plain transformers loads it" in render_card(run)
+
+
+def test_baselines_are_shown_and_their_absence_is_said():
+    run = record()
+    assert "| crop + flip | 71.5" in render_card(run) and "No baseline" not in render_card(run)
+    run["rows"]["TransInv, EMA"] = run["rows"].pop("crop + flip")
+    assert "No baseline was trained beside it" in render_card(run)
+    assert "No baseline was trained beside it" in render_card(run | {"main_row": "TransInv, EMA"})
+
+
+def test_a_probability_of_nothing_is_smaller_than_the_largest():
+    run = record()
+    run["rows"]["TransInv"]["learned"]["p"] = [[0.9988, 0.0012], [0.5, 0.5]]
+    text = render_card(run)
+    assert "| **1.00** | <sub>0.00</sub> |" in text and "| **0.50** | **0.50** |" in text
+
+
+# Settings
+
+
+def settings_of(card: str) -> dict:
+    return yaml.safe_load(re.search(r"^```yaml\n(.*?)^```$", card, flags=re.S | re.M).group(1))
+
+
+def every_option(**given) -> dict:
+    """A configuration as a run records it, with the options of all methods."""
+    groups = (DataConfig, StudentConfig, TrainConfig, OutputConfig, *GROUPS)
+    required = {"max_steps": 9, "student": "wrn10_1_cifar", "dataset": "x/y"}
+    options = [
+        group(**{f.name: v for f in fields(group) if (v := (required | given).get(f.name)) is not None})
+        for group in groups
+    ]
+    return json.loads(json.dumps(as_dict(*options)))
+
+
+@pytest.mark.parametrize(
+    ("given", "shown", "left_out"),
+    [
+        (
+            {},
+            {"seed", "flip", "crop", "momentum"},
+            {"ema_decay", "shuffle_buffer", "mixup", "p_entropy", "severities"},
+        ),
+        ({"streaming": True, "ema": "beside"}, {"streaming", "shuffle_buffer", "ema_decay"}, {"tolerance"}),
+        ({"augment": ("randaugment",)}, {"randaugment_ops"}, {"cutout_size", "augmix_severity", "latent_dim"}),
+        ({"augment": ("fixed_aug",)}, {"geometric_range"}, {"inner_steps", "augment_learning_rate"}),
+        (
+            {"augment": ("transinv",), "teachers": ("ema",), "corruption": ("fog",)},
+            {
+                "tolerance",
+                "latent_dim",
+                "augment_learning_rate",
+                "selection_learning_rate",
+                "ema_decay",
+                "clean_share",
+            },
+            {"gumbel_hard", "hard_upper", "distill_top_k", "jsd_weight"},
+        ),
+        ({"augment": ("transinv",), "objective": "paper", "estimator": "gumbel"}, {"gumbel_hard"}, {"multipliers"}),
+        ({"method": "hard"}, {"hard_upper", "augment_learning_rate"}, {"selection_learning_rate", "tolerance"}),
+        ({"method": "distillation", "flip": False}, {"distill_temperature", "flip"}, {"ait_lambda", "flop"}),
+        ({"eval_corruptions": ("none",)}, {"eval_corruptions"}, {"eval_severities"}),
+    ],
+)
+def test_only_settings_that_had_an_effect_are_listed(given, shown, left_out):
+    run = record()
+    run["config"] = every_option(**given) | {"unknown_to_this_version": 0}
+    learned = [name for name in given.get("augment", ()) if name == "transinv"]
+    run["task"] = given.get("method", "supervised")
+    run["objective"] = learned[0] if learned else run["task"]
+    run["teachers"], run["rows"]["TransInv"]["learned"], run["magnitudes"] = [], {}, []
+    found = settings_of(render_card(run))
+    assert shown | {"unknown_to_this_version", "batch_size", "optimizer"} <= found.keys()
+    assert not left_out & found.keys()
+    assert not {"output_dir", "logging_steps", "ddp_timeout"} & found.keys() and None not in found.values()
 
 
 # What is recorded
@@ -486,7 +671,7 @@ def exported(folder: Path, name: str) -> tuple[dict, Classifier]:
     else:
         student = open_classifier(name, num_classes=5, label_names=NAMES, pretrained=False)
     run = record() | {"student": as_json(describe_student(student))}
-    export_classifier(student, folder / "student", card=render_card(run, to_run=".."))
+    export_classifier(student, folder / "student", card=render_card(run))
     panel = AugmentationPanel(2, AugmentationConfig(primitives=("gaussian_noise", "gaussian_blur")))
     save_augmentation(panel, ["lab/noisy", "blur"], folder / "augmentation")
     Image.new("RGB", (40, 30), "red").save(folder / "image.png")

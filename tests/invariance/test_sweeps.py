@@ -163,7 +163,12 @@ def test_mean_agreement_and_score_by_hand():
     uneven = Sweep("s", "s", "", False, 1, (0.9, 0.5), "")
     assert mean_agreement(uneven, (0.8, 0.4)) == pytest.approx((0.1 * 0.9 + 0.4 * 0.6) / 0.5)
     corruption = Sweep("c", "c", "", True, 0, (1, 2), "")
-    assert summarise(corruption, (0, 0), (0.9, 0.7), 10).score == pytest.approx(math.log(16.5 / 4.5))
+    kept = torch.arange(10) < torch.tensor([[9], [7]])
+    assert summarise(corruption, (0, 0), kept).score == pytest.approx(math.log(16.5 / 4.5))
+    assert summarise(corruption, (0, 0), kept).kept == (1.0,) * 7 + (0.5, 0.5, 0.0)
+    curve = summarise(uneven, (0, 0), torch.tensor([[True, False, True], [True, False, False]]))
+    assert curve.kept == pytest.approx((1, 0.1, 0.6)), "half of the step of 0.1, then of that of 0.4"
+    assert sum(curve.kept) / 3 == pytest.approx(curve.mean_agreement)
     assert log_odds(1.0, 10) == -log_odds(0.0, 10) == pytest.approx(math.log(21))
 
 
@@ -171,7 +176,8 @@ def test_ranking_beyond_a_reference_sees_what_both_tolerate_well():
     sweeps = corruption_sweeps(["contrast", "brightness", "pixelate"])
 
     def curves(*agreements):
-        return {s.name: summarise(s, (0,) * 5, (a,) * 5, 1000) for s, a in zip(sweeps, agreements, strict=True)}
+        kept = [(torch.arange(1000) < round(1000 * agreement)).expand(5, -1) for agreement in agreements]
+        return {s.name: summarise(s, (0,) * 5, own) for s, own in zip(sweeps, kept, strict=True)}
 
     own, plain = curves(0.99, 0.98, 0.50), curves(0.94, 0.97, 0.45)
     scores = beyond(own, plain)

@@ -560,7 +560,7 @@ def test_asking_a_teacher_for_both_answers_at_once_changes_nothing(form):
     batch, found = batch_of(12), []
     for at_once in (False, True):
         objective = build(**FORMS[form])
-        objective.asks_at_once = at_once
+        objective.judges.asks_at_once = at_once
         draws = objective.draw("augmentation", batch.images.shape, seeded(5))
         found.append(gradients_of(objective, "augmentation", batch, draws))
     assert_same_gradients(found[1], found[0])

@@ -1,4 +1,4 @@
-"""The objectives of single and mutual learning in the trainer, with tiny networks without BatchNorm."""
+"""The objectives in the trainer, with tiny networks without BatchNorm; of TransInv one with a relative tolerance."""
 
 from pathlib import Path
 
@@ -6,6 +6,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from hf_transinv.augment.learned import AugmentationPanel
 from hf_transinv.augment.policies.fixed import FixedAug
 from hf_transinv.augment.policies.jitter import ColorJitter
 from hf_transinv.config import MixingConfig, TrainConfig
@@ -21,6 +22,8 @@ from hf_transinv.objectives.l2_sp import L2SP, L2SPConfig
 from hf_transinv.objectives.multi_invariant import MultiInvariantConfig, MultiInvariantTraining
 from hf_transinv.objectives.mutual import MutualLearning
 from hf_transinv.objectives.objective import Objective
+from hf_transinv.objectives.supervised import Supervised
+from hf_transinv.objectives.transinv import TransInv, TransInvConfig
 from hf_transinv.training.trainer import Trainer
 from hf_transinv.training.trainer_setup import TrainerSetup
 from tests.tiny_run import random_split, resident_feed, tiny_vit
@@ -35,6 +38,7 @@ METHODS = (
     "distillation",
     "l2_sp",
     "l2_sp_probed",
+    "transinv_relative",
     "ait_mixed",
     "mutual_mixed",
 )
@@ -64,6 +68,11 @@ def objective_of(method: str) -> Objective:
     if method == "mutual":
         return MutualLearning([student, other, tiny_vit()], policies)
     teachers = nn.ModuleList([Teacher(other, "other"), EMATeacher(student)])
+    if method == "transinv_relative":
+        options = TransInvConfig(
+            inner_steps=1, tolerance_relative_to="crop", ema_tolerance=0.5, tolerance_warmup_ratio=0.75
+        )
+        return TransInv(Supervised(student), AugmentationPanel(2), teachers, options, max_steps=4)
     return Distillation(student, teachers, DistillationConfig(distill_top_k=2), policies)
 
 
@@ -81,5 +90,7 @@ def trainer_of(method: str, folder: Path, **train: int) -> Trainer:
         feeds = {"student": ResidentFeed(random_split(), config.batch_size, config.seed, *place, balanced=True)}
         mixing = Mixing(MIXING, 3, torch.tensor([0.5, 1.0, 2.0]))
     objective = objective_of(method.removesuffix("_mixed").removesuffix("_probed"))
+    if ("augmentation",) in objective.turns:
+        feeds["augmentation"] = resident_feed(config.batch_size, config.seed + 1, accelerator)
     setup = TrainerSetup(feeds, CropFlip(), config, 4, 5.0, folder, method, mixing=mixing)
     return Trainer(accelerator, objective, setup)

@@ -17,6 +17,7 @@ from hf_transinv.config import TrainConfig
 from hf_transinv.data.transforms import CropFlip
 from hf_transinv.errors import InputError
 from hf_transinv.models.classifier import Classifier, open_classifier
+from hf_transinv.models.layer_groups import knows_layers
 from hf_transinv.models.teacher import EMATeacher
 from hf_transinv.objectives.distillation import Distillation, DistillationConfig
 from hf_transinv.objectives.mutual import MutualLearning
@@ -28,6 +29,7 @@ from hf_transinv.training.optim import build_optimizer, network_optimizer, netwo
 from hf_transinv.training.players import Players
 from hf_transinv.training.trainer import Trainer
 from hf_transinv.training.trainer_setup import TrainerSetup
+from tests.models.families import TINY
 from tests.tiny_run import resident_feed, tensors_of, tiny_vit
 
 CONFIG = TrainConfig(max_steps=10, learning_rate=0.02, weight_decay=0.05, optimizer="adamw", warmup_ratio=0.2)
@@ -84,6 +86,53 @@ def test_layer_decay_is_timms_on_the_bare_network(build):
         assert own["lr"] == other["lr"]
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("name", ["test_vit", "swinv2_cr_tiny_224", "test_resnet", "convnextv2_atto"])
+def test_what_does_not_decay_is_timms_choice_on_the_bare_network(name, optimizer):
+    """The very groups, in their order, whatever the optimizer; and the same with a rate for the head."""
+    student = open_classifier(name, num_classes=3, pretrained=False)
+    config = replace(CONFIG, optimizer=optimizer)
+    theirs = create_optimizer_v2(student.network, optimizer, lr=0.02, weight_decay=0.05)
+    for ours in (network_optimizer(student, config), create_optimizer_v2(student, optimizer, 0.02, 0.05)):
+        for own, other in zip(ours.param_groups, theirs.param_groups, strict=True):
+            assert [id(x) for x in own["params"]] == [id(x) for x in other["params"]]
+            assert own["weight_decay"] == other["weight_decay"]
+    expected = {name: decay for name, (_, decay) in rates(theirs, student.network).items()}
+    assert ({"pos_embed", "cls_token"} <= {name for name in expected if not expected[name]}) == (name == "test_vit")
+    own_head = network_optimizer(student, replace(config, head_learning_rate=0.2))
+    assert {name: decay for name, (_, decay) in rates(own_head, student.network).items()} == expected
+
+
+@pytest.mark.parametrize("layer_decay", [None, 0.7])
+@pytest.mark.parametrize(
+    ("family", "ends"),
+    {
+        "vit": (".cls_token", ".position_embeddings"),
+        "dinov2_with_registers": (".cls_token", ".mask_token", ".position_embeddings", ".register_tokens"),
+        "clip": (".position_embedding.weight",),
+        "swin": (".relative_position_bias_table",),
+        "swinv2": (".logit_scale", ".continuous_position_bias_mlp.0.weight", ".continuous_position_bias_mlp.2.weight"),
+        "convnextv2": (".grn.weight", ".grn.bias"),
+        "resnet": (),
+    }.items(),
+)
+def test_what_does_not_decay_of_transformers(family, ends, layer_decay):
+    """Biases, what has one dimension, and what timm names for the twins of these networks."""
+    from transformers import AutoConfig, AutoModelForImageClassification
+
+    network = AutoModelForImageClassification.from_config(AutoConfig.for_model(family, **TINY[family]))
+    facts = {"mean": (0.5,) * 3, "std": (0.25,) * 3, "input_size": (64, 64), "image_processor": object()}
+    student = Classifier(network, num_classes=2, **facts)
+    if layer_decay and not knows_layers(network):
+        pytest.skip("its layers are not known")
+    decays = rates(network_optimizer(student, replace(CONFIG, layer_decay=layer_decay)), network)
+    found = {name for name, (_, decay) in decays.items() if not decay and network.get_parameter(name).ndim > 1}
+    assert found == {name for name in decays if name.endswith(ends)} and all(
+        any(name.endswith(end) for name in found) for end in ends
+    )
+    assert not any(decay for name, (_, decay) in decays.items() if network.get_parameter(name).ndim == 1)
+
+
 def test_the_layers_of_transformers_have_the_rates_of_their_twin_in_timm():
     from transformers import ViTConfig, ViTForImageClassification
 
@@ -100,6 +149,7 @@ def test_the_layers_of_transformers_have_the_rates_of_their_twin_in_timm():
     assert {ours[name][0] for name in ours if "embeddings" in name} == {0.5**4}
     assert ours["vit.layernorm.weight"] == theirs["norm.weight"]
     assert ours["classifier.weight"] == theirs["head.weight"] == (1.0, 0.05)
+    assert ours["vit.embeddings.position_embeddings"] == theirs["pos_embed"] == (0.5**4, 0.0)
 
 
 @pytest.mark.parametrize("layer_decay", [None, 0.7])
