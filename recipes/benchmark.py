@@ -1,8 +1,8 @@
 r"""How fast is a turn, and how fast could it be? Ratios within one run, for a student, a batch and a device.
 
-accelerate launch recipes/benchmark.py
+python recipes/benchmark.py
     everything, for WRN-16-2 at 32 px: about ten minutes on two cores
-accelerate launch --mixed_precision bf16 recipes/benchmark.py \
+transinv benchmark --mixed_precision bf16 \
     --sections turns --methods transinv augmix --student resnet50.a1_in1k \
     --image_size 224 --num_classes 1000 --output turns.json
     turns of plain training, of TransInv with 1, 3 and 5 teachers and of
@@ -14,9 +14,7 @@ python recipes/benchmark.py --sections corruptions
     images a second of each corruption, one thread and two
 """
 
-from hf_transinv.commands.benchmark_report import main
-from hf_transinv.experiment.launch import clear_errors
+from hf_transinv_start import run
 
 if __name__ == "__main__":
-    with clear_errors():
-        main(__doc__)
+    run("benchmark_report", __doc__)

@@ -13,9 +13,7 @@ python recipes/gpu_check.py --output_dir outputs/gpu_check --parts epochs \
     teachers in folders
 """
 
-from hf_transinv.commands.gpu_check import main
-from hf_transinv.experiment.launch import clear_errors
+from hf_transinv_start import run
 
 if __name__ == "__main__":
-    with clear_errors():
-        main(__doc__)
+    run("gpu_check", __doc__)

@@ -13,9 +13,7 @@ python recipes/hard_toy.py --seeds 0 --hard_augmenter thin_plate \
     --output_dir outputs/toy
 """
 
-from hf_transinv.commands.hard_toy import main
-from hf_transinv.experiment.launch import clear_errors
+from hf_transinv_start import run
 
 if __name__ == "__main__":
-    with clear_errors():
-        main(__doc__)
+    run("hard_toy", __doc__)

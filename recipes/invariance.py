@@ -9,9 +9,7 @@ python recipes/invariance.py --models A B --reference PLAIN \
     trained one
 """
 
-from hf_transinv.commands.invariance_report import main
-from hf_transinv.experiment.launch import clear_errors
+from hf_transinv_start import run
 
 if __name__ == "__main__":
-    with clear_errors():
-        main(__doc__)
+    run("invariance_report", __doc__)

@@ -4,17 +4,15 @@ Section 4.1 of the TransInv paper: a student is trained with one teacher at a
 time, and the corruption that comes out with the largest p should be the one
 that teacher is robust to (figure 3).
 
-accelerate launch recipes/probe.py
+python recipes/probe.py
     the embedded default: two small teachers for digits
-accelerate launch --mixed_precision bf16 recipes/probe.py --config \
+transinv probe --mixed_precision bf16 --config \
     recipes/configs/cifar100_probe.yaml \
     --teachers outputs/noise_teacher/student outputs/snow_teacher/student \
     --own gaussian_noise snow --seeds 0 1 2
 """
 
-from hf_transinv.commands.probe import main
-from hf_transinv.experiment.launch import clear_errors
+from hf_transinv_start import run
 
 if __name__ == "__main__":
-    with clear_errors():
-        main(__doc__)
+    run("probe", __doc__)

@@ -6,9 +6,7 @@ python recipes/push.py OUT USER/NAME --private --hub_revision BRANCH
     to a repository for yourself alone, to a branch
 """
 
-from hf_transinv.commands.push_run import main
-from hf_transinv.experiment.launch import clear_errors
+from hf_transinv_start import run
 
 if __name__ == "__main__":
-    with clear_errors():
-        main(__doc__)
+    run("push_run", __doc__)

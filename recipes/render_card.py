@@ -6,9 +6,7 @@ python recipes/render_card.py model_cards/digits_elastic
     a folder in Hub layout, with run.json beside the weights: README.md there
 """
 
-from hf_transinv.commands.render_card import main
-from hf_transinv.experiment.launch import clear_errors
+from hf_transinv_start import run
 
 if __name__ == "__main__":
-    with clear_errors():
-        main(__doc__)
+    run("render_card", __doc__)

@@ -191,6 +191,6 @@ def test_a_newcomer_reads_the_readme_in_five_minutes():
     text = README.read_text()
     assert len(text.split()) <= 1000
     assert blocks(README, "bash")[:2] == [
-        "pip install -e . && accelerate launch recipes/multi_teacher.py\n",
+        "pip install -e . && python recipes/multi_teacher.py\n",
         'pip install -e ".[test]" && pytest -n auto\n',
     ]

@@ -8,15 +8,16 @@ script loads this file without its package (hf_transinv_start.py).
 """
 
 import difflib
-import importlib
+import logging
 import os
 import signal
 import socket
 import sys
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+import hf_transinv_start
 
 COMMANDS = {
     "train": "train",
@@ -71,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if name in ("-h", "--help", "help"):
         print(help_text())
     elif name == "--version":
-        print(_version())
+        print(hf_transinv_start.own_version())
     elif name not in COMMANDS:
         near = difflib.get_close_matches(name.replace("_", "-"), COMMANDS, n=1)
         hint = f"did you mean {near[0]}? Else " if near else ""
@@ -126,20 +127,22 @@ def split_flags(argv: Sequence[str]) -> tuple[dict[str, str | bool], list[str]]:
 def run(name: str, flags: Sequence[str]) -> int:
     """A command in this process."""
     sys.argv = [f"transinv {name}", *flags]
-    from hf_transinv.experiment.launch import clear_errors
-
-    with clear_errors():
-        importlib.import_module(f"hf_transinv.commands.{COMMANDS[name]}").main()
+    hf_transinv_start.run(COMMANDS[name])
     return 0
 
 
 def launch(name: str, launcher: Mapping[str, Any], flags: Sequence[str]) -> int:
     """A command in processes of its own; returns its exit code, the first that failed where there are several."""
+    if str(launcher.get("machine_rank", "0")) == "0":
+        hf_transinv_start.say_start(COMMANDS[name], flags)
+    os.environ[hf_transinv_start.SAID] = "1"
     from subprocess import CalledProcessError
 
     from torch.distributed import DistError
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
+    if str(launcher.get("num_processes", "1")) == "1":  # its warning of flags that were not given is for several
+        logging.getLogger("accelerate.commands.launch").setLevel(logging.ERROR)
     settings = dict(launcher)
     if not os.path.isfile(settings.get("config_file", __file__)):
         from hf_transinv.resolve.shipped import launch_file
@@ -265,13 +268,6 @@ def _pass_signals_on() -> None:
 
     signal.signal(signal.SIGTERM, to_children)
     signal.signal(signal.SIGINT, lambda *_: None)  # the terminal sends it to the children, too
-
-
-def _version() -> str:
-    try:
-        return version("hf-transinv")
-    except PackageNotFoundError:
-        return "unknown: hf-transinv is not installed"
 
 
 def _failed(message: str, code: int = _USAGE) -> int:

@@ -38,11 +38,12 @@ from hf_transinv.evaluation.class_figures import draw_classes
 from hf_transinv.evaluation.conditions import AUGMENTATIONS, check_augmentations, chosen_corruptions
 from hf_transinv.evaluation.error_pictures import ErrorPictures
 from hf_transinv.experiment.arguments import parse
+from hf_transinv.experiment.first_screen import say_run
 from hf_transinv.experiment.launch import agree, output_folder, start_accelerator
 from hf_transinv.figures import plot_corruption_heatmap
 from hf_transinv.files import atomic_write_text, write_json
 from hf_transinv.formats.markdown import code, escape
-from hf_transinv.formats.terminal import printed
+from hf_transinv.formats.terminal import block, printed
 from hf_transinv.models import open_classifier
 from hf_transinv.models.description import describe
 from hf_transinv.models.location import locate
@@ -137,10 +138,11 @@ def main(description: str = __doc__ or "") -> None:
             "corrupted_folder with protocol published: those images are cropped already; leave out one of the two"
         )
     folder = agree(accelerator, lambda: output_folder(what.output, "evaluate"))
+    say_run(accelerator, what.output, folder, images.dataset)
     model = open_classifier(names.model).to(accelerator.device)
     split = images.open(model, names.match_labels or names.trust_label_order)
     if accelerator.is_main_process:
-        print("\n".join(("", *images.told, f"model       {describe(model, images.image_size)}", "")), flush=True)
+        print(f"{block((*images.told, f'model       {describe(model, images.image_size)}'))}\n", flush=True)
     pictures = ErrorPictures()
     results = evaluate(
         model,

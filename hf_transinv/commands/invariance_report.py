@@ -29,8 +29,10 @@ from hf_transinv.data.sources import Source, open_unlabelled, split_names
 from hf_transinv.data.transforms import to_float
 from hf_transinv.errors import InputError
 from hf_transinv.experiment.arguments import parse
+from hf_transinv.experiment.first_screen import say_run
 from hf_transinv.experiment.launch import output_folder, start_accelerator
 from hf_transinv.files import atomic_write_text, write_json
+from hf_transinv.formats.terminal import say, stage_bar
 from hf_transinv.invariance.page import page
 from hf_transinv.invariance.report import Measured, Report, as_numbers, summary_markdown, summary_text
 from hf_transinv.invariance.sweeps import (
@@ -207,6 +209,7 @@ def main(description: str = __doc__ or "") -> None:
     if accelerator.num_processes > 1:
         raise InputError("the report runs in one process: launch it without --num_processes")
     started, folder = time.time(), output_folder(output, "invariance")
+    say_run(accelerator, output, folder, pictures.dataset)
     models = [Teacher(open_classifier(name)).to(accelerator.device) for name in chosen.measured()]
     source, cuts = pictures.drawn(chosen.seed), {model.name: pictures.cut_for(model) for model in models}
     print(f"images      {source.name}, split {source.split}, column {source.columns[0]}: {source.num_rows} drawn")
@@ -218,7 +221,8 @@ def main(description: str = __doc__ or "") -> None:
 
     measured: dict[str, tuple[torch.Tensor, dict[str, Curve]]] = {}
     total = len(splits) * sum(len(sweep.strengths) for sweep in sweeps)
-    with tqdm(total=total, desc="sweeps", leave=False, disable=None) as bar:
+    say("measuring", f"{len(models)} models under {len(sweeps)} sweeps")
+    with stage_bar(total, "sweeps", " strengths") as bar:
         for cut, split in splits.items():
             group = [model for model in models if cuts[model.name] == cut]
             curves = measure_curves(group, split.images, sweeps, chosen, bar)
@@ -226,7 +230,8 @@ def main(description: str = __doc__ or "") -> None:
     results = []
     for model in models:
         images, (answers, own) = splits[cuts[model.name]].images, measured[model.name]
-        with tqdm(total=widest.range_turns, desc=f"widest range of {model.name}", leave=False, disable=None) as bar:
+        say("learning", f"the widest range that {model.name} tolerates: {widest.range_turns} turns")
+        with stage_bar(widest.range_turns, f"widest range of {model.name}", " turns") as bar:
             found = find_tolerated_range(model, images, answers, widest, primitive, chosen.seed, bar.update)
         size = sum(parameter.numel() for parameter in model.parameters())
         height, width = model.classifier.input_size

@@ -22,6 +22,7 @@ from hf_transinv.errors import InputError
 from hf_transinv.experiment.launch import Stopped
 from hf_transinv.experiment.presets import parse_run
 from hf_transinv.experiment.session import Session
+from hf_transinv.formats.terminal import block
 from hf_transinv.models.conv_vae import ConvVAE, VAEConfig, save_vae
 from hf_transinv.objectives.elbo import VAEObjective
 from hf_transinv.training.checkpointing import checkpoints
@@ -137,7 +138,7 @@ def main(description: str = __doc__ or "") -> None:
     if session.record:
         session.record.update(status="running")
         session.note_skipped(session.data.skipped)
-        print("\n".join(("", *session.data.described, "")), flush=True)
+        print(f"{block(session.data.described)}\n", flush=True)
     try:
         trainer.train()
     finally:

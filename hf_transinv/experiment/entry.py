@@ -11,6 +11,7 @@ from hf_transinv.experiment.presets import parse_run
 from hf_transinv.experiment.publish import publish
 from hf_transinv.experiment.session import Session
 from hf_transinv.experiment.student_checks import check_student
+from hf_transinv.formats.terminal import say
 from hf_transinv.objectives.supervised import Supervised
 
 
@@ -57,6 +58,8 @@ def train(recipe: str, description: str, default_config: Path | None = None, **d
     session.mixing = mixing
     session.told.append(preset)
     builder = MethodBuilder(session, names, loop, options)
+    if session.record:
+        say("opening", f"student and teachers ({', '.join(names.teachers)})" if names.teachers else "student")
     objective = builder.build(loop.seed)
     plain = _crop_flip(data.crop) if data.flip and data.crop != "none" else "supervised"
     title = " + ".join((method.title or plain, *mixing.titles))

@@ -14,11 +14,33 @@ from typing import Any
 from hf_transinv.augment.replay import ReplayBuffer
 from hf_transinv.config import OutputConfig
 from hf_transinv.errors import InputError
+from hf_transinv.experiment.launch import check_same_run
 from hf_transinv.objectives.objective import Objective
+from hf_transinv.record import RunRecord
 from hf_transinv.training.checkpointing import checkpoints
 
 Extension = dict[str, int]
 """One entry of the record."""
+
+
+def read_earlier(output: OutputConfig, folder: Path, config: dict[str, Any]) -> tuple[dict[str, Any], list[Extension]]:
+    """What an earlier start of a run has finished, its rows by name, and how it was extended.
+
+    Args:
+        output: from where it is resumed; nothing is known where it is not.
+        folder: of the run.
+        config: all fields of the run, flat.
+
+    Raises:
+        InputError: it was another run, and see `read_extensions`.
+    """
+    if not output.resume_from:
+        return {}, []
+    before = RunRecord.read(folder)
+    check_same_run(before["config"], config)
+    extensions = read_extensions(before, output, folder)
+    rows = before.get("rows", {}) if output.resume_from == "latest" else {}
+    return unfinished(rows, extensions), extensions
 
 
 def read_extensions(before: Mapping[str, Any], output: OutputConfig, folder: Path) -> list[Extension]:

@@ -1,9 +1,15 @@
-"""What a run says at its start, on one screen: data, student, teachers, and how images reach each."""
+"""What a run says at its start, on one screen: device, data, student, teachers, and how images reach each."""
 
+import math
 from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
 
 from hf_transinv.config import OutputConfig, TrainConfig
 from hf_transinv.data.run_data import Data
+from hf_transinv.formats.terminal import block, say
 from hf_transinv.models.description import describe
 from hf_transinv.models.teacher import EMATeacher
 from hf_transinv.objectives.objective import Objective
@@ -12,8 +18,35 @@ from hf_transinv.training.optim import rate_at
 from hf_transinv.training.trainer_setup import TrainerSetup
 
 
+def say_run(accelerator: Accelerator, output: OutputConfig, folder: Path, dataset: str | None) -> None:
+    """Say on the main process where a run computes and where its output goes, and then that its data are opened.
+
+    Args:
+        accelerator: of the run.
+        output: says whether it is resumed.
+        folder: of the run.
+        dataset: its name.
+    """
+    if not accelerator.is_main_process:
+        return
+    device, count = accelerator.device, accelerator.num_processes
+    kind = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
+    lines = [
+        f"device      {device.type} ({kind}), {count} process{'es' * (count > 1)}, "
+        f"mixed_precision {accelerator.mixed_precision}",
+        f"output      {folder}{', where the run goes on' if output.resume_from else ''}",
+    ]
+    print(block(lines), flush=True)
+    say("opening", dataset or "the data")
+
+
 def first_screen(
-    data: Data, objective: Objective, setup: TrainerSetup, output: OutputConfig, told: Sequence[str] = ()
+    data: Data,
+    objective: Objective,
+    setup: TrainerSetup,
+    output: OutputConfig,
+    told: Sequence[str] = (),
+    step: int = 0,
 ) -> str:
     """The whole text.
 
@@ -22,7 +55,8 @@ def first_screen(
         objective: of its first row.
         setup: of the same.
         output: what is measured.
-        told: lines that are said besides, at the end.
+        told: lines that are said besides.
+        step: student steps that are done.
     """
     side, lines = data.image_size, list(data.described)
     lines += [f"{player:11} {describe(student, side)}" for player, student in objective.students.items()]
@@ -35,8 +69,18 @@ def first_screen(
     first = setup.lengths[0][1] if setup.lengths else setup.max_steps
     lines += describe_probe(setup.config.linear_probe_share, first)
     lines += _measured(data, setup, output)
-    lines += _lengths(setup, setup.config)
-    return "\n".join(("", *lines, *told, ""))
+    lines += [*(line for line in told if line), *_steps(setup, output, step), *_lengths(setup, setup.config)]
+    return f"{block(lines)}\n"
+
+
+def _steps(setup: TrainerSetup, output: OutputConfig, step: int) -> Iterator[str]:
+    epochs = (
+        "" if setup.steps_per_epoch == math.inf else f", {setup.max_steps / max(1, setup.steps_per_epoch):.3g} epochs"
+    )
+    yield f"method      {setup.label}"
+    yield f"steps       {setup.max_steps:,} of {setup.config.batch_size} images{epochs}"
+    if output.resume_from:
+        yield f"resumed     at step {step}{'' if step else ': there is no checkpoint yet'}"
 
 
 def _measured(data: Data, setup: TrainerSetup, output: OutputConfig) -> Iterator[str]:

@@ -20,9 +20,9 @@ from hf_transinv.errors import InputError
 from hf_transinv.evaluation import evaluate
 from hf_transinv.evaluation.conditions import check_augmentations, chosen_corruptions
 from hf_transinv.experiment.batch_size import check_batch_size, fitted, student_steps
-from hf_transinv.experiment.extension import Extension, check_extendable, lengths_of, read_extensions, unfinished
-from hf_transinv.experiment.first_screen import first_screen
-from hf_transinv.experiment.launch import Stopped, agree, check_same_run, doing, output_folder, start_accelerator
+from hf_transinv.experiment.extension import check_extendable, lengths_of, read_earlier
+from hf_transinv.experiment.first_screen import first_screen, say_run
+from hf_transinv.experiment.launch import Stopped, agree, doing, output_folder, start_accelerator
 from hf_transinv.files import atomic_write_text
 from hf_transinv.hub.push import BackgroundPush, check_token
 from hf_transinv.models.teacher import check_answers
@@ -84,7 +84,7 @@ class Session:
         self.folder = agree(self.accelerator, lambda: output_folder(output, recipe))
         self._skipped: set[str] = set()
         self.rows: dict[str, Any]
-        self.rows, self._extensions = agree(self.accelerator, lambda: self._earlier(config))
+        self.rows, self._extensions = agree(self.accelerator, lambda: read_earlier(output, self.folder, config))
         self.main_row: str | None = None
         self.told: list[str] = []
         self.record = RunRecord(self.folder, recipe, config) if self.accelerator.is_main_process else None
@@ -95,6 +95,7 @@ class Session:
                 "mixed_precision": self.accelerator.mixed_precision,
             }
         doing("opening the data")
+        say_run(self.accelerator, output, self.folder, data.dataset)
         self._opened, self.config = data, data
         self._decoded: Data | None = None
         self.splits = open_run_splits(data)
@@ -123,16 +124,6 @@ class Session:
         train = self.splits.train
         is_known = train.streaming or (train.num_rows is not None and self._opened.on_bad_image == "raise")
         return train.num_rows if is_known else self.data.num_rows
-
-    def _earlier(self, config: dict[str, Any]) -> tuple[dict[str, Any], list[Extension]]:
-        """What an earlier start of this run has finished, and how it was extended."""
-        if not self.output.resume_from:
-            return {}, []
-        before = RunRecord.read(self.folder)
-        check_same_run(before["config"], config)
-        extensions = read_extensions(before, self.output, self.folder)
-        rows = before.get("rows", {}) if self.output.resume_from == "latest" else {}
-        return unfinished(rows, extensions), extensions
 
     def _take_folder(self) -> None:
         """Write run.json, open the tracker: only now, so that input that is refused leaves the folder as it was."""
@@ -179,7 +170,9 @@ class Session:
             self.main_row = name
             self._take_folder()
             if self.record:
-                print(first_screen(self.data, objective, trainer.setup, self.output, self.told), flush=True)
+                print(
+                    first_screen(self.data, objective, trainer.setup, self.output, self.told, trainer.step), flush=True
+                )
         if name in self.rows and trainer.is_over:
             self._finish(trainer)
             return self.rows[name]

@@ -1,6 +1,7 @@
 """The command `transinv`: what it starts and how, what it says, and that it says it at once."""
 
 import ast
+import logging
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import torch
 from accelerate.commands.launch import launch_command_parser
 from torch.distributed.run import parse_args
 
+import hf_transinv_start
 from hf_transinv import record
 from hf_transinv.commands import cli
 from hf_transinv.commands.env import facts, shown
@@ -51,6 +53,75 @@ def test_help_imports_nothing_heavy(tmp_path):
     assert done.returncode == 0 and done.stdout.splitlines()[-1] == "[]", done.stderr
 
 
+@pytest.mark.parametrize("way", ["recipe", "console script", "launcher"])
+def test_the_first_line_comes_before_anything_heavy_is_imported(tmp_path, way):
+    """A torch that cannot be imported: what was said before is what a run says before its imports."""
+    (tmp_path / "torch.py").write_text("raise ImportError('too heavy')")
+    start = ["-c", "import hf_transinv_start as start; start.main()", "multi-teacher"]
+    command = {
+        "recipe": [*PYTHON, str(REPOSITORY / "recipes" / "multi_teacher.py")],
+        "console script": [*PYTHON, *start],
+        "launcher": [*PYTHON, *start, "--num_processes", "2", "--cpu"],
+    }[way]
+    flags = ["--config", "digits", "--output_dir=out"]
+    env = environment(tmp_path)
+    env["PYTHONPATH"] = os.pathsep.join([str(tmp_path), env["PYTHONPATH"]])
+    done = subprocess.run([*command, *flags], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert "too heavy" in done.stderr
+    assert done.stdout.splitlines() == [
+        f"hf_transinv {hf_transinv_start.own_version()}: multi_teacher",
+        "config      digits",
+        "output_dir  out",
+        "loading     PyTorch, timm and accelerate",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("module", "flags", "variables"),
+    [
+        ("train", ["--help"], {}),
+        ("train", ["--max_steps", "1", "--print_config"], {}),
+        ("env", [], {}),
+        ("train", [], {"RANK": "1"}),
+        ("train", [], {hf_transinv_start.SAID: "1"}),
+    ],
+)
+def test_nothing_is_said_where_the_output_is_what_was_asked_for_or_another_process_says_it(
+    module, flags, variables, monkeypatch, capsys
+):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    hf_transinv_start.say_start(module, flags)
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(("processes", "level"), [(None, logging.ERROR), ("1", logging.ERROR), ("2", logging.NOTSET)])
+def test_the_launchers_own_warning_is_for_several_processes(processes, level, monkeypatch, capsys):
+    logger = logging.getLogger("accelerate.commands.launch")
+    monkeypatch.setattr(logger, "level", logging.NOTSET)
+    monkeypatch.setenv(hf_transinv_start.SAID, "")
+    monkeypatch.setattr(cli, "wants_torchrun", lambda _: False)
+    monkeypatch.setattr(cli, "_pass_signals_on", lambda: None)
+    monkeypatch.setattr("accelerate.commands.launch.launch_command", lambda _: None)
+    launcher = {"mixed_precision": "bf16"} | ({"num_processes": processes} if processes else {})
+    assert cli.launch("train", launcher, ["--max_steps", "1"]) == 0
+    assert logger.level == level
+    assert capsys.readouterr().out.startswith("hf_transinv ") and os.environ[hf_transinv_start.SAID] == "1"
+
+
+def test_bars_of_libraries_are_for_terminals(monkeypatch, capsys):
+    names = ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS")
+    for name in names:
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    hf_transinv_start.say_start("train", [])
+    assert not any(name in os.environ for name in names)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
+    hf_transinv_start.say_start("train", [])
+    assert all(os.environ[name] == "1" for name in names)
+
+
 def test_help_has_every_command_with_its_first_line():
     text = cli.help_text()
     for name, module in cli.COMMANDS.items():
@@ -80,8 +151,10 @@ def test_every_command_explains_itself_and_leaves_the_launcher_its_flags(name, c
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_a_recipe_is_the_same_code(path):
     tree = ast.parse(path.read_text())
-    (module,) = [node.module for node in tree.body if isinstance(node, ast.ImportFrom) and "commands" in node.module]
-    assert module.rpartition(".")[2] in cli.COMMANDS.values() and callable(import_module(module).main)
+    (call,) = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    assert ast.unparse(call.func) == "run" and ast.unparse(call.args[1]) == "__doc__"
+    module = ast.literal_eval(call.args[0])
+    assert module in cli.COMMANDS.values() and callable(import_module(f"hf_transinv.commands.{module}").main)
     assert ast.get_docstring(tree) and len(path.read_text().splitlines()) < 40
 
 

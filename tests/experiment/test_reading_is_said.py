@@ -74,9 +74,25 @@ def test_one_screen_says_what_is_read_and_how_images_reach_each_network(run):
         "note        not read: 1 .txt",
         "student     wrn10_1_cifar, 0.08 M parameters, 2 classes; images 32 px as they are, mean 0.491, 0.482, 0.447",
         "teacher     the student's average: wrn10_1_cifar",
+        "device      cpu (",
+        "output      out",
+        "method      TransInv",
+        "steps       2 of 4 images, 0.667 epochs",
     ):
         assert line in first, first
     assert len(first.splitlines()) < 25
+
+
+def test_a_resumed_run_says_from_where_it_goes_on(run):
+    write_folder("data", {"a": 6, "b": 6})
+    flags = ["--dataset", "data", *TINY, "--batch_size", 4, "--save_steps", 1]
+    assert run(TRAIN, *flags)[0] == 0
+    newest = Path("out/checkpoints/step_00000002")
+    newest.rename("gone")
+    code, printed, said = run(TRAIN, *flags, "--resume_from", "latest")
+    assert code == 0 and "output      out, where the run goes on\n" in printed
+    assert "resumed     at step 1\n" in printed
+    assert "training    crop + flip: from step 1 to 2; reading the first batch" in said
 
 
 @pytest.mark.parametrize("recipe", ["train", "single_teacher", "train_teacher", "train_vae", "evaluate", "invariance"])
