@@ -37,7 +37,7 @@ class DataConfig:
         crop_scale: crop resized: lowest and highest share of the picture's area; default: 0.35 1.
         crop_ratio: crop resized: lowest and highest width / height; default: 0.75 1.333.
         stored_size: crop resized: shorter side to which whole pictures are reduced before crops are taken from them,
-            in pixels; default: 1.15 x image_size.
+            in pixels; default: 1.15 x image_size. A stream on a CPU reduces only those of twice this side and more.
         eval_crop_pct: share of the resized shorter side that the evaluation's central square has; timm's crop_pct.
         interpolation: of all resizing, antialiased: bilinear or bicubic.
         flip: mirror half of the training images.

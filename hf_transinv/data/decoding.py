@@ -129,13 +129,14 @@ def fit(image: Tensor, size: int, crop_pct: float = 1.0, interpolation: str = "b
     return functional.center_crop(resized, [size, size])
 
 
-def shrink(image: Tensor, shorter: int, interpolation: str = "bilinear") -> Tensor:
+def shrink(image: Tensor, shorter: int, interpolation: str = "bilinear", keeps_up_to: int = 1) -> Tensor:
     """Brings a whole image to a shorter side (antialiased); one that is smaller stays as it is.
 
     Args:
         image: uint8 [3, h, w].
         shorter: the largest shorter side, in pixels.
         interpolation: "bilinear" or "bicubic".
+        keeps_up_to: one whose shorter side is less than so many times `shorter` stays as it is, too; at least 1.
 
     Returns:
         uint8 [3, h', w'] of the same shape, but for images that are too long: of those only the centre is used.
@@ -143,7 +144,7 @@ def shrink(image: Tensor, shorter: int, interpolation: str = "bilinear") -> Tens
     from torchvision.transforms.v2 import functional
 
     image = _not_too_long(image)
-    if min(image.shape[-2:]) <= shorter:
+    if min(image.shape[-2:]) <= max(shorter, keeps_up_to * shorter - 1):
         return image
     mode = functional.InterpolationMode(interpolation)
     return functional.resize(image, [shorter], interpolation=mode, antialias=True)

@@ -64,7 +64,9 @@ def describe_cuts(config: DataConfig, train: ResidentSplit | Source, side: int) 
     if config.stored_size is None or (pictures is not None and not isinstance(pictures, Pictures)):
         same = f"shorter side resized to {side} px, centre cut out{filtered}"
         return same if shorter == side else f"{same}; evaluation: {held}"
-    size = "" if pictures is None else f" ({pictures.pixels.numel() / 1e6:,.0f} MB)"
+    size = "" if pictures is None else f" ({pictures.nbytes / 1e6:,.0f} MB)"
+    if config.streaming:  # see StreamingFeed
+        size = f" (on a CPU {2 * config.stored_size - 1} px or less)"
     whole = f"whole pictures, shorter side {config.stored_size} px or less{size}, random crops of {side} px{filtered}"
     return f"{whole}; evaluation: {held}"
 

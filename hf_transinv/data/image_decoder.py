@@ -30,6 +30,8 @@ class ImageDecoder:
         interpolation: "bilinear" or "bicubic".
         stored_size: whole images are kept, of this shorter side at most, in pixels; None: squares are cut out of
             them. A JPEG is decoded at a reduced scale where twice that side remains.
+        keeps_up_to: of whole images, those whose shorter side has less than so many times `stored_size` stay as they
+            are; at least 1.
     """
 
     side: int
@@ -40,6 +42,7 @@ class ImageDecoder:
     crop_pct: float = 1.0
     interpolation: str = "bilinear"
     stored_size: int | None = None
+    keeps_up_to: int = 1
 
     @classmethod
     def open(
@@ -52,6 +55,7 @@ class ImageDecoder:
         crop_pct: float = 1.0,
         interpolation: str = "bilinear",
         stored_size: int | None = None,
+        keeps_up_to: int = 1,
     ) -> "ImageDecoder":
         """Makes the decoder of a source.
 
@@ -61,9 +65,10 @@ class ImageDecoder:
             image_size: the side in pixels; None takes that of the first image that can be decoded.
             on_bad_image: "raise": an image that cannot be decoded is an error; "skip": it becomes None.
             preprocess: as the attribute; None: images are brought to `image_size`.
-            crop_pct: as the attribute; it and the next two only with `image_size`.
+            crop_pct: as the attribute; it and the next three only with `image_size`.
             interpolation: as the attribute.
             stored_size: as the attribute.
+            keeps_up_to: as the attribute.
 
         Raises:
             InputError: no size was given, and the first image is not square or no image can be decoded.
@@ -83,6 +88,7 @@ class ImageDecoder:
                 crop_pct=crop_pct,
                 interpolation=interpolation,
                 stored_size=stored_size,
+                keeps_up_to=keeps_up_to,
             )
         for row, cell in enumerate(cells):
             where = source.where(row, cell)
@@ -129,7 +135,7 @@ class ImageDecoder:
         if self.preprocess is not None:
             return self.preprocess(image)
         if self.stored_size is not None:
-            return shrink(image, self.stored_size, self.interpolation)
+            return shrink(image, self.stored_size, self.interpolation, self.keeps_up_to)
         if not self.keeps_size:
             return fit(image, self.side, self.crop_pct, self.interpolation)
         height, width = image.shape[-2:]

@@ -4,7 +4,7 @@ A crop is what torchvision's ``resized_crop(antialias=True)`` makes of it: the b
 filter that widens where the box shrinks, so pixels outside the box have no influence.
 
     on the CPU       by torchvision itself, picture by picture: its kernel for 8 bits is several times as fast as a
-                     batch of matrices there, and takes far longer than a step of the loop
+                     batch of matrices there, and takes far longer than a step of the loop; the pictures lie apart
     on a device      all pictures at once: each box is gathered into a patch of the largest box's size, which two
                      matrices of filter weights make square
 
@@ -26,14 +26,17 @@ _BICUBIC = -0.5  # the parameter of Keys' cubic kernel that Pillow has, and torc
 class Pictures:
     """A batch of pictures of differing shapes; sliced and moved like a tensor of images.
 
+    On the host pictures may be kept apart: one behind another, they would only have been copied once more.
+
     Attributes:
         pixels: uint8 [P, 3], on any device: the pixels of each picture, row by row; there may be others between them.
-        starts: int64 [B], on the host: where each picture's pixels start.
+            Of pictures apart uint8 [3, h, w] each, on the host; there may be others among them.
+        starts: int64 [B], on the host: where each picture's pixels start; of pictures apart their places in `pixels`.
         sizes: int64 [B, 2], on the host: height and width of each, in pixels.
         side: of the squares that crops of them are resized to, in pixels.
     """
 
-    pixels: Tensor
+    pixels: Tensor | tuple[Tensor, ...]
     starts: Tensor
     sizes: Tensor
     side: int
@@ -41,10 +44,15 @@ class Pictures:
     @classmethod
     def joined(cls, images: Sequence[Tensor], side: int) -> "Pictures":
         """Puts single images, uint8 [3, h, w] each, one behind another; `side` as the attribute."""
-        sizes = torch.tensor([image.shape[1:] for image in images], dtype=torch.int64).view(-1, 2)
+        sizes = _sizes(images)
         counts = sizes.prod(1)
         pixels = torch.cat([image.permute(1, 2, 0).reshape(-1, 3) for image in images])
         return cls(pixels, counts.cumsum(0) - counts, sizes, side)
+
+    @classmethod
+    def apart(cls, images: Sequence[Tensor], side: int) -> "Pictures":
+        """Takes single images on the host, uint8 [3, h, w] each, as they are; `side` as the attribute."""
+        return cls(tuple(images), torch.arange(len(images)), _sizes(images), side)
 
     @classmethod
     def of_squares(cls, images: Tensor) -> "Pictures":
@@ -69,22 +77,39 @@ class Pictures:
     @property
     def device(self) -> torch.device:
         """Where the pixels are."""
-        return self.pixels.device
+        return self.pixels.device if isinstance(self.pixels, Tensor) else torch.device("cpu")
+
+    @property
+    def nbytes(self) -> int:
+        """What the pictures take, in bytes."""
+        return 3 * int(self.sizes.prod(1).sum())
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Pictures":
-        """The same with the pixels on a device; as of a tensor."""
+        """The same with the pixels on a device, one behind another there; as of a tensor."""
+        if not isinstance(self.pixels, Tensor):
+            return self if torch.device(device).type == "cpu" else self.together().to(device, non_blocking)
         return Pictures(self.pixels.to(device, non_blocking=non_blocking), self.starts, self.sizes, self.side)
+
+    def together(self) -> "Pictures":
+        """The same pictures in this order, one behind another."""
+        return Pictures.joined([self.picture(index) for index in range(len(self))], self.side)
 
     def picture(self, index: int) -> Tensor:
         """One picture, uint8 [3, h, w], a view."""
         height, width = self.sizes[index].tolist()
         start = int(self.starts[index])
+        if not isinstance(self.pixels, Tensor):
+            return self.pixels[start]
         return self.pixels[start : start + height * width].view(height, width, 3).permute(2, 0, 1)
 
     def squares(self) -> Tensor:
         """Each whole picture squeezed into a square, uint8 [B, 3, side, side]."""
         boxes = torch.cat([torch.zeros_like(self.sizes), self.sizes], dim=1)
         return crop_pictures(self, boxes, torch.zeros(len(self), dtype=torch.bool), "bilinear")
+
+
+def _sizes(images: Sequence[Tensor]) -> Tensor:
+    return torch.tensor([image.shape[1:] for image in images], dtype=torch.int64).view(-1, 2)
 
 
 def crop_pictures(pictures: Pictures, boxes: Tensor, flip: Tensor, interpolation: str) -> Tensor:
@@ -122,6 +147,9 @@ def _crop_one_by_one(pictures: Pictures, boxes: Tensor, flip: Tensor, interpolat
 
 def crop_at_once(pictures: Pictures, boxes: Tensor, flip: Tensor, interpolation: str) -> Tensor:
     """`crop_pictures` for a device: within one of 255 levels of what torchvision makes on the CPU."""
+    if not isinstance(pictures.pixels, Tensor):
+        pictures = pictures.together()
+    pixels: Tensor = pictures.pixels  # type: ignore[assignment]
     count, side, device = len(pictures), pictures.side, pictures.device
     boxes = boxes.long()
     tallest, widest = boxes[:, 2:].amax(0).tolist()
@@ -130,7 +158,7 @@ def crop_at_once(pictures: Pictures, boxes: Tensor, flip: Tensor, interpolation:
     rows = top[:, None] + torch.arange(tallest, device=device).minimum(height[:, None] - 1)
     columns = left[:, None] + torch.arange(widest, device=device).minimum(width[:, None] - 1)
     first = start[:, None] + rows * stride[:, None]
-    patches = pictures.pixels[first[:, :, None] + columns[:, None, :]].permute(0, 3, 1, 2)
+    patches = pixels[first[:, :, None] + columns[:, None, :]].permute(0, 3, 1, 2)
     values = patches.to(torch.float32, memory_format=torch.contiguous_format)
     across = resizing_weights(width, side, widest, interpolation)
     across = torch.where(is_mirrored.bool()[:, None, None], across.flip(1), across)

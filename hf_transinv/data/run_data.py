@@ -115,6 +115,7 @@ class Data:
                 on_bad_image=config.on_bad_image,
                 interpolation=config.interpolation,
                 stored_size=stored_size,
+                on_host=accelerator.device.type == "cpu",
                 **place,
             )
         if stored_size not in self.forms:

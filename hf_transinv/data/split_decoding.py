@@ -113,7 +113,7 @@ def decode_pictures(
                 files[row] = _digest(read["bytes"])
                 if image.shape[1:] == (side, side):
                     digests[row] = _digest(image.contiguous().numpy().data)
-        return Pictures.joined(images, side) if images else None
+        return Pictures.apart(images, side) if images else None
 
     chunks = [chunk for chunk in _decode_chunks(source, table, decode_chunk, show_progress) if chunk is not None]
     images = _joined(source, chunks, device, side)
@@ -122,16 +122,18 @@ def decode_pictures(
 
 
 def _joined(source: Source, chunks: list[Pictures], device: torch.device | str, side: int) -> Tensor | Pictures:
-    """One buffer for all; chunks are given up as they are copied, so that little is there twice."""
+    """Pictures apart on the host; else one buffer for all, into which chunks are copied one by one and given up."""
     sizes = torch.cat([chunk.sizes for chunk in chunks]) if chunks else torch.empty(0, 2, dtype=torch.int64)
     counts = sizes.prod(1)
     are_squares = bool((sizes == side).all())
+    if torch.device(device).type == "cpu" and not are_squares:
+        return Pictures.apart([image for chunk in chunks for image in chunk.pixels], side)
     pixels = _allocate(source, (int(counts.sum()), 3), "cpu" if are_squares else device, side)
     start = 0
     while chunks:
-        chunk = chunks.pop(0)
-        pixels[start : start + len(chunk.pixels)] = chunk.pixels
-        start += len(chunk.pixels)
+        part = chunks.pop(0).together().pixels
+        pixels[start : start + len(part)] = part
+        start += len(part)
     if are_squares:
         return pixels.view(-1, side, side, 3).permute(0, 3, 1, 2).contiguous()
     return Pictures(pixels, counts.cumsum(0) - counts, sizes, side)

@@ -63,6 +63,8 @@ class StreamingFeed:
         interpolation: of resizing: "bilinear" or "bicubic".
         stored_size: decode to whole pictures, of this shorter side at most, in pixels, from which crops are resized to
             `image_size`; None: squares are cut out.
+        on_host: crops are taken on the host. Pictures then stay apart, and those of less than twice `stored_size` as
+            they are decoded: to reduce them would take longer than it saves.
 
     Attributes:
         image_size: side of the square images, or of the crops of pictures, in pixels.
@@ -88,6 +90,7 @@ class StreamingFeed:
         buffer_size: int = BUFFER_SIZE,
         interpolation: str = "bilinear",
         stored_size: int | None = None,
+        on_host: bool = False,
     ) -> None:
         if not source.streaming:
             raise InputError(f"{source.name} was not opened as a stream. Open it with streaming.")
@@ -107,7 +110,9 @@ class StreamingFeed:
                 on_bad_image,
                 interpolation=interpolation,
                 stored_size=stored_size,
+                keeps_up_to=2 if on_host else 1,
             )
+        self._join = Pictures.apart if on_host else Pictures.joined
         self.source = source
         self.batch_size = batch_size
         self.seed = seed
@@ -234,7 +239,7 @@ class StreamingFeed:
         skipped = sum(pair is None for pair in found.values())
         images, labels = zip(*pairs, strict=True)
         is_whole = self._decoder.stored_size is not None
-        together = Pictures.joined(images, self.image_size) if is_whole else torch.stack(images)
+        together = self._join(images, self.image_size) if is_whole else torch.stack(images)
         return _Batch(together, torch.tensor(labels, dtype=torch.int64), skipped, ends_epoch)
 
     def _decode(self, row: Any, epoch: int, number: int) -> tuple[Tensor, int] | None:

@@ -202,3 +202,54 @@ def test_a_device_is_sent_one_tensor_and_is_not_waited_for(interpolation):
     assert counts[0].kernels == counts[1].kernels < 100
     host = augmentation(Pictures.joined((images * 10)[::-1], 8), draws)
     assert (there.int() - host.int()).abs().max() <= 1
+
+
+# On a CPU
+
+
+def test_pictures_apart_are_those_one_behind_another():
+    images = _images()
+    apart, joined = Pictures.apart(images, 8), Pictures.joined(images, 8)
+    augmentation = CropFlip("resized")
+    draws = augmentation.draw(len(SHAPES), (8, 8), torch.Generator().manual_seed(0))
+    order = torch.tensor([6, 0, 3, 0, 5, 2, 1])
+    assert apart.nbytes == joined.nbytes == joined.pixels.numel() and apart.device.type == "cpu"
+    assert torch.equal(augmentation(apart[order], draws), augmentation(joined[order], draws))
+    assert torch.equal(augmentation(apart[order][2:5], draws[2:5]), augmentation(joined[order], draws)[2:5])
+    assert torch.equal(apart.squares(), joined.squares()) and apart.to("cpu") is apart
+    assert apart.picture(3) is images[3], "without a copy"
+    boxes = boxes_in(draws.attempts, apart.sizes, augmentation.ratio)
+    assert torch.equal(*(crop_at_once(some, boxes, draws.flip, "bilinear") for some in (apart, joined)))
+    with pretended_device():
+        there = apart[order].to(DEVICE, non_blocking=True)
+        assert there.device == DEVICE and torch.equal(there.pixels.cpu(), joined[order].together().pixels)
+
+
+def test_a_split_on_the_host_keeps_its_pictures_apart(write_parquet):
+    """On a device they lie one behind another."""
+    path, _ = _photos(write_parquet)
+    split = _load(path, stored_size=24)
+    assert isinstance(split.images.pixels, tuple)
+    with pretended_device():
+        there = _load(path, stored_size=24, device=DEVICE)
+        assert torch.equal(there.images.pixels.cpu(), split.images.together().pixels)
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_a_stream_on_the_host_crops_the_pictures_as_they_are_decoded(write_parquet, interpolation):
+    """As torchvision would; those of twice the stored size and more are reduced, also on the host."""
+    path, encoded = _photos(write_parquet, ((40, 60), (47, 90), (48, 60), (100, 50), (20, 14), (24, 24)))
+    options = {"image_size": 16, "stored_size": 24, "buffer_size": 8, "interpolation": interpolation}
+    with closing(StreamingFeed(open_source(path, streaming=True), 6, 0, on_host=True, **options)) as feed:
+        pictures, _ = feed.next_batch()
+    sizes = [(40, 60), (47, 90), (24, 30), (48, 24), (20, 14), (24, 24)]
+    order = [sizes.index(tuple(size)) for size in pictures.sizes.tolist()]
+    augmentation = CropFlip("resized", interpolation=interpolation)
+    draws = augmentation.draw(6, (16, 16), torch.Generator().manual_seed(0))
+    boxes = boxes_in(draws.attempts, pictures.sizes, augmentation.ratio)
+    mode = functional.InterpolationMode(interpolation)
+    for row, square in enumerate(augmentation(pictures, draws)):
+        image = decode_image(encoded[order[row]], "")
+        image = shrink(image, 24, interpolation) if order[row] in (2, 3) else image
+        expected = functional.resized_crop(image, *boxes[row].int().tolist(), [16, 16], mode, antialias=True)
+        assert torch.equal(square, expected.flip(2) if draws.flip[row] else expected)

@@ -182,7 +182,7 @@ def _write_photos(root: Path, shape: tuple[int, int] = (40, 60)) -> Path:
 def test_how_whole_pictures_are_cut_is_said(tmp_path: Path, streaming: bool) -> None:
     root = _write_photos(tmp_path)
     data = _open(root, image_size=16, crop="resized", eval_crop_pct=0.875, streaming=streaming)
-    size = "" if streaming else " (0 MB)"
+    size = " (on a CPU 35 px or less)" if streaming else " (0 MB)"
     cuts = f"whole pictures, shorter side 18 px or less{size}, random crops of 16 px"
     held = "evaluation: shorter side 18 px, centre of 16 px"
     assert f"images      column image: {cuts}; {held}" in "\n".join(data.described)
@@ -247,7 +247,8 @@ def test_both_cuts_of_a_comparison_are_said(tmp_path: Path, first: str, streamin
     data = open_data(rows[first], Accelerator(cpu=True))
     when = "" if streaming else "; decoded for them when the first of them begins"
     squares = f"images      of 'pad', 'none': shorter side resized to 16 px, centre cut out{when}"
-    whole = "images      of 'resized': whole pictures, shorter side 18 px or less, random crops of 16 px; "
+    on_a_cpu = " (on a CPU 35 px or less)" if streaming else ""
+    whole = f"images      of 'resized': whole pictures, shorter side 18 px or less{on_a_cpu}, random crops of 16 px; "
     whole += f"evaluation: shorter side 16 px, centre{when}"
     said = describe_rows(rows[first], rows, data.source, data.image_size)
     assert said == [whole if first == "pad" else squares]
