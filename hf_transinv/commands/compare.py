@@ -16,7 +16,7 @@ every run; run.json holds all results in full.
 import math
 from dataclasses import replace
 
-from hf_transinv.comparison.budget import decide
+from hf_transinv.comparison.budget import decide, described
 from hf_transinv.comparison.plan import Run
 from hf_transinv.comparison.plan_reader import read_comparison
 from hf_transinv.comparison.table import write_comparison
@@ -88,6 +88,7 @@ def main(description: str = __doc__ or "") -> None:
     cuts = {row.label: row.data for row in comparison.chosen_rows}
     session.told += describe_rows(first.data, cuts, session.splits.train, session.data.image_size)
     budget = decide(comparison, session, before, lambda row: build(session, Run(row, comparison.chosen.seeds[0])))
+    session.told += described(budget)
     if session.record:
         session.record.content |= {"comparison": comparison.overrides, "budget": budget}
     for index, run in enumerate(runs):

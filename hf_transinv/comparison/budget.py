@@ -55,13 +55,7 @@ def decide(
     kind, plain = comparison.chosen.budget, comparison.plain
     if kind == "images":
         return {"kind": kind}
-    known = before.get("budget", {"kind": kind, "plain": plain, "rows": {}})
-    if (known["kind"], known["plain"]) != (kind, plain):
-        raise InputError(
-            f"the budget was {known['kind']} of the row {known['plain']!r}, is {kind} of {plain!r}: a comparison is "
-            "resumed with the one it was started with"
-        )
-    decided = dict(known["rows"])
+    decided = read_budget(before, kind, plain)
     for group in dict.fromkeys(row.group for row in comparison.chosen_rows):
         new = [row for row in comparison.chosen_rows if row.group == group and row.label not in decided]
         if not new:
@@ -73,6 +67,39 @@ def decide(
             cost = cost_of_plain if row is standard else _cost(kind, session, build(row), row)
             decided[row.label] = {"steps": steps_within(steps, cost_of_plain, cost), _UNITS[kind]: float(cost)}
     return {"kind": kind, "plain": plain, "rows": decided}
+
+
+def read_budget(before: Mapping[str, Any], kind: str, plain: str | None) -> dict[str, Any]:
+    """What is decided of each row already, by its label.
+
+    Args:
+        before: run.json of the comparison that is resumed, or nothing.
+        kind: of the budget now.
+        plain: title of the plain row now.
+
+    Raises:
+        InputError: it was another budget, or the record is damaged.
+    """
+    known = before.get("budget", {"kind": kind, "plain": plain, "rows": {}})
+    rows = known.get("rows") if isinstance(known, dict) else None
+    if not isinstance(rows, dict) or not all(
+        isinstance(row, dict) and type(row.get("steps")) is int for row in rows.values()
+    ):
+        raise InputError("run.json is damaged: budget has kind, plain and, under rows, the steps of each")
+    if (known.get("kind"), known.get("plain")) != (kind, plain):
+        raise InputError(
+            f"the budget was {known.get('kind')} of the row {known.get('plain')!r}, is {kind} of {plain!r}: a "
+            "comparison is resumed with the one it was started with"
+        )
+    return dict(rows)
+
+
+def described(budget: Budget) -> list[str]:
+    """What was decided, for the first screen: a line per row; none where all have the steps of the configuration."""
+    return [
+        f"budget      {budget['kind']} of {budget['plain']!r}: {decided['steps']:,} steps of {label!r}"
+        for label, decided in budget.get("rows", {}).items()
+    ]
 
 
 def steps_within(steps: int, cost_of_plain: Fraction | float, cost: Fraction | float) -> int:

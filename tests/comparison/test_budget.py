@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 import hf_transinv.comparison.budget
-from hf_transinv.comparison.budget import seconds_of_step, steps_within
+from hf_transinv.comparison.budget import described, read_budget, seconds_of_step, steps_within
 from hf_transinv.comparison.plan_reader import read_comparison
 from hf_transinv.errors import InputError
 from hf_transinv.record import read_metrics
@@ -58,6 +58,10 @@ def test_a_budget_of_passes_is_kept_from_the_table_to_the_schedule(run):  # noqa
     content = record()
     decided = {"crop + flip": {"steps": 7, "passes_per_image": 3.0}, "AugMix": {"steps": 2, "passes_per_image": 9.0}}
     assert content["budget"] == {"kind": "passes", "plain": "crop + flip", "rows": decided}
+    assert described(content["budget"]) == [
+        "budget      passes of 'crop + flip': 7 steps of 'crop + flip'",
+        "budget      passes of 'crop + flip': 2 steps of 'AugMix'",
+    ]
     found = [[row[name] for name in ("steps", "images_shown", "images_distinct")] for row in content["rows"].values()]
     assert found == [[7, 56, 56], [2, 48, 16]]
     for folder in ("out", "out/baselines/AugMix_seed_0"):
@@ -81,6 +85,14 @@ def test_a_budget_of_passes_is_kept_from_the_table_to_the_schedule(run):  # noqa
     assert content["budget"]["rows"] == decided | {"AIT": {"steps": 7, "passes_per_image": 3.0}}
     row = content["rows"]["AIT, seed 0"]
     assert (row["steps"], row["images_shown"], row["images_distinct"]) == (7, 56, 28)
+
+
+@pytest.mark.parametrize(
+    "damaged", [None, {}, {"kind": "passes", "plain": "a", "rows": []}, {"rows": {"a": {"steps": "7"}}}]
+)
+def test_a_damaged_record_is_refused(damaged):
+    with pytest.raises(InputError, match=r"run\.json is damaged: budget"):
+        read_budget({"budget": damaged}, "passes", "a")
 
 
 def test_a_budget_of_seconds_is_decided_before_training(run, monkeypatch):  # noqa: F811
