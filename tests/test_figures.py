@@ -1,15 +1,20 @@
 """The figures: that the right numbers and the right pixels reach the page."""
 
+import itertools
 import re
 
 import numpy as np
 import pytest
 import torch
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
+from hf_transinv.augment.corruptions import CORRUPTIONS
 from hf_transinv.errors import InputError
 from hf_transinv.figures import (
+    COLORS,
+    method_styles,
     plot_augmentations,
     plot_classes,
     plot_confusion,
@@ -17,9 +22,12 @@ from hf_transinv.figures import (
     plot_curves,
     plot_errors,
     plot_history,
+    plot_probe,
     plot_summary,
 )
-from hf_transinv.figures.style import class_labels
+from hf_transinv.figures.palette import change_color, change_styles, ink_on, text_color
+from hf_transinv.figures.style import class_labels, short
+from hf_transinv.invariance.plots import style_of
 
 TEACHERS = ["elastic", "some/very/long/path/to/a/folder/of/a/teacher", "ema"]
 PRIMITIVES = ["contrast_brightness", "geometric", "gaussian_blur", "gaussian_noise"]
@@ -185,6 +193,14 @@ def luminance(color):
     return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
 
 
+def test_titles_of_narrow_panels_do_not_reach_the_next_one(tmp_path, saved_figure):
+    results = {name: evaluated({"fog": (50,)}, (3,)) for name in ("TransInv", "fine-tuning", "crop + flip")}
+    plot_corruption_heatmap(results, tmp_path / "map.png")
+    panels = saved_figure[0].axes[:3]
+    boxes = [axes.get_title(loc="left") and axes._left_title.get_window_extent() for axes in panels]
+    assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
+
+
 def test_a_heat_map_without_corruptions_is_refused(tmp_path):
     with pytest.raises(InputError, match="No corruptions"):
         plot_corruption_heatmap({"a": evaluated({})}, tmp_path / "map.png")
@@ -338,3 +354,105 @@ def test_a_summary_of_other_shapes_or_rows_is_refused(tmp_path, shape, after, sa
     rows = {"before": ("plain", {"fog": 1.0}), "after": ("TransInv", after)}
     with pytest.raises(InputError, match=re.escape(said)):
         plot_summary(torch.zeros(3, 8, 8), torch.zeros(shape), tmp_path / "s.png", **names, **rows)
+
+
+# Colours
+
+
+def colours(lines):
+    return [line.get_color() for line in lines]
+
+
+def test_a_colour_has_one_meaning_in_all_figures(tmp_path, saved_figure):
+    teachers, primitives = ["a", "b", "ema"], ["gaussian_noise", "contrast_brightness", "gaussian_blur"]
+    plot_history(history(2, 3, 3), tmp_path / "h.png", teacher_names=teachers, primitive_names=primitives)
+    r, q, *p = saved_figure[0].axes
+    of_teachers, of_primitives = colours(r.lines), colours(p[0].lines)
+    assert of_teachers == colours(q.lines) == [style_of(k)["color"] for k in range(3)], (
+        "and as in the invariance report"
+    )
+    assert all(colours(axes.lines) == of_primitives for axes in p)
+    assert not set(of_teachers) & set(of_primitives) and len({*of_teachers, *of_primitives}) == 6
+    images = torch.rand(1, 3, 8, 8)
+    probabilities = {"p": [[0.2, 0.3, 0.5]] * 3, "q": [0.5] * 3}
+    names = {"teacher_names": teachers, "primitive_names": primitives}
+    plot_augmentations(images, torch.rand(3, 3, 1, 3, 8, 8), tmp_path / "a.png", **names, **probabilities)
+    grid = np.array(saved_figure[1].axes).reshape(3, 4)
+    assert [axes.yaxis.label.get_color() for axes in grid[:, 0]] == [text_color(color) for color in of_teachers]
+    assert [axes.title.get_color() for axes in grid[0, 1:]] == [text_color(color) for color in of_primitives]
+    probe = {
+        "teacher": "t",
+        "own": "contrast",
+        "p": dict.fromkeys(("gaussian_noise:3", "contrast:3", "defocus_blur:3"), 1 / 3),
+    }
+    plot_probe([probe], tmp_path / "probe.png")
+    bars = saved_figure[2].axes[0].patches
+    assert [to_hex(bar.get_facecolor()).upper() for bar in bars] == of_primitives, "families"
+    assert [bar.get_alpha() for bar in bars] == [0.5, 1, 0.5]
+
+
+def test_members_of_a_family_share_its_colour_and_differ_in_their_lines():
+    styles = change_styles([f"{name}:3" for name in CORRUPTIONS])
+    assert len(set(styles)) == 15 and len({color for color, _ in styles}) == 6
+    assert len({color for color, _ in styles[:3]}) == 1, "noises"
+    assert change_styles(["fog"]) == change_styles(["x", "fog"])[1:]
+
+
+def test_a_method_keeps_its_colour_in_all_comparisons():
+    few = dict(zip(titles := ["crop + flip", "TransInv"], method_styles(titles), strict=True))
+    more = ["new", "TransInv", "AIT + TransInv", "TransInv, wide", "AIT", "TransInv, wider", "crop + flip", "other"]
+    found = dict(zip(more, method_styles(more), strict=True))
+    assert {title: found[title] for title in few} == few and len(set(found.values())) == len(more)
+    assert found["TransInv, wide"][0] == found["TransInv, wider"][0] == few["TransInv"][0]
+    assert found["AIT + TransInv"][0] == found["AIT"][0] and found["AIT"][1] == "o"
+    assert not {found["new"][0], found["other"][0]} & set(COLORS)
+
+
+def test_ink_and_text_can_be_read():
+    for level in np.linspace(0, 1, 101):
+        for color in ((level,) * 3, (level, 0.2, 0.4), (0.1, level, 0.9)):
+            ink = {"white": 1.0, "black": 0.0}[ink_on(color)]
+            assert (max(luminance(color), ink) + 0.05) / (min(luminance(color), ink) + 0.05) >= 4.5
+    lines = [*COLORS, *(change_color(name) for name in CORRUPTIONS)]
+    assert all(1.05 / (luminance(text_color(color)) + 0.05) >= 4.49 for color in lines)
+    assert all(1.05 / (luminance(to_rgb(change_color(name))) + 0.05) > 3 for name in CORRUPTIONS)
+    assert to_hex(text_color("#0072B2")).upper() == "#0072B2", "legible as it is"
+
+
+def test_a_probe_has_a_line_at_chance(tmp_path, saved_figure):
+    probes = [{"teacher": name, "own": name, "p": dict.fromkeys(CORRUPTIONS, 1 / 15)} for name in ("fog", "snow")]
+    plot_probe(probes, tmp_path / "probe.png")
+    first, last = saved_figure[0].axes
+    for axes in (first, last):
+        (line,) = axes.lines
+        np.testing.assert_allclose(line.get_ydata(), [1 / 15, 1 / 15])
+    assert [text.get_text() for text in first.texts] == [] and last.texts[0].get_text() == "chance\n1/15"
+
+
+def test_what_is_never_chosen_is_small(tmp_path, saved_figure):
+    plot_augmentations(
+        torch.rand(2, 3, 8, 8),
+        torch.rand(1, 3, 2, 3, 8, 8),
+        tmp_path / "a.png",
+        teacher_names=["t"],
+        primitive_names=PRIMITIVES[:3],
+        p=[[0.99, 0.006, 0.004]],
+        q=[0.5],
+    )
+    widths = [abs(np.diff(axes.get_xlim())[0]) for axes in saved_figure[0].axes]
+    assert widths == [8, 8, 8, 16]
+    sizes = [axes.xaxis.label.get_fontsize() for axes in saved_figure[0].axes]
+    assert sizes[3] < sizes[1]
+
+
+def test_figures_are_opaque_on_white(tmp_path):
+    plot_curves([{"step": 1, "student/total": 2.0}], tmp_path / "curves.png")
+    with Image.open(tmp_path / "curves.png") as picture:
+        pixels = np.asarray(picture.convert("RGBA"))
+    assert (pixels[..., 3] == 255).all() and (pixels[0, 0] == 255).all()
+
+
+def test_names_are_cut_between_their_parts():
+    assert short("lab/model") == "lab/model"
+    assert short("some/folder/teachers/cifar10_noise_wrn16_2") == "…/cifar10_noise_wrn16_2"
+    assert short("x" * 40) == "…" + "x" * 27

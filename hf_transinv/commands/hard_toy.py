@@ -34,7 +34,7 @@ from hf_transinv.data.transforms import CropFlip, to_float
 from hf_transinv.errors import InputError
 from hf_transinv.experiment.arguments import parse
 from hf_transinv.experiment.launch import Stopped, output_folder, start_accelerator
-from hf_transinv.figures import COLORS, save_figure
+from hf_transinv.figures import method_styles, save_figure
 from hf_transinv.files import atomic_write_text, write_json
 from hf_transinv.formats.markdown import table
 from hf_transinv.models import Classifier, Teacher
@@ -212,7 +212,7 @@ def plot(rows: dict[str, Any], images: Tensor, augmented: Tensor, path: Path) ->
     """Draw accuracy over the shift, and some images under the augmenter that HARD has trained."""
     figure = Figure(figsize=(8, 3), layout="constrained")
     axes, pictures = figure.subplots(1, 2, width_ratios=(3, 2))
-    for color, (name, row) in zip(COLORS, rows.items(), strict=False):
+    for (color, _), (name, row) in zip(method_styles(list(rows)), rows.items(), strict=True):
         mean, deviation = (torch.tensor(row[key][:-1]) for key in ("mean", "deviation"))
         axes.plot(range(MARGIN + 1), mean, color=color, label=name, marker="o", markersize=3)
         axes.fill_between(range(MARGIN + 1), mean - deviation, mean + deviation, color=color, alpha=0.2, linewidth=0)

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from hf_transinv.figures.style import COLORS, bare, class_labels, save_figure
+from hf_transinv.figures.palette import AREA, STRONG
+from hf_transinv.figures.style import bare, class_labels, save_figure
 
 MOST_CLASSES = 50
 """Of more, only the worst and the best are shown."""
@@ -48,8 +49,8 @@ def plot_classes(
     figure = Figure(figsize=(6, 0.19 * max(rows, 3) + 1.0), layout="constrained")
     axes = figure.subplots()
     where = [place[0] for place in places]
-    bars = axes.barh(where, [place[1] for place in places], color=COLORS[4], height=0.75)
-    (points,) = axes.plot([place[2] for place in places], where, "o", color=COLORS[1], markersize=3.5)
+    bars = axes.barh(where, [place[1] for place in places], color=AREA, height=0.75)
+    (points,) = axes.plot([place[2] for place in places], where, "o", color=STRONG, markersize=3.5)
     for place, own, _, _ in places:
         axes.text(0.8, place, f"{own:.0f}", va="center", fontsize=7)
     mean = sum(one[0] for one in found) / len(found)

@@ -7,7 +7,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hf_transinv.figures.style import COLORS, bare, class_labels, ink_on, save_figure
+from hf_transinv.figures.palette import AREA, ink_on
+from hf_transinv.figures.style import bare, class_labels, save_figure
 
 MOST_CLASSES = 30
 """More do not fit on a page with names and numbers."""
@@ -81,7 +82,7 @@ def _pairs(confusion: Sequence[Cell], support: Sequence[int], names: Sequence[st
 
 def _draw_bars(axes: Axes, shares: Sequence[float]) -> None:
     """Horizontal bars from the top down, with room for a text behind each."""
-    axes.barh(range(len(shares)), shares, color=COLORS[4], height=0.75)
+    axes.barh(range(len(shares)), shares, color=AREA, height=0.75)
     axes.set_ylim(max(len(shares), 1) - 0.5, -0.5)
     axes.set_xlim(0, 1.3 * max(shares, default=100 / 1.3))
     bare(axes)

@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
 from hf_transinv.errors import InputError
-from hf_transinv.figures.style import ink_on, save_figure, short
+from hf_transinv.figures.palette import ink_on
+from hf_transinv.figures.style import save_figure, short
 
 HEATMAP_COLUMNS = 4
 
@@ -35,15 +36,16 @@ def plot_corruption_heatmap(results: Mapping[str, dict[str, Any]], path: str | P
     severities = sorted({severity for result in results.values() for severity in result["severities"]})
     num_columns = min(len(results), HEATMAP_COLUMNS)
     num_rows = math.ceil(len(results) / num_columns)
-    figsize = (num_columns * (0.38 * len(severities) + 0.3) + 1.8, num_rows * (0.21 * len(names) + 0.7) + 0.3)
+    titles = {model: _title(model, result, len(names)) for model, result in results.items()}
+    longest = max(len(line) for title in titles.values() for line in title.splitlines())
+    panel = max(0.38 * len(severities) + 0.3, 0.068 * longest)  # a title is not to reach the next one
+    figsize = (num_columns * panel + 1.8, num_rows * (0.21 * len(names) + 0.7) + 0.3)
     figure = Figure(figsize=figsize, layout="constrained")
     panels = figure.subplots(num_rows, num_columns, sharex=True, sharey=True, squeeze=False).flatten()
     for axes, (model, result) in zip(panels, results.items(), strict=False):
         cells = [[result["corruptions"].get(name, {}).get(str(severity)) for severity in severities] for name in names]
         image = _show_cells(axes, np.array(cells, dtype=float))
-        # A mean over other corruptions than in the other panels would be misleading.
-        mean = f", mean {result['corruption_mean']:.1f}" if len(result["corruptions"]) == len(names) else ""
-        axes.set_title(f"{short(model)}\nclean {result['clean']['top1']:.1f}{mean}", fontsize=8, loc="left")
+        axes.set_title(titles[model], fontsize=8, loc="left")
         axes.set_xticks(range(len(severities)), severities)
         axes.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
     for unused in panels[len(results) :]:
@@ -54,6 +56,12 @@ def plot_corruption_heatmap(results: Mapping[str, dict[str, Any]], path: str | P
     bar.ax.tick_params(labelsize=8)
     bar.outline.set_visible(False)
     return save_figure(figure, path)
+
+
+def _title(model: str, result: Mapping[str, Any], num_corruptions: int) -> str:
+    """The model and its means, where the mean is over all corruptions of the figure: any other would mislead."""
+    mean = f", mean {result['corruption_mean']:.1f}" if len(result["corruptions"]) == num_corruptions else ""
+    return f"{short(model)}\nclean {result['clean']['top1']:.1f}{mean}"
 
 
 def _show_cells(axes: Axes, percent: np.ndarray) -> AxesImage:

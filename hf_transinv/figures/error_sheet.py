@@ -9,7 +9,8 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from torch import Tensor
 
 from hf_transinv.figures.image_grids import LARGEST_MAGNIFIED_IMAGE
-from hf_transinv.figures.style import COLORS, class_labels, save_figure
+from hf_transinv.figures.palette import WRONG
+from hf_transinv.figures.style import class_labels, save_figure
 
 COLUMNS = 5
 LONGEST_CAPTION = 21
@@ -42,7 +43,7 @@ def plot_errors(
         axes.set_yticks([])
         axes.spines[:].set_visible(False)
         axes.set_title(labels[label], fontsize=7.5, pad=3)
-        axes.set_xlabel(f"{labels[answer]}\n{100 * confidence:.0f} %", fontsize=7.5, color=COLORS[1], labelpad=3)
+        axes.set_xlabel(f"{labels[answer]}\n{100 * confidence:.0f} %", fontsize=7.5, color=WRONG, labelpad=3)
     for unused in panels[len(images) :]:
         unused.remove()
     figure.suptitle("Above: the class. Below: the answer and its confidence.", fontsize=8, x=0.01, ha="left")

@@ -15,9 +15,11 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from torch import Tensor
 
 from hf_transinv.errors import InputError
+from hf_transinv.figures.palette import SOFT, STRONG, change_color, model_style, text_color
 from hf_transinv.figures.style import save_figure, short
 
 LONGEST_COLUMN_TITLE = 14
+SHOWN_AS_ZERO = 0.005  # smaller p are written as 0.00
 LARGEST_MAGNIFIED_IMAGE = 64  # pixels; larger images are shrunk on the page, where nearest neighbours would alias
 
 
@@ -38,6 +40,15 @@ def _show(axes: Axes, images: Tensor, caption: str, weight: str = "normal") -> N
     axes.set_xlabel(caption, fontsize=9, fontweight=weight, labelpad=3)
 
 
+def _shrink(axes: Axes) -> None:
+    """Show what an axes has at half its size, in the middle, and its caption in grey."""
+    for limits, set_limits in ((axes.get_xlim(), axes.set_xlim), (axes.get_ylim(), axes.set_ylim)):
+        low, high = limits
+        set_limits(low - (high - low) / 2, high + (high - low) / 2)
+    axes.xaxis.label.set_color(text_color(SOFT))
+    axes.xaxis.label.set_fontsize(7)
+
+
 def plot_augmentations(
     original: Tensor,
     augmented: Tensor,
@@ -49,6 +60,9 @@ def plot_augmentations(
     q: Sequence[float],
 ) -> Path:
     """Show each primitive of each teacher on a few images, with its selection probability (the largest in bold).
+
+    Primitives that are hardly ever chosen, with a p that is written as 0.00, are small. Labels have the colours of
+    `palette`: that of the teacher, and that of the primitive's family.
 
     Args:
         original: a few images, such as 4, [N, 3, H, W] in [0, 1].
@@ -78,12 +92,16 @@ def plot_augmentations(
     grid = figure.subplots(num_teachers, num_primitives + 1, squeeze=False)
     for k, row in enumerate(grid):
         _show(row[0], original, f"$1 - q$ = {1 - q[k]:.2f}")
-        row[0].set_ylabel(short(teacher_names[k]), fontsize=9)
+        row[0].set_ylabel(short(teacher_names[k]), fontsize=9, color=text_color(model_style(k)[0]))
         for i, axes in enumerate(row[1:]):
             weight = "bold" if p[k][i] == max(p[k]) else "normal"
             _show(axes, augmented[k, i], f"$p_{{{i + 1}}}$ = {p[k][i]:.2f}", weight)
-    for axes, title in zip(grid[0], ("original", *primitive_names), strict=True):
-        axes.set_title(textwrap.fill(title.replace("_", " "), LONGEST_COLUMN_TITLE), fontsize=9)
+            if p[k][i] < SHOWN_AS_ZERO:
+                _shrink(axes)
+    colors = [text_color(color) for color in (STRONG, *map(change_color, primitive_names))]
+    for axes, title, color in zip(grid[0], ("original", *primitive_names), colors, strict=True):
+        told = textwrap.fill(title.replace("_", " "), LONGEST_COLUMN_TITLE, break_long_words=False)
+        axes.set_title(told, fontsize=9, color=color)
     return save_figure(figure, path)
 
 

@@ -9,7 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from hf_transinv.figures.style import COLORS, bare, save_figure
+from hf_transinv.figures.palette import SOFT, STRONG, text_color
+from hf_transinv.figures.style import bare, save_figure
 
 # Panel -> key in metrics.jsonl -> name of its curve.
 PANELS = {
@@ -39,9 +40,11 @@ def plot_curves(lines: Sequence[Mapping[str, Any]], path: str | Path) -> Path | 
     figure = Figure(figsize=(3.6 * len(panels) + 0.4, 2.4), layout="constrained")
     for axes, (title, curves) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
         top = max(points[-1][1] for points in curves.values())
-        for index, (name, points) in enumerate(curves.items()):
+        for (name, points), color in zip(
+            curves.items(), (SOFT, STRONG) if len(curves) > 1 else (STRONG,), strict=True
+        ):
             place = "center" if len(curves) == 1 else "bottom" if points[-1][1] == top else "top"
-            _draw_curve(axes, points, name if len(curves) > 1 else "", COLORS[index], place)
+            _draw_curve(axes, points, name if len(curves) > 1 else "", color, place)
         axes.set_title(f"training {title}" if list(curves) == ["training"] else title, fontsize=9, loc="left")
         axes.set_xlabel("step", fontsize=8)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
@@ -64,7 +67,7 @@ def _draw_curve(axes: Axes, points: Sequence[tuple[int, float]], name: str, colo
         xytext=(3, 0),
         textcoords="offset points",
         fontsize=8,
-        color=color,
+        color=text_color(color),
         va=place,
         annotation_clip=False,
     )

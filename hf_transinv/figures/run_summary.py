@@ -11,7 +11,8 @@ from torch import Tensor
 
 from hf_transinv.errors import InputError
 from hf_transinv.figures.image_grids import LARGEST_MAGNIFIED_IMAGE
-from hf_transinv.figures.style import COLORS, save_figure, short
+from hf_transinv.figures.palette import COLORS
+from hf_transinv.figures.style import save_figure, short
 
 SIZE = 9.0, 3.5  # inches; a README shows it 900 pixels wide
 MOST_COLUMNS = 5

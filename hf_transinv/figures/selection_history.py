@@ -11,18 +11,26 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from hf_transinv.errors import InputError
-from hf_transinv.figures.style import COLORS, LINE_STYLES, bare, save_figure, short
+from hf_transinv.figures.palette import change_styles, model_style, text_color
+from hf_transinv.figures.style import bare, save_figure, short
 
 LEGEND_COLUMNS = 4
 
 
-def _plot_lines(axes: Axes, steps: Sequence[int], values: np.ndarray, names: Sequence[str], title: str) -> None:
-    """Plot one line per column of values [steps, n], all probabilities."""
+def _plot_lines(
+    axes: Axes,
+    steps: Sequence[int],
+    values: np.ndarray,
+    names: Sequence[str],
+    styles: Sequence[tuple[str, str]],
+    title: str,
+    color: str | tuple[float, ...] = "black",
+) -> None:
+    """Plot one line per column of values [steps, n], all probabilities; `color` is that of the title."""
     marker = "o" if len(steps) == 1 else None
-    for i, (line, name) in enumerate(zip(values.T, names, strict=True)):
-        style = LINE_STYLES[i // len(COLORS) % len(LINE_STYLES)]
-        axes.plot(steps, line, style, color=COLORS[i % len(COLORS)], label=short(name), marker=marker, linewidth=1.5)
-    axes.set_title(title, fontsize=9, loc="left")
+    for line, name, (own, style) in zip(values.T, names, styles, strict=True):
+        axes.plot(steps, line, style, color=own, label=short(name), marker=marker, linewidth=1.5)
+    axes.set_title(title, fontsize=9, loc="left", color=color)
     axes.set_ylim(-0.03, 1.03)
     axes.set_yticks((0, 0.5, 1))
     axes.xaxis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=1))
@@ -48,6 +56,8 @@ def plot_history(
 ) -> Path:
     """Plot r and q (one line per teacher) and p (one panel per teacher, one line per primitive) over training steps.
 
+    The title of a panel of p has the teacher's colour.
+
     Args:
         records: {"step": int, "r": [L], "q": [L], "p": [[K] x L]} each, in the order of their steps; r may be missing.
         path: of the figure; its extension chooses the format (.png, .pdf, .svg).
@@ -66,6 +76,7 @@ def plot_history(
     primitives = [name.replace("_", " ") for name in primitive_names]
     titles = {"r": "r: choice of the teacher", "q": "q: augmented at all"}
     per_teacher = {name: title for name, title in titles.items() if name in records[0]}
+    of_teachers = [model_style(k) for k in range(len(teacher_names))]
     p = np.array([record["p"] for record in records], dtype=float)
     num_panels = len(per_teacher) + len(teacher_names)
     num_columns = min(num_panels, 3 if num_panels in (3, 5, 6, 9) else 4)
@@ -76,10 +87,13 @@ def plot_history(
     panels = figure.subplots(num_rows, num_columns, sharey=True, squeeze=False).flatten()
     for panel, (name, title) in zip(panels, per_teacher.items(), strict=False):
         values = np.array([record[name] for record in records], dtype=float)
-        _plot_lines(panel, steps, values, teacher_names, title)
+        _plot_lines(panel, steps, values, teacher_names, of_teachers, title)
     of_p = panels[len(per_teacher) : num_panels]
+    of_primitives = change_styles(primitive_names)
     for k, (panel, name) in enumerate(zip(of_p, teacher_names, strict=True)):
-        _plot_lines(panel, steps, p[:, k], primitives, f"p: {short(name)}")
+        _plot_lines(
+            panel, steps, p[:, k], primitives, of_primitives, f"p: {short(name)}", text_color(of_teachers[k][0])
+        )
     for unused in panels[num_panels:]:
         unused.remove()
     _legend(figure, panels[0], f"teachers ({', '.join(per_teacher)})", "outside upper center")

@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter
 from PIL import Image
 from torch import Tensor
 
-from hf_transinv.figures import COLORS, LINE_STYLES
+from hf_transinv.figures import model_style
 from hf_transinv.invariance.sweeps import LEVEL, Curve, Sweep
 from hf_transinv.invariance.tolerated_range import RangeFound
 
@@ -36,8 +36,8 @@ def _svg(figure: Figure) -> str:
 
 def style_of(index: int) -> dict[str, Any]:
     """The colour and line style of a model by its number; they repeat after 28 models."""
-    style = LINE_STYLES[index // len(COLORS) % len(LINE_STYLES)]
-    return {"color": COLORS[index % len(COLORS)], "linestyle": style}
+    color, style = model_style(index)
+    return {"color": color, "linestyle": style}
 
 
 def _plain(axes: Axes) -> None:

@@ -3,6 +3,7 @@
 The real one has two rows and two seeds, is stopped inside its second run, and ends in the uninterrupted one's table.
 """
 
+import itertools
 import json
 import signal
 from pathlib import Path
@@ -14,7 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from hf_transinv.comparison.figure import plot_comparison
-from hf_transinv.comparison.measures import Spread, summarise
+from hf_transinv.comparison.measures import Entry, Spread, summarise
 from hf_transinv.comparison.plan import Comparison, RowName
 from hf_transinv.comparison.plan_reader import read_comparison
 from hf_transinv.comparison.table import comparison_markdown
@@ -376,8 +377,24 @@ def test_the_picture_has_a_point_a_row_with_its_deviation(by_hand, tmp_path, sav
     along_x, along_y = (lines.get_segments()[0] for lines in axes.containers[0].lines[2])
     np.testing.assert_allclose(along_x, [[61.5 - 4.5**0.5, 31], [61.5 + 4.5**0.5, 31]])
     np.testing.assert_allclose(along_y, [[61.5, 31 - 2**0.5], [61.5, 31 + 2**0.5]])
-    (legend,) = saved_figure[0].legends
-    assert [text.get_text() for text in legend.get_texts()] == [entry.row for entry in entries]
+    assert not saved_figure[0].legends
+    labels = {text.get_text(): text.get_window_extent() for text in axes.texts}
+    assert sorted(labels) == sorted(entry.row for entry in entries)
+    assert all(not one.overlaps(other) for one, other in itertools.combinations(labels.values(), 2))
+
+
+def test_many_rows_have_a_legend_that_fits_on_the_page(tmp_path, saved_figure):
+    titles = [f"consistency + TransInv, wide, chains of {k}" for k in range(8)]
+    spread = [Spread(50.0 + k, None, [50.0 + k]) for k in range(8)]
+    entries = [
+        Entry("", title, [0], [], {"clean": s, "corrupted": s}) for title, s in zip(titles, spread, strict=True)
+    ]
+    plot_comparison(entries, tmp_path / "comparison.png")
+    (figure,) = saved_figure
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == titles and not figure.axes[0].texts
+    box = legend.get_window_extent()
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.x1
 
 
 def test_without_corruptions_the_picture_has_a_line_a_row(read, tmp_path, saved_figure):
