@@ -233,7 +233,7 @@ class MethodBuilder:
     def peers(self, student: Classifier) -> list[Classifier]:
         """The networks beside the student, untrained."""
         names = self.session.label_names
-        architectures = self.method.peers or (self.names.student or student.architecture,)
+        architectures = self.method.peers or (self.names.network_name,)
         options = self.names.shared_options if self.method.peers else self.names.network_options
         return [
             open_classifier(name, num_classes=len(names), label_names=names, pretrained=False, **options)

@@ -355,6 +355,22 @@ class TestInARun:
                 assert peer.input_size == (96, 96) and peer.network.grad_checkpointing
                 assert peer.network.head_drop.p == (0.0 if peers else 0.1)
 
+    def test_a_peer_like_a_teacher_is_built_like_it(self, timm_vit, vit):
+        """Of both libraries: with what the teacher's config.json says, and without its weights."""
+        for folder in (timm_vit[0], vit[0]):
+            names = StudentConfig(student_init="teacher:1", teachers=(folder,))
+            student = new_student(names, NAMES, seed=0)
+            builder = SimpleNamespace(
+                session=SimpleNamespace(data=student), names=names, method=MethodConfig("mutual")
+            )
+            (peer,) = MethodBuilder.peers(builder, student)
+            own, others = student.state_dict(), peer.state_dict()
+            assert {name: x.shape for name, x in own.items()} == {name: x.shape for name, x in others.items()}
+            assert peer.input_size == student.input_size and peer.label_names == NAMES
+            assert not any(
+                torch.equal(x, others[name]) for name, x in own.items() if x.ndim > 1 and "token" not in name
+            )
+
 
 def test_plain_transformers_refuses_what_we_mend(vit):
     """The premise: without its flag, the network's own check raises at another size."""
