@@ -5,13 +5,15 @@ Every row makes the same of a photograph of 500x375 pixels: a random resized cro
 each core that is busy.
 """
 
+import multiprocessing
 import resource
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import asdict
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +37,13 @@ _SIDE, _STORED = 224, 258  # as --image_size 224 has it
 _WIDTH, _HEIGHT = 500, 375
 _SCALE = (0.35, 1.0)
 _READ_AHEAD = 5  # batches, more than a stream keeps
-TIMM = "timm, no worker"
+FIRST, STREAMED, TIMM = "resident, first epoch with decoding", "streamed", "timm, no worker"
 NOTE = """\
 {count} photographs of 500x375 pixels, {bytes:,.0f} kB each, to batches of {batch} crops of 224 px. Images a second for
-each core that is busy: processor time of all threads and workers. Median of the rounds."""
+each core that is busy: processor time of all threads and workers. Median of the rounds.
+
+Peak memory of a process that makes one epoch of such batches: resident {resident:,.0f} MB, streamed
+{streamed:,.0f} MB; {before:,.0f} MB of them before it opens the data."""
 
 
 def section(config: BenchmarkConfig) -> tuple[str, dict[str, Any]]:
@@ -48,8 +53,11 @@ def section(config: BenchmarkConfig) -> tuple[str, dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         size = write_photographs(Path(folder), config.photographs, config.seed)
         figures = measure(Path(folder), config)
-    note = NOTE.format(count=config.photographs, bytes=size / 1000, batch=_batch_size(config))
-    numbers = {"photographs": {name: asdict(spread) for name, spread in figures.items()}}
+        memory = {name: peaks(name, Path(folder), config) for name in (FIRST, STREAMED)}
+    shown = {"resident": memory[FIRST][1], "streamed": memory[STREAMED][1], "before": memory[FIRST][0]}
+    note = NOTE.format(count=config.photographs, bytes=size / 1000, batch=_batch_size(config), **shown)
+    numbers: dict[str, Any] = {"photographs": {name: asdict(spread) for name, spread in figures.items()}}
+    numbers["photograph_memory"] = {name: {"before": before, "peak": peak} for name, (before, peak) in memory.items()}
     return f"\n\n{markdown(figures)}\n\n{note}", numbers
 
 
@@ -100,21 +108,48 @@ def epochs(folder: Path, config: BenchmarkConfig) -> Mapping[str, Callable[[Exit
 
     def streamed(opened: ExitStack) -> Iterator[torch.Tensor]:
         stream = open_source(str(folder), streaming=True)
-        feed = StreamingFeed(stream, batch_size, config.seed, image_size=_SIDE, stored_size=_STORED)
+        options: dict[str, Any] = {"image_size": _SIDE, "stored_size": _STORED, "on_host": True}
+        feed = StreamingFeed(stream, batch_size, config.seed, **options)
         opened.enter_context(closing(feed))
         for _ in range(_READ_AHEAD):  # then as much is decoded as is drawn
             feed.next_batch()
         return cropped(feed)
 
-    held = ResidentFeed(load(), batch_size, config.seed)
+    @cache
+    def held() -> Feed:
+        return ResidentFeed(load(), batch_size, config.seed)
+
     return {
-        "resident, first epoch with decoding": first,
-        "resident, later epochs": lambda _: cropped(held),
-        "streamed": streamed,
+        FIRST: first,
+        "resident, later epochs": lambda _: cropped(held()),
+        STREAMED: streamed,
         TIMM: partial(_of_timm, folder, batch_size, 0),
         "timm, one worker": partial(_of_timm, folder, batch_size, 1),
         "torchvision v2 + DataLoader, no worker": partial(_of_torchvision, folder, batch_size),
     }
+
+
+def peaks(name: str, folder: Path, config: BenchmarkConfig) -> tuple[float, float]:
+    """The peak memory of a process of its own that makes an epoch of a row: before it opens the data and after, MB."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        return process.submit(_peaks, name, folder, config).result()
+
+
+def _peaks(name: str, folder: Path, config: BenchmarkConfig) -> tuple[float, float]:
+    before = _peak_memory()
+    with ExitStack() as opened:
+        for _ in epochs(folder, config)[name](opened):
+            pass
+    return before, _peak_memory()
+
+
+def _peak_memory() -> float:
+    """Of this process, MB. On Linux `ru_maxrss` may be that of the process that started it."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) / 1000
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 
 def _of_timm(folder: Path, batch_size: int, workers: int, _: ExitStack) -> Iterator[torch.Tensor]:

@@ -132,6 +132,7 @@ def _joined(source: Source, chunks: list[Pictures], device: torch.device | str, 
     start = 0
     while chunks:
         part = chunks.pop(0).together().pixels
+        assert isinstance(part, Tensor)  # together
         pixels[start : start + len(part)] = part
         start += len(part)
     if are_squares:

@@ -267,6 +267,11 @@ def test_feeds_have_a_row_each_and_their_markdown_agrees(accelerator):
     assert [line[0] for line in lines] == list(rows) and len(rows) == 6
     timm = rows[photograph_speed.TIMM]["median"]
     assert [line[3] for line in lines] == [f"{row['median'] / timm:.2f}" for row in rows.values()]
+    memory = numbers["photograph_memory"]
+    assert list(memory) == [photograph_speed.FIRST, photograph_speed.STREAMED]
+    assert all(50 < found["before"] < found["peak"] < 20_000 for found in memory.values())
+    peaks = [f"{found['peak']:,.0f} MB" for found in memory.values()]
+    assert f"resident {peaks[0]}, streamed {peaks[1]}" in " ".join(text.split())
     assert photograph_speed.section(replace(TINY, photographs=0)) == ("", {})
 
 
