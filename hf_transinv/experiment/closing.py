@@ -145,6 +145,8 @@ def next_commands(data: Data, output: OutputConfig, folder: Path) -> list[str]:
         measured += ["--eval_corruptions", *output.eval_corruptions]
     if output.eval_severities != OutputConfig.eval_severities:
         measured += ["--eval_severities", *map(str, output.eval_severities)]
+    if output.eval_augment:
+        measured += ["--augment", *output.eval_augment]
     commands = [
         ["transinv", "evaluate", "--model", student, *images, *split, *measured],
         ["transinv", "invariance", "--model", student, *images, *whole],
