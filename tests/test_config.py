@@ -12,8 +12,9 @@ from hf_transinv.augment.learned import AugmentationConfig
 from hf_transinv.augment.primitives import PrimitiveConfig
 from hf_transinv.config import DataConfig, OutputConfig, StudentConfig, TrainConfig, as_dict
 from hf_transinv.errors import InputError
-from hf_transinv.experiment.arguments import as_flags, parse
+from hf_transinv.experiment.arguments import as_flags, parse, told_configs
 from hf_transinv.objectives.transinv import TransInvConfig
+from hf_transinv.resolve.shipped import config_folder
 
 GROUPS = [DataConfig, StudentConfig, TrainConfig, TransInvConfig, AugmentationConfig, PrimitiveConfig, OutputConfig]
 LEAST = ["--student", "test_vit", "--max_steps", "3"]
@@ -146,6 +147,14 @@ def test_the_default_config_serves_only_without_config_and_dataset(write):
     assert parsed("--dataset", "x", *LEAST, default_config=default)["student"] == "test_vit"
     with pytest.raises(InputError, match="num_train_epochs or max_steps"):
         parsed("--dataset=x", "--student", "test_vit", default_config=default)
+
+
+def test_which_yamls_are_read_is_said(write):
+    default, own = Path(write("max_steps: 5\n", "default.yaml")), write("max_steps: 6\n")
+    assert told_configs(["--seed", "3"], default) == [f"config      {default}"]
+    assert told_configs(["--dataset", "x"], default) == []
+    shipped = f"config      {config_folder() / 'digits.yaml'}"
+    assert told_configs(["--config", own, "--config=digits"], default) == [f"config      {own}", shipped]
 
 
 @pytest.mark.parametrize(

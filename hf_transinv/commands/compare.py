@@ -22,6 +22,7 @@ from hf_transinv.comparison.plan_reader import read_comparison
 from hf_transinv.comparison.table import write_comparison
 from hf_transinv.data.described import describe_rows
 from hf_transinv.errors import InputError
+from hf_transinv.experiment.arguments import told_configs
 from hf_transinv.experiment.launch import agree
 from hf_transinv.experiment.methods import MethodBuilder, checked_mixing
 from hf_transinv.experiment.session import Session
@@ -71,7 +72,8 @@ def main(description: str = __doc__ or "") -> None:
     Args:
         description: for --help.
     """
-    comparison = read_comparison(default_config=config_folder() / "compare_digits.yaml", description=description)
+    default_config = config_folder() / "compare_digits.yaml"
+    comparison = read_comparison(default_config=default_config, description=description)
     first, output = comparison.chosen_rows[0], comparison.output
     unit = math.lcm(*(checked_mixing(row.data, row.options)[1] for row in comparison.chosen_rows))
     for row in comparison.chosen_rows:
@@ -86,6 +88,7 @@ def main(description: str = __doc__ or "") -> None:
         say("opening", "student and teachers of every row")
     check(session, [run for run in runs if run.name not in session.rows])
     cuts = {row.label: row.data for row in comparison.chosen_rows}
+    session.told += told_configs() or [f"config      {default_config}"]
     session.told += describe_rows(first.data, cuts, session.splits.train, session.data.image_size)
     budget = decide(comparison, session, before, lambda row: build(session, Run(row, comparison.chosen.seeds[0])))
     session.told += described(budget)

@@ -20,6 +20,7 @@ from hf_transinv.augment.learned import AugmentationConfig, AugmentationPanel
 from hf_transinv.config import DataConfig, OutputConfig, StudentConfig, TrainConfig, as_dict
 from hf_transinv.config.checks import choice
 from hf_transinv.errors import InputError
+from hf_transinv.experiment.arguments import told_configs
 from hf_transinv.experiment.methods import new_student
 from hf_transinv.experiment.presets import parse_run
 from hf_transinv.experiment.session import Session
@@ -91,9 +92,10 @@ def main(description: str = __doc__ or "") -> None:
     Args:
         description: for --help.
     """
+    default_config = config_folder() / "digits_probe.yaml"
     groups, preset = parse_run(
         [DataConfig, StudentConfig, TrainConfig, TransInvConfig, AugmentationConfig, OutputConfig, ProbeConfig],
-        default_config=config_folder() / "digits_probe.yaml",
+        default_config=default_config,
         description=description,
     )
     data, names, train, method, augment, output, probe = groups
@@ -102,7 +104,7 @@ def main(description: str = __doc__ or "") -> None:
     if train.ema != "none":
         raise InputError(f"ema {train.ema}: a probe asks for p and q, and exports no student; leave it out")
     session = Session("probe", data, train, output, as_dict(*groups))
-    session.told.append(preset)
+    session.told += [*told_configs(default_config=default_config), preset]
     for teacher in names.teachers:
         for seed in probe.seeds:
             student = new_student(names, session.label_names, seed)

@@ -7,6 +7,7 @@ transinv train-teacher --dataset digits/source --student wrn10_1_cifar \
 
 from hf_transinv.augment.policies import CorruptionConfig
 from hf_transinv.config import DataConfig, MixingConfig, OutputConfig, StudentConfig, TrainConfig, as_dict
+from hf_transinv.experiment.arguments import told_configs
 from hf_transinv.experiment.methods import check_sampler, new_student
 from hf_transinv.experiment.presets import parse_run
 from hf_transinv.experiment.publish import publish
@@ -32,7 +33,7 @@ def main(description: str = __doc__ or "") -> None:
     policies = (robust.policy(),) if robust.corruption else ()
     session = Session("train_teacher", data, train, output, as_dict(*groups), 2 if mixing.mixes else 1)
     session.mixing = mixing
-    session.told.append(preset)
+    session.told += [*told_configs(), preset]
     student = new_student(names, session.label_names, train.seed)
     objective: Objective = Supervised(student, train.label_smoothing, policies)
     if train.interpolate is not None:

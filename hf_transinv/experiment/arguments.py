@@ -136,6 +136,11 @@ def given_fields(argv: Sequence[str] | None = None, default_config: Path | None 
     return named.union(*map(read_yaml, configs))
 
 
+def told_configs(argv: Sequence[str] | None = None, default_config: Path | None = None) -> list[str]:
+    """A line on each YAML that is read, as a run says it at its start; arguments as of `read_fields`."""
+    return [f"config      {path}" for path in split_configs(_command_line(argv, default_config))[0]]
+
+
 def _command_line(argv: Sequence[str] | None, default_config: Path | None) -> list[str]:
     """The command line, that of the process by default, with the default YAML where it is read."""
     argv = list(sys.argv[1:] if argv is None else argv)

@@ -6,6 +6,7 @@ from typing import Any
 from hf_transinv.augment.policies import CorruptionConfig
 from hf_transinv.config import DataConfig, OutputConfig, StudentConfig, TrainConfig, as_dict
 from hf_transinv.errors import InputError
+from hf_transinv.experiment.arguments import told_configs
 from hf_transinv.experiment.methods import GROUPS, MethodBuilder, MethodConfig, checked_mixing, new_student
 from hf_transinv.experiment.presets import parse_run
 from hf_transinv.experiment.publish import publish
@@ -56,7 +57,7 @@ def train(recipe: str, description: str, default_config: Path | None = None, **d
     check_student(names, loop)
     session = Session(recipe, data, loop, output, as_dict(*groups), unit)
     session.mixing = mixing
-    session.told.append(preset)
+    session.told += [*told_configs(default_config=default_config), preset]
     builder = MethodBuilder(session, names, loop, options)
     if session.record:
         say("opening", f"student and teachers ({', '.join(names.teachers)})" if names.teachers else "student")
