@@ -27,6 +27,12 @@ def printed(markdown: str) -> str:
     return for_terminal(markdown, shutil.get_terminal_size().columns, sys.stdout.isatty())
 
 
+def hides_bars() -> bool:
+    """Whether nobody watches stderr grow: it is neither a terminal nor that of a cell of a notebook."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return not sys.stderr.isatty() and not hasattr(shell, "kernel")
+
+
 def for_terminal(markdown: str, width: int, has_bold: bool = False) -> str:
     """Markdown as plain text.
 
@@ -90,7 +96,7 @@ def stage_bar(total: int | None, label: str, unit: str, is_shown: bool = True, l
         is_shown: whether this process is the one that prints.
         leave: whether it stays on a terminal when the stage is over.
     """
-    if sys.stderr.isatty():
+    if not hides_bars():
         return tqdm(total=total, desc=label, unit=unit, disable=not is_shown, leave=leave, dynamic_ncols=True)
     return tqdm(
         total=total,

@@ -1,9 +1,11 @@
 """What a person sees of a training, on stderr: a bar on a terminal, and everywhere a line for each line of metrics.
 
-    step 200/1950  loss 1.84  top-1 41.2  r elastic .33 light .34 ema .33  q .41  most used: light -> noise, p .44
+    step 200/1950  loss 1.84  top-1 41.2  r elastic .33 light .34 ema .33  q .41
+        most used: elastic -> noise .38  light -> contrast .44  ema -> noise .30  1250 img/s  03:20 left
 
-q is the mean over the teachers. The most used primitive of a teacher is the one that the largest share of images is
-deformed by (r q p). Where the output is no terminal, there is no bar and no carriage return.
+q is the mean over the teachers. The most used primitive of a teacher is the one with the largest p, which is beside
+it. The time that is left is what the steps since the start of this training took, for each that is to come. Where
+nobody watches the output, there is no bar and no carriage return.
 """
 
 import itertools
@@ -17,7 +19,7 @@ from typing import Any
 from tqdm import tqdm
 
 from hf_transinv.augment.learned import AugmentationPanel
-from hf_transinv.formats.terminal import say
+from hf_transinv.formats.terminal import hides_bars, say
 from hf_transinv.objectives.objective import Objective
 from hf_transinv.objectives.turns import AUGMENTATION
 
@@ -47,6 +49,7 @@ class Progress:
             begin = f"from step {step} to {max_steps}" if step else f"{max_steps} steps"
             first = "the first steps compile the networks, for minutes" if compiles else "reading the first batch"
             say("training", f"{label}: {begin}; {first}")
+        self._start = (time.perf_counter(), step)
         self.teachers = teacher_titles([teacher.name for teacher in objective.teachers])
         self.primitives: Sequence[str] = ()
         panel = objective.players.get(AUGMENTATION)
@@ -56,7 +59,7 @@ class Progress:
             total=max_steps,
             initial=step,
             desc=_cut(label, max(10, _columns() - _FIGURES)),
-            disable=None if is_shown else True,
+            disable=not is_shown or hides_bars(),
             bar_format=_BAR,
             dynamic_ncols=True,
             mininterval=1.0,
@@ -90,7 +93,8 @@ class Progress:
         figures += [] if top1 is None else [f"top-1 {top1:.1f}"]
         q = [f"q {_share(sum(learned['q']) / len(learned['q']))}"] if learned.get("q") else []
         self.bar.set_postfix_str(", ".join((*figures, *q, f"{speed:.0f} img/s")))
-        self._say([f"step {step}/{self.max_steps}", *figures, *self._chosen(learned, q)])
+        pace = [f"{speed:.0f} img/s", *self._left(step)]
+        self._say([f"step {step}/{self.max_steps}", *figures, *self._chosen(learned, q), *pace])
 
     def measured(self, step: int, figures: Mapping[str, float]) -> None:
         """Say what was measured on the validation part: "top1" and "corrupted" in percent, "loss" in nats."""
@@ -99,18 +103,25 @@ class Progress:
         self._say([f"step {step}/{self.max_steps}", "validation:", *shown])
 
     def _chosen(self, learned: Mapping[str, Any], q: Sequence[str]) -> list[str]:
-        """What is learned: r by teacher, q, and the primitive that most images are deformed by."""
+        """What is learned: r by teacher, q, and the primitive of each teacher with the largest p."""
         shown, p = [], learned.get("p")
         if "r" in learned:
             pairs = zip(self.teachers, learned["r"], strict=True)
             shown.append(" ".join(("r", *(f"{name} {_share(value)}" for name, value in pairs))))
         shown += q
         if p and len(p) == len(self.teachers) and len(p[0]) == len(self.primitives):
-            r = learned.get("r", [1.0] * len(p))
-            cells = [(k, j) for k in range(len(p)) for j in range(len(p[k]))]
-            k, j = max(cells, key=lambda cell: r[cell[0]] * learned["q"][cell[0]] * p[cell[0]][cell[1]])
-            shown.append(f"most used: {self.teachers[k]} -> {self.primitives[j]}, p {_share(p[k][j])}")
+            tops = (max(zip(of_teacher, self.primitives, strict=True)) for of_teacher in p)
+            used = [f"{name} -> {top} {_share(value)}" for name, (value, top) in zip(self.teachers, tops, strict=True)]
+            shown += [f"most used: {used[0]}", *used[1:]]
         return shown
+
+    def _left(self, step: int) -> list[str]:
+        """How long the steps to come will take, if as long as those so far."""
+        began, first = self._start
+        if step == first:
+            return []
+        left = (time.perf_counter() - began) / (step - first) * (self.max_steps - step)
+        return [f"{tqdm.format_interval(left)} left"]
 
     def _say(self, fields: Sequence[str]) -> None:
         """One line, above the bar where there is one; folded between fields where a terminal is narrower."""

@@ -3,6 +3,7 @@
 import io
 import re
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -27,7 +28,8 @@ def test_a_training_that_is_piped_says_lines_with_names_and_no_carriage_return(t
     said = capfd.readouterr().err
     assert "\r" not in said
     share, loss = r"(\.\d\d|1\.00)", r"\d[\d.e-]*"
-    learned = rf"r other {share} ema {share}  q {share}  most used: (other|ema) -> \w+, p {share}"
+    learned = rf"r other {share} ema {share}  q {share}  most used: other -> \w+ {share}  ema -> \w+ {share}"
+    learned += r"  \d+ img/s  \d\d:\d\d left"
     assert said.splitlines()[0] == "training    tiny: 8 steps; reading the first batch"
     lines = [line for line in said.splitlines() if line.startswith("step ")]
     assert [int(re.match(r"step (\d)/8  ", line)[1]) for line in lines] == [2, 4, 4, 6, 8, 8]
@@ -75,6 +77,17 @@ def test_the_bar_of_the_evaluation_counts_every_image_under_every_condition(monk
     assert "36/36" in sys.stderr.getvalue() and "img/s" in sys.stderr.getvalue()
 
 
+def test_the_bar_is_also_shown_in_a_notebook(monkeypatch):
+    cell = io.StringIO()  # no terminal
+    monkeypatch.setattr(sys, "stderr", cell)
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: SimpleNamespace(kernel=None)))
+    evaluate(tiny_vit(), random_split(12), batch_size=5)
+    assert "12/12" in cell.getvalue()
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: None))  # a script that imports it
+    evaluate(tiny_vit(), random_split(12), batch_size=5)
+    assert cell.getvalue().count("12/12") == 1
+
+
 @pytest.mark.parametrize("columns", [80, 140])
 def test_bar_and_lines_fit_a_terminal(columns, tmp_path, monkeypatch):
     objective = tiny_trainer(tmp_path).objective
@@ -90,7 +103,11 @@ def test_bar_and_lines_fit_a_terminal(columns, tmp_path, monkeypatch):
     assert len(bar) <= columns
     assert all(figure in bar for figure in ("loss 1.84", "top-1 41.2", "q .", "12345 img/s", " left"))
     lines = [line.strip() for line in re.split(r"[\r\n]", said) if "most used" in line or line.startswith("step ")]
-    assert len(lines) == (2 if columns == 80 else 1) and all(len(line) <= columns for line in lines)
+    assert all(len(line) <= columns for line in lines)
+    line = "  ".join(
+        part.strip() for part in said.rpartition("step 10000")[2].splitlines()[: 3 if columns == 80 else 2]
+    )
+    assert re.search(r"most used: other -> \w+ [.\d]+  ema -> \w+ [.\d]+  12345 img/s  \d\d:\d\d left", line)
 
 
 def test_teachers_go_by_what_tells_them_apart():
