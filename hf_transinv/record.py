@@ -190,17 +190,6 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def flat_numbers(learned: Mapping[str, Any]) -> dict[str, float]:
-    """Flatten nested lists for trackers: {"p": [[a, b]]} -> {"p/1/1": a, "p/1/2": b}."""
-    flat: dict[str, float] = {}
-    for name, value in learned.items():
-        if isinstance(value, list):
-            flat |= flat_numbers({f"{name}/{index}": item for index, item in enumerate(value, 1)})
-        else:
-            flat[name] = value
-    return flat
-
-
 def flat_config(config: Mapping[str, Any]) -> dict[str, int | float | str | bool]:
     """What trackers take as hyperparameters."""
     return {

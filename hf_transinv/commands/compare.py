@@ -16,6 +16,7 @@ every run; run.json holds all results in full.
 import math
 from dataclasses import replace
 
+from hf_transinv.augment.corruptions import CORRUPTIONS
 from hf_transinv.comparison.budget import decide, described
 from hf_transinv.comparison.plan import Run
 from hf_transinv.comparison.plan_reader import read_comparison
@@ -47,23 +48,34 @@ def build(session: Session, run: Run, steps: int | None = None) -> Objective:
     session.train = replace(train, max_steps=steps, num_train_epochs=None) if steps else train
     session.config = run.row.data
     session.mixing, _ = checked_mixing(run.row.data, run.row.options)
+    session.tracking.overrides = run.row.overrides
     return MethodBuilder(session, run.row.names, run.row.train, run.row.options).build(run.seed)
 
 
-def check(session: Session, runs: list[Run]) -> None:
-    """Build every row once before the first is trained, so that input at fault is refused at once.
+def check(session: Session, runs: list[Run]) -> dict[str, set[str]]:
+    """Build every row that is to be trained once before the first is, so that input at fault is refused at once.
+
+    Returns:
+        The corruptions that rows are kin to, by group.
 
     Raises:
         InputError: a teacher that is missing or does not fit, a method that cannot be built, a batch that cannot be
             shared out among the variants of an image.
     """
-    for row, run in {run.row.label: run for run in runs}.items():
+    kin: dict[str, set[str]] = {run.row.group: set() for run in runs}
+    for run in runs:
+        if run.name in session.rows:  # an earlier version did not record it: all, then
+            kin[run.row.group] |= set(session.rows[run.name].get("kin", CORRUPTIONS))
+    for row, run in {run.row.label: run for run in runs if run.name not in session.rows}.items():
         try:
-            variants = build(session, run).variants_a_network
+            objective = build(session, run)
         except InputError as error:
             raise InputError(f"row {row!r}: {error}") from error
+        variants = objective.variants_a_network
         if session.train.batch_size % variants:
             raise InputError(f"row {row!r} has {variants} variants per image: batch_size must be a multiple of that")
+        kin[run.row.group] |= set(objective.kin)
+    return kin
 
 
 def main(description: str = __doc__ or "") -> None:
@@ -86,7 +98,7 @@ def main(description: str = __doc__ or "") -> None:
     runs = comparison.runs(before)
     if session.record:
         say("opening", "student and teachers of every row")
-    check(session, [run for run in runs if run.name not in session.rows])
+    kin = check(session, runs)
     cuts = {row.label: row.data for row in comparison.chosen_rows}
     session.told += told_configs() or [f"config      {default_config}"]
     session.told += describe_rows(first.data, cuts, session.splits.train, session.data.image_size)
@@ -99,6 +111,7 @@ def main(description: str = __doc__ or "") -> None:
         if index and run.name in session.rows:
             continue
         steps = budget.get("rows", {}).get(run.row.label, {}).get("steps")
+        session.tracking.kin = kin[run.row.group]
         session.fit(run.name, build(session, run, steps), run.row.data.crop, run.row.data.flip, run.seed)
         session.accelerator.free_memory()  # otherwise it would keep the networks of all runs
         if session.record:

@@ -139,6 +139,7 @@ def main(description: str = __doc__ or "") -> None:
         session.record.update(status="running")
         session.note_skipped(session.data.skipped)
         print(f"{block(session.data.described)}\n", flush=True)
+    session.tracking.open("vae", session.folder, trainer.objective, as_dict(*groups))
     try:
         trainer.train()
     finally:

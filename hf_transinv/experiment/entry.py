@@ -62,10 +62,12 @@ def train(recipe: str, description: str, default_config: Path | None = None, **d
     if session.record:
         say("opening", f"student and teachers ({', '.join(names.teachers)})" if names.teachers else "student")
     objective = builder.build(loop.seed)
+    session.tracking.kin = objective.kin
     plain = _crop_flip(data.crop) if data.flip and data.crop != "none" else "supervised"
     title = " + ".join((method.title or plain, *mixing.titles))
     session.fit(title, objective, data.crop, data.flip)
     session.mixing = mixing.of_classes
+    session.tracking.overrides = {"method": "supervised", "augment": [], "second_augment": [], "corruption": []}
     for baseline in output.baselines:
         name, crop, flip = baseline_row(baseline, data.crop)
         if name != title:

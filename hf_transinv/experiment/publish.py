@@ -11,11 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import timm
 import torch
-from accelerate.tracking import TensorBoardTracker, WandBTracker
-from PIL import Image
 
 from hf_transinv.augment.corruptions import CORRUPTIONS
 from hf_transinv.config import TrainConfig
@@ -112,7 +109,12 @@ def publish(session: Session, objective: Objective) -> str:
         card = render_card(session.record.content)
         export_classifier(student, session.folder / "student", card=card, **how)
         session.record.update()
-        _report(session)
+        session.tracking.overrides = {}
+        is_new = session.tracking.open(main, session.folder, objective, config)
+        figures = [session.folder / path for path in _figures(session.folder)]
+        session.tracking.draw(figures, session.rows[main]["steps"])
+        if is_new:  # it was trained before this start of the run
+            session.tracking.score(session.rows[main])
         text = closing_text(read_run(session.record.content), session.data, session.output, session.folder)
         if session.output.push_to_hub:
             try:
@@ -255,22 +257,6 @@ def _draw_figures(session: Session) -> None:
     results = {name: row["results"] for name, row in session.rows.items()}
     if any(result["corruptions"] for result in results.values()):
         plot_corruption_heatmap(results, folder / "corruption_heatmap.png")
-
-
-def _report(session: Session) -> None:
-    """Give the tracker the scores of the evaluation, and the figures where it takes images."""
-    row, classes = session.rows[str(session.main_row)], _classes(session)
-    scores = {"eval/top1": row["results"]["clean"]["top1"]}
-    if classes:
-        scores["eval/macro_f1"] = classes.macro_f1
-    session.accelerator.log(scores, step=row["steps"])
-    for tracker in session.accelerator.trackers:
-        if isinstance(tracker, TensorBoardTracker | WandBTracker):  # trackio's takes numbers alone
-            layout = {"dataformats": "NHWC"} if isinstance(tracker, TensorBoardTracker) else {}
-            for path in _figures(session.folder):
-                with Image.open(session.folder / path) as picture:
-                    pixels = np.asarray(picture.convert("RGB"))[None]
-                tracker.log_images({path.removesuffix(".png"): pixels}, step=row["steps"], **layout)
 
 
 def _figures(folder: Path) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 
-from hf_transinv.config import DataConfig, MixingConfig, OutputConfig, TrainConfig, check_validation
+from hf_transinv.config import DataConfig, MixingConfig, OutputConfig, TrainConfig, as_dict, check_validation
 from hf_transinv.data.mixing import build_mixing
 from hf_transinv.data.run_data import Data, open_data, ordinary
 from hf_transinv.data.run_splits import open_run_splits
@@ -23,11 +23,12 @@ from hf_transinv.experiment.batch_size import check_batch_size, fitted, student_
 from hf_transinv.experiment.extension import check_extendable, lengths_of, read_earlier
 from hf_transinv.experiment.first_screen import first_screen, say_run
 from hf_transinv.experiment.launch import Stopped, agree, doing, output_folder, start_accelerator
+from hf_transinv.experiment.tracking import Tracking
 from hf_transinv.files import atomic_write_text
 from hf_transinv.hub.push import BackgroundPush, check_token
 from hf_transinv.models.teacher import check_answers
 from hf_transinv.objectives.objective import Objective
-from hf_transinv.record import RunRecord, flat_config
+from hf_transinv.record import RunRecord
 from hf_transinv.training.averaging import exported, measured
 from hf_transinv.training.checkpointing import checkpoints
 from hf_transinv.training.interpolation import interpolate
@@ -60,6 +61,7 @@ class Session:
         rows: what is known of each row: of an earlier start of the run, when it resumes.
         splits: of the data, opened.
         config: of the data, of the present row.
+        tracking: what a tracker is told of each row.
         told: lines that are said at the start besides.
     """
 
@@ -87,6 +89,7 @@ class Session:
         self.rows, self._extensions = agree(self.accelerator, lambda: read_earlier(output, self.folder, config))
         self.main_row: str | None = None
         self.told: list[str] = []
+        self.tracking = Tracking(self.accelerator, output.report_to, recipe, self.folder)
         self.record = RunRecord(self.folder, recipe, config) if self.accelerator.is_main_process else None
         if self.record:
             self.record.content["hardware"] |= {
@@ -126,15 +129,11 @@ class Session:
         return train.num_rows if is_known else self.data.num_rows
 
     def _take_folder(self) -> None:
-        """Write run.json, open the tracker: only now, so that input that is refused leaves the folder as it was."""
+        """Write run.json: only now, so that input that is refused leaves the folder as it was."""
         if self.record:
             extended = {"extensions": self._extensions} if self._extensions else {}
             self.record.update(rows=self.rows, main_row=self.main_row, **extended)
             self.note_skipped(self.data.skipped)
-        if self.output.report_to != "none":
-            config = flat_config(self.record.content["config"]) if self.record else None
-            self.accelerator.project_configuration.logging_dir = str(self.folder)
-            self.accelerator.init_trackers(self.recipe, config=config)
 
     def steps(self) -> tuple[int, float]:
         """Student steps in all, and in an epoch."""
@@ -176,6 +175,8 @@ class Session:
         if name in self.rows and trainer.is_over:
             self._finish(trainer)
             return self.rows[name]
+        config = {**(self.record.content["config"] if self.record else {}), **as_dict(self.config, train, self.mixing)}
+        self.tracking.open(name, folder, objective, {**config, "crop": crop, "flip": flip})
         doing(f"training {name!r}")
         try:
             trainer.train()
@@ -219,6 +220,7 @@ class Session:
             self.rows[f"{name}, {player}" if index else name] = {"results": results, **told}
         if self.record:
             self.record.update(rows=self.rows)
+        self.tracking.score(self.rows[name])
         return self.rows[name]
 
     def _finish(self, trainer: Trainer) -> None:

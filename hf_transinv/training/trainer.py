@@ -20,7 +20,7 @@ from torch import Tensor
 from hf_transinv.data.batches import Feed
 from hf_transinv.errors import InputError
 from hf_transinv.objectives.objective import Objective
-from hf_transinv.record import Metrics, flat_numbers
+from hf_transinv.record import Metrics
 from hf_transinv.training.averaging import kept
 from hf_transinv.training.checkpointing import discard_later, load_state, save_state
 from hf_transinv.training.distributed import gather_objects, whole
@@ -31,6 +31,7 @@ from hf_transinv.training.progress import Progress
 from hf_transinv.training.random_state import fit_processes, random_state, restore_random_state
 from hf_transinv.training.signals import StopRequest
 from hf_transinv.training.state_check import check_state
+from hf_transinv.training.tracked import scalars
 from hf_transinv.training.trainer_setup import TrainerSetup
 from hf_transinv.training.validation import Validation
 
@@ -178,7 +179,7 @@ class Trainer:
         progress.measured(self.step, validation.figures)
         if self.metrics is not None:
             self.metrics.append(**line)
-            self.accelerator.log(line, step=self.step)
+            self.accelerator.log(scalars(line, {}, (), ()), step=self.step)
         self._mark = (self._mark[0] + time.perf_counter() - began, self._mark[1])
 
     def _log(self, progress: Progress) -> None:
@@ -201,7 +202,7 @@ class Trainer:
             **values,
         }
         self.metrics.append(**line, **learned)
-        self.accelerator.log({**line, **flat_numbers(learned)}, step=self.step)
+        self.accelerator.log(scalars(line, learned, progress.teachers, progress.primitives), step=self.step)
         measured = self.validation.figures["top1"] if self.validation and self.validation.measured_step else None
         progress.log(self.step, values.get("student/total"), speed, learned, measured)
         for key, sentence in self.objective.warnings(values).items():

@@ -281,7 +281,7 @@ def test_tensorboard_gets_events(teacher):
         accumulator.Reload()
         tags |= {tag: accumulator.Scalars(tag)[-1] for tag in accumulator.Tags()["scalars"]}
         images |= {tag: accumulator.Images(tag)[-1] for tag in accumulator.Tags()["images"]}
-    assert {"student/total", "learning_rate"} <= tags.keys()
+    assert {"train/loss", "train/learning_rate", "eval/corrupted"} <= tags.keys()
     results = json.loads((out / "run.json").read_text())["rows"]["teacher"]["results"]
     assert tags["eval/top1"].value == pytest.approx(results["clean"]["top1"])
     assert tags["eval/macro_f1"].value == pytest.approx(results["classes"]["macro_f1"])

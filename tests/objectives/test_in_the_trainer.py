@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from hf_transinv.record import flat_numbers, read_metrics
+from hf_transinv.record import read_metrics
+from hf_transinv.training.tracked import scalars
 from tests.launching import TWO_PROCESSES, succeed
 from tests.objectives.trained import METHODS, trainer_of
 from tests.tiny_run import tensors_of
@@ -61,7 +62,7 @@ def test_two_processes_are_one(method, alone, two_processes):
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert farthest(end, first) < 2e-6 < 1e-3 < farthest(start, end)
     one, two = (
-        [flat_numbers(line) for line in read_metrics(path / "metrics.jsonl")]
+        [scalars({}, line, (), ()) for line in read_metrics(path / "metrics.jsonl")]
         for path in (folder, two_processes[0] / method)
     )
     for a, b in zip(one, two, strict=True):
