@@ -1,8 +1,7 @@
 """What a person reads in a terminal: Markdown as aligned tables, the lines of a run's start, stages and their bars.
 
-Everything that a run says of itself has the form "label       text", the text from column 13 on. Where stderr is
-neither a terminal nor in a notebook there are no bars and no carriage returns: a stage that lasts has a line every
-half minute instead.
+Everything that a run says of itself has the form "label       text", the text from column 13 on. Where stderr is no
+terminal there are no bars and no carriage returns: a stage that lasts has a line every half minute instead.
 """
 
 import re
