@@ -49,7 +49,7 @@ def _matrix(confusion: Sequence[Cell], support: Sequence[int], names: Sequence[s
     for row, column in np.argwhere(percent > 0):
         value = percent[row, column]
         shown = "<1" if value < 0.5 else f"{value:.0f}"
-        color = ink_on(image.to_rgba(value))
+        color = ink_on(tuple(image.to_rgba(value)))
         axes.text(column, row, shown, ha="center", va="center", fontsize=6.5, color=color)
     axes.set_xticks(range(number), labels, rotation=90)
     axes.set_yticks(range(number), labels)

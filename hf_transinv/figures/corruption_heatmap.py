@@ -69,7 +69,7 @@ def _show_cells(axes: Axes, percent: np.ndarray) -> AxesImage:
     image = axes.imshow(percent, cmap="cividis", vmin=0, vmax=100, aspect="auto")
     for row, column in np.argwhere(~np.isnan(percent)):
         value = percent[row, column]
-        color = ink_on(image.to_rgba(value))
+        color = ink_on(tuple(image.to_rgba(value)))
         axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=7, color=color)
     axes.tick_params(labelsize=8, length=0)
     axes.spines[:].set_visible(False)

@@ -60,9 +60,16 @@ def plot_probe(probes: Sequence[dict[str, Any]], path: str | Path) -> Path:
     for index in sorted(
         {*range(num_columns - 1, len(teachers), num_columns), len(teachers) - 1}
     ):  # last of their rows
-        place = {"xycoords": ("axes fraction", "data"), "xytext": (3, 0), "textcoords": "offset points"}
-        told = f"chance\n1/{len(names)}"
-        panels[index].annotate(told, (1, 1 / len(names)), va="center", fontsize=7, color=STRONG, **place)
+        panels[index].annotate(
+            f"chance\n1/{len(names)}",
+            (1, 1 / len(names)),
+            xycoords=("axes fraction", "data"),
+            xytext=(3, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=7,
+            color=STRONG,
+        )
     for axes in panels[max(0, len(teachers) - num_columns) : len(teachers)]:
         axes.tick_params(axis="x", labelbottom=True)
         axes.set_xticks(range(len(names)), [name.replace("_", " ") for name in names], rotation=90)
