@@ -27,6 +27,7 @@ OF_OTHER_PROGRAMS = {
     "inplace",
     "repo-type",
     "local-dir",
+    "logdir",
     "config_file",
     "nproc_per_node",
 }
@@ -134,7 +135,7 @@ def test_every_foreign_flag_has_flags_of_transinv_train_or_a_reason():
 
 def rows_of(heading: str) -> dict[str, list[str]]:
     """The rows of the table under a heading of methods.md, by their first cell."""
-    section = (DOCS / "methods.md").read_text().partition(f"## {heading}")[2].partition("\n## ")[0]
+    section = re.split(r"\n##+ ", (DOCS / "methods.md").read_text().partition(f"## {heading}")[2])[0]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if line[:1] == "|"]
     return {row[0].strip("`"): row[1:] for row in cells[2:]}
 
@@ -189,7 +190,7 @@ def test_the_site_has_every_page_once():
 
 def test_a_newcomer_reads_the_readme_in_five_minutes():
     text = README.read_text()
-    assert len(text.split()) <= 1000
+    assert len([word for word in text.split() if word.strip("|-:·")]) <= 900
     assert blocks(README, "bash")[:2] == [
         "pip install -e . && python recipes/multi_teacher.py\n",
         'pip install -e ".[test]" && pytest -n auto\n',

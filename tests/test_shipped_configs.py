@@ -86,9 +86,10 @@ def place(tmp_path_factory) -> Path:
     resnet = timm.create_model("resnet32_cifar", num_classes=10).state_dict()
     (weights := hub / "models/hf-transinv/resnet32_cifar10").mkdir(parents=True)
     save_file(resnet, weights / "model.safetensors")
-    for name, classes in (("trashnet", CIFAR10[:6]), ("clothing", CIFAR10)):
+    for name, classes in (("trashnet", CIFAR10[:6]), ("trashnet_small", CIFAR10[:6]), ("clothing", CIFAR10)):
         write_parquet(hub / f"datasets/hf-transinv/{name}", {"label": classes}, rows)
-    export(hub / "models/hf-transinv/mobilenetv1_075_224", "test_resnet", CIFAR100[:12])
+    for name in ("mobilenetv1_075_224", "mobilenet_v1_025_128"):
+        export(hub / "models/hf-transinv" / name, "test_resnet", CIFAR100[:12])
     export(hub / "models/timm/resnet18.a1_in1k", "test_resnet", [f"synset {number}" for number in range(12)])
     named = set(re.findall(r"outputs/\w+/student", "".join(path.read_text() for path in SHIPPED)))
     for path in named:

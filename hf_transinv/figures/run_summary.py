@@ -63,7 +63,8 @@ def plot_summary(
     grid = pictures.subplots(len(teacher_names), len(columns) + 1, squeeze=False)
     for row, teacher, images, shares in zip(grid, teacher_names, augmented, probabilities, strict=True):
         _show(row[0], original, "")
-        row[0].set_ylabel(textwrap.fill(short(teacher).replace("_", " "), 12), fontsize=7, color=TEXT)
+        last = teacher.rpartition("/")[2] or teacher
+        row[0].set_ylabel(textwrap.fill(short(last).replace("_", " "), 13), fontsize=7, color=TEXT)
         for axes, column in zip(row[1:], columns, strict=True):
             is_most_used = column == shares.argmax()
             _show(axes, images[column], f"{shares[column]:.0%}", is_most_used)
