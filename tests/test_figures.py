@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
@@ -196,8 +197,8 @@ def luminance(color):
 def test_titles_of_narrow_panels_do_not_reach_the_next_one(tmp_path, saved_figure):
     results = {name: evaluated({"fog": (50,)}, (3,)) for name in ("TransInv", "fine-tuning", "crop + flip")}
     plot_corruption_heatmap(results, tmp_path / "map.png")
-    panels = saved_figure[0].axes[:3]
-    boxes = [axes.get_title(loc="left") and axes._left_title.get_window_extent() for axes in panels]
+    FigureCanvasAgg(saved_figure[0]).draw()  # at the figure's resolution, not at the file's
+    boxes = [axes._left_title.get_window_extent() for axes in saved_figure[0].axes[:3]]
     assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
 
 

@@ -122,7 +122,7 @@ def test_a_session_weighs_and_samples_the_noisy_labels(tmp_path, monkeypatch):
     student = tiny_vit(5)
     trainers = []
     for session.mixing in (MixingConfig(), mixing, MixingConfig(sampler="balanced")):
-        trainers.append(session._trainer("row", Supervised(student), "pad", True, tmp_path, loop))
+        trainers.append(session.trainer("row", Supervised(student), "pad", True, tmp_path, loop))
     plain, weighted, sampled = trainers
     assert plain.setup.mixing is sampled.setup.mixing is None
     found = weighted.setup.mixing.class_weights

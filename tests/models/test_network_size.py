@@ -350,7 +350,7 @@ class TestInARun:
         student = new_student(names, NAMES, seed=0)
         for peers in ((), ("test_vit", timm_vit[0])):
             method = MethodConfig("mutual", peers=peers)
-            builder = SimpleNamespace(session=SimpleNamespace(data=student), names=names, method=method)
+            builder = SimpleNamespace(session=student, names=names, method=method)
             for peer in MethodBuilder.peers(builder, student):
                 assert peer.input_size == (96, 96) and peer.network.grad_checkpointing
                 assert peer.network.head_drop.p == (0.0 if peers else 0.1)
@@ -360,9 +360,7 @@ class TestInARun:
         for folder in (timm_vit[0], vit[0]):
             names = StudentConfig(student_init="teacher:1", teachers=(folder,))
             student = new_student(names, NAMES, seed=0)
-            builder = SimpleNamespace(
-                session=SimpleNamespace(data=student), names=names, method=MethodConfig("mutual")
-            )
+            builder = SimpleNamespace(session=student, names=names, method=MethodConfig("mutual"))
             (peer,) = MethodBuilder.peers(builder, student)
             own, others = student.state_dict(), peer.state_dict()
             assert {name: x.shape for name, x in own.items()} == {name: x.shape for name, x in others.items()}

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hf_transinv.errors import InputError
-from hf_transinv.models import open_classifier
+from hf_transinv.models import location, open_classifier
 
 
 def is_same(classifier, network):
@@ -116,6 +116,7 @@ def test_which_of_two_models_of_one_name_is_read_is_said(timm_folder, tmp_path, 
     folder, network = timm_folder
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
+    location._say_shipped.cache_clear()  # it speaks once in a process
     with caplog.at_level(logging.INFO):
         open_classifier("model_cards/digits_elastic")
         assert "no folder here: the copy that comes with the library is read" in caplog.text

@@ -217,7 +217,7 @@ def test_epochs_are_counted_in_steps(tmp_path):
         ({"early_stopping_patience": 2}, "say how often"),
         ({"eval_steps": 2, "early_stopping_patience": 0}, "early_stopping_patience must be at least 1"),
         ({"eval_steps": 2, "metric_for_best_model": "top1"}, "give one of them"),
-        ({"eval_steps": 2, "load_best_model_at_end": True, "metric_for_best_model": "f1"}, "not one of top1"),
+        ({"eval_steps": 2, "load_best_model_at_end": True, "metric_for_best_model": "f1"}, "not one of loss, top1"),
         ({"eval_steps": 2, "load_best_model_at_end": True, "metric_for_best_model": "corrupted"}, "name the corr"),
         ({"validation_severity": 2}, "give those as well"),
         ({"validation_corruptions": ("fog",), "validation_severity": 6}, "not one of 1, 2, 3, 4, 5"),
