@@ -95,6 +95,7 @@ def test_a_damaged_record_is_refused(damaged):
         read_budget({"budget": damaged}, "passes", "a")
 
 
+@pytest.mark.slow
 def test_a_budget_of_seconds_is_decided_before_training(run, monkeypatch):  # noqa: F811
     timed = []
 

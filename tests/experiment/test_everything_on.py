@@ -73,7 +73,7 @@ def assert_same(one, other, step):
     assert rows[0] == rows[1]
 
 
-@pytest.mark.parametrize("student", SIZES)
+@pytest.mark.parametrize("student", ["vit", pytest.param("convnext", marks=pytest.mark.slow)])
 def test_all_of_it_interrupted_resumed_and_extended(run, monkeypatch, networks, student):  # noqa: F811
     (teacher,) = SIZES.keys() - {student}
     flags = [*LEAST, *ALL, *FINE_TUNED[student], "--student", student, "--teachers", teacher, "ema"]
@@ -117,6 +117,7 @@ def assert_between(start, student, end):
             assert not torch.equal(value, end[name]) and not torch.equal(value, start[name])
 
 
+@pytest.mark.slow
 def test_between_the_start_and_the_best_beside_the_average(run, monkeypatch, start):  # noqa: F811
     """Of a stream, with mixing and the head first; the average is not interpolated."""
     flags = [*LEAST, *MIXED, *CHOOSING, "--inner_steps", 2, "--teachers", "resnet"]
