@@ -129,6 +129,7 @@ def test_a_finished_run_goes_on_for_more_steps_with_all_its_rows(run):  # noqa: 
     assert run(*longer, 6)[0] == 0 and record()["rows"] == content["rows"]
 
 
+@pytest.mark.slow
 def test_what_an_extension_does_to_the_rate_is_said(run, monkeypatch):  # noqa: F811
     printed = []
     assert run(*LEAST, "--warmup_ratio", 0)[0] == 0

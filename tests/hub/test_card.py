@@ -710,7 +710,9 @@ def run_codes(folder: Path, codes: list[str], knows_us: bool) -> list[str]:
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize(("name", "blocks"), [("wrn10_1_cifar", 2), ("test_resnet", 2), ("vit", 2)])
+@pytest.mark.parametrize(
+    ("name", "blocks"), [("wrn10_1_cifar", 2), pytest.param("test_resnet", 2, marks=pytest.mark.slow), ("vit", 2)]
+)
 def test_the_code_in_the_card_runs_as_printed(tmp_path, name, blocks):
     run, _ = exported(tmp_path, name)
     card = (tmp_path / "student" / "README.md").read_text()
