@@ -31,11 +31,16 @@ def _column(images: Tensor) -> np.ndarray:
     return padded.reshape(-1, *pixels.shape[2:])[:-gap]
 
 
-def _show(axes: Axes, images: Tensor, caption: str, weight: str = "normal") -> None:
+def draw_column(axes: Axes, images: Tensor) -> None:
+    """Images [N, 3, H, W] in [0, 1] one below the other, without ticks; small ones with their pixels as squares."""
     is_small = images.shape[-2] <= LARGEST_MAGNIFIED_IMAGE
     axes.imshow(_column(images), interpolation="nearest" if is_small else "antialiased")
     axes.set_xticks([])
     axes.set_yticks([])
+
+
+def _show(axes: Axes, images: Tensor, caption: str, weight: str = "normal") -> None:
+    draw_column(axes, images)
     axes.spines[:].set_visible(False)
     axes.set_xlabel(caption, fontsize=9, fontweight=weight, labelpad=3)
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from hf_transinv.errors import InputError
-from hf_transinv.figures.image_grids import LARGEST_MAGNIFIED_IMAGE
+from hf_transinv.figures.image_grids import draw_column
 from hf_transinv.figures.palette import COLORS
 from hf_transinv.figures.style import save_figure, short
 
@@ -76,10 +76,7 @@ def plot_summary(
 
 
 def _show(axes: Axes, image: Tensor, caption: str, framed: bool = False) -> None:
-    pixels = image.detach().float().clamp(0, 1).cpu().permute(1, 2, 0).numpy()
-    small = pixels.shape[0] <= LARGEST_MAGNIFIED_IMAGE
-    axes.imshow(pixels, interpolation="nearest" if small else "antialiased")
-    axes.set(xticks=[], yticks=[])
+    draw_column(axes, image[None])
     for spine in axes.spines.values():
         spine.set(visible=framed, color=AFTER, linewidth=2.5)
     axes.set_xlabel(
