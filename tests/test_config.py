@@ -253,6 +253,7 @@ def test_a_missing_yaml_is_named():
         ("--image_size 32 --stored_size 40", "stored_size belongs to --crop resized"),
         ("--crop resized --stored_size 40", "stored_size is given and image_size is not"),
         ("--crop resized --image_size 32 --stored_size 31", "stored_size must be at least 32"),
+        ("--crop resized --image_size 32 --stored_size 40 --streaming true", "stores none: leave out streaming or"),
         ("--crop resized --crop_scale 0.5", "crop_scale 0.5: expected LOW HIGH"),
         ("--crop resized --crop_scale 0.5 1.1", "expected LOW HIGH, 0 < LOW <= HIGH <= 1"),
         ("--crop resized --crop_ratio 2 1", "crop_ratio 2.0 1.0: expected LOW HIGH"),
@@ -292,6 +293,7 @@ def test_the_stored_size_is_completed():
     values = parsed(*LEAST, "--crop", "resized")
     assert values["stored_size"] is None, "without image_size images stay as they are"
     assert parsed(*LEAST, "--image_size", "96")["stored_size"] is None
+    assert parsed(*LEAST, "--crop", "resized", "--image_size", "96", "--streaming", "true")["stored_size"] is None
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ from hf_transinv.benchmark.runners import PLAIN, Entry, build_objective, build_t
 from hf_transinv.benchmark.synthetic import class_names, picture_levels
 from hf_transinv.benchmark.timing import Spread, repeats, seconds_a_call
 from hf_transinv.data.batches import Feed
-from hf_transinv.data.pictures import Pictures
+from hf_transinv.data.pictures import BatchImages
 from hf_transinv.data.resident import ResidentFeed, ResidentSplit
 from hf_transinv.data.sources import Source, open_source
 from hf_transinv.data.streaming import StreamingFeed
@@ -46,7 +46,7 @@ NOTE = """\
 Median of the rounds. waiting: share of a plain student turn in which the host waits for its batch; a GPU may be busy
 with the turn before. The resident feed decodes once, at {decoded:,.0f} images/s."""
 
-Batch = tuple[Tensor | Pictures, Tensor]
+Batch = tuple[BatchImages, Tensor]
 
 
 class WatchedFeed:

@@ -26,6 +26,7 @@ from hf_transinv.benchmark.options import BenchmarkConfig
 from hf_transinv.benchmark.synthetic import picture_levels
 from hf_transinv.benchmark.timing import Spread
 from hf_transinv.data.batches import Feed
+from hf_transinv.data.pictures import Crops
 from hf_transinv.data.resident import ResidentFeed, ResidentSplit
 from hf_transinv.data.sources import open_source
 from hf_transinv.data.streaming import StreamingFeed
@@ -97,19 +98,22 @@ def epochs(folder: Path, config: BenchmarkConfig) -> Mapping[str, Callable[[Exit
     def load() -> ResidentSplit:
         return ResidentSplit.load(source, image_size=_SIDE, stored_size=_STORED, show_progress=False)
 
+    augmentation, generator = CropFlip("resized", scale=_SCALE), torch.Generator().manual_seed(config.seed)
+
     def cropped(feed: Feed) -> Iterator[torch.Tensor]:
-        augmentation, generator = CropFlip("resized", scale=_SCALE), torch.Generator().manual_seed(config.seed)
         for _ in range(batches):
             images, _ = feed.next_batch()
-            yield to_float(augmentation(images, augmentation.draw(len(images), (_SIDE, _SIDE), generator)))
+            if isinstance(images, Crops):
+                yield to_float(images.variants[0])
+            else:
+                yield to_float(augmentation(images, augmentation.draw(len(images), (_SIDE, _SIDE), generator)))
 
     def first(_: ExitStack) -> Iterator[torch.Tensor]:
         yield from cropped(ResidentFeed(load(), batch_size, config.seed))
 
     def streamed(opened: ExitStack) -> Iterator[torch.Tensor]:
         stream = open_source(str(folder), streaming=True)
-        options: dict[str, Any] = {"image_size": _SIDE, "stored_size": _STORED, "on_host": True}
-        feed = StreamingFeed(stream, batch_size, config.seed, **options)
+        feed = StreamingFeed(stream, batch_size, config.seed, image_size=_SIDE, crop=augmentation)
         opened.enter_context(closing(feed))
         for _ in range(_READ_AHEAD):  # then as much is decoded as is drawn
             feed.next_batch()

@@ -37,7 +37,7 @@ class DataConfig:
         crop_scale: crop resized: lowest and highest share of the picture's area; default: 0.35 1.
         crop_ratio: crop resized: lowest and highest width / height; default: 0.75 1.333.
         stored_size: crop resized: shorter side to which whole pictures are reduced before crops are taken from them,
-            in pixels; default: 1.15 x image_size. A stream on a CPU reduces only those of twice this side and more.
+            in pixels; default: 1.15 x image_size. Not of a stream, which takes crops as it decodes and keeps nothing.
         eval_crop_pct: share of the resized shorter side that the evaluation's central square has; timm's crop_pct.
         interpolation: of all resizing, antialiased: bilinear or bicubic.
         flip: mirror half of the training images.
@@ -98,7 +98,12 @@ class DataConfig:
         check_crop_pct(self.eval_crop_pct)
         if self.image_size is None:
             self._refuse_without_size()
-        elif self.crop == "resized":
+        elif self.streaming and self.stored_size is not None:
+            raise InputError(
+                f"stored_size {self.stored_size}: a stream takes crops from pictures as they are decoded, and stores "
+                "none: leave out streaming or stored_size"
+            )
+        elif self.crop == "resized" and not self.streaming:
             self.stored_size = round(_STORED * self.image_size) if self.stored_size is None else self.stored_size
             at_least("stored_size", self.stored_size, self.image_size)
 

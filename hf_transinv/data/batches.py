@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hf_transinv.data.pictures import Pictures
+from hf_transinv.data.pictures import BatchImages
 from hf_transinv.errors import InputError
 
 
@@ -17,9 +17,13 @@ def permutation(num_rows: int, *key: int) -> Tensor:
         num_rows: N.
         key: whole numbers from 0 on.
     """
+    return torch.randperm(num_rows, generator=generator_of(*key))
+
+
+def generator_of(*key: int) -> torch.Generator:
+    """Returns a new generator that belongs to a key, as of `permutation`."""
     mixed = np.random.SeedSequence(key).generate_state(1, np.uint64)[0]
-    generator = torch.Generator().manual_seed(int(mixed) >> 1)
-    return torch.randperm(num_rows, generator=generator)
+    return torch.Generator().manual_seed(int(mixed) >> 1)
 
 
 def share_of_batch(batch_size: int, rank: int, world: int) -> slice:
@@ -69,8 +73,8 @@ class Feed(Protocol):
         """Waits until the next batch is ready; raises what `next_batch` would raise."""
         ...
 
-    def next_batch(self) -> tuple[Tensor | Pictures, Tensor]:
-        """Returns this process's share: images uint8 [B / world, 3, H, W] or pictures, labels int64 [B / world]."""
+    def next_batch(self) -> tuple[BatchImages, Tensor]:
+        """Returns this process's share: images, uint8 [B / world, 3, H, W] each, and labels, int64 [B / world]."""
         ...
 
     def state_dict(self) -> dict[str, Any]:

@@ -52,6 +52,7 @@ _OTHER_KINDS = (
 )
 _TWELVE_BITS = 2**12
 _said: set[str] = set()  # keys of the warnings that were given
+Enough = Callable[[int, int], int]
 _LONGEST = 8  # largest ratio of the sides that is resized; of longer strips only the centre is used
 
 
@@ -78,14 +79,14 @@ def image_suffixes() -> frozenset[str]:
     return frozenset(suffix for suffix, kind in Image.registered_extensions().items() if kind in formats)
 
 
-def decode_image(data: bytes | str | Path, where: str, enough: int | None = None) -> Tensor:
+def decode_image(data: bytes | str | Path, where: str, enough: Enough | None = None) -> Tensor:
     """Decodes one image.
 
     Args:
         data: the encoded file: its bytes, its local path, or an address that ``fsspec`` opens (``hf://...``).
         where: the image, for errors, such as ``row 17 of split train``.
-        enough: a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, as long as its shorter side has so many pixels;
-            None: never.
+        enough: given its height and width, says how many pixels of a JPEG's shorter side are enough: as long as it has
+            them it may be decoded at 1/2, 1/4 or 1/8 of its size. None: it is decoded whole.
 
     Returns:
         uint8 [3, h, w].
@@ -125,33 +126,32 @@ def fit(image: Tensor, size: int, crop_pct: float = 1.0, interpolation: str = "b
     from torchvision.transforms.v2 import functional
 
     mode = functional.InterpolationMode(interpolation)
-    resized = functional.resize(_not_too_long(image), [shorter], interpolation=mode, antialias=True)
+    resized = functional.resize(not_too_long(image), [shorter], interpolation=mode, antialias=True)
     return functional.center_crop(resized, [size, size])
 
 
-def shrink(image: Tensor, shorter: int, interpolation: str = "bilinear", keeps_up_to: int = 1) -> Tensor:
+def shrink(image: Tensor, shorter: int, interpolation: str = "bilinear") -> Tensor:
     """Brings a whole image to a shorter side (antialiased); one that is smaller stays as it is.
 
     Args:
         image: uint8 [3, h, w].
         shorter: the largest shorter side, in pixels.
         interpolation: "bilinear" or "bicubic".
-        keeps_up_to: one whose shorter side is less than so many times `shorter` stays as it is, too; at least 1.
 
     Returns:
         uint8 [3, h', w'] of the same shape, but for images that are too long: of those only the centre is used.
     """
     from torchvision.transforms.v2 import functional
 
-    image = _not_too_long(image)
-    if min(image.shape[-2:]) <= max(shorter, keeps_up_to * shorter - 1):
+    image = not_too_long(image)
+    if min(image.shape[-2:]) <= shorter:
         return image
     mode = functional.InterpolationMode(interpolation)
     return functional.resize(image, [shorter], interpolation=mode, antialias=True)
 
 
-def _not_too_long(image: Tensor) -> Tensor:
-    """The image, or its centre: 1 x 65,535 pixels would become 224 x 14,680,000 first."""
+def not_too_long(image: Tensor) -> Tensor:
+    """The image, or the centre of a strip: 1 x 65,535 pixels would become 224 x 14,680,000 first."""
     longest = _LONGEST * min(image.shape[-2:])
     if max(image.shape[-2:]) <= longest:
         return image
@@ -176,7 +176,7 @@ def _read(path: str, where: str) -> bytes:
         raise InputError(f"{where}: {path} cannot be read: {client_says(error)}") from error
 
 
-def _decode_plain(encoded: bytes, enough: int | None) -> Tensor | None:
+def _decode_plain(encoded: bytes, enough: Enough | None) -> Tensor | None:
     """Returns uint8 [3, h, w]; None for what Pillow is for: other images, and those that may be decoded smaller."""
     is_jpeg = encoded.startswith(b"\xff\xd8\xff")
     is_webp = encoded[:4] == b"RIFF" and encoded[8:12] == b"WEBP"
@@ -186,10 +186,13 @@ def _decode_plain(encoded: bytes, enough: int | None) -> Tensor | None:
     if decode is None:
         return None
     file_bytes = torch.from_numpy(np.frombuffer(bytearray(encoded), dtype=np.uint8))
-    try:  # two decoders on the user's bytes
+    try:
         opened = Image.open(io.BytesIO(encoded), formats=_FORMATS)  # refuses one that asks for too much memory
-        if is_jpeg and enough is not None and min(opened.size) >= 2 * enough:
-            return None
+    except Exception:  # `_decode_any` says what is wrong
+        return None
+    if is_jpeg and enough is not None and min(opened.size) >= 2 * enough(*reversed(opened.size)):
+        return None
+    try:
         image = decode(file_bytes)
     except Exception:  # Pillow, which is tried next, says what is wrong
         return None
@@ -206,11 +209,13 @@ def _torchvision_decoder() -> Callable[[Tensor], Tensor] | None:
     return decode
 
 
-def _decode_any(encoded: bytes, where: str, enough: int | None) -> Tensor:
+def _decode_any(encoded: bytes, where: str, enough: Enough | None) -> Tensor:
     with _pillow(encoded, where):
         opened = Image.open(io.BytesIO(encoded), formats=_FORMATS)
-        if enough is not None:
-            opened.draft(None, (enough, enough))  # of a JPEG alone: both sides keep so many pixels
+    least = 0 if enough is None else enough(*reversed(opened.size))
+    with _pillow(encoded, where):
+        if least:
+            opened.draft(None, (least, least))  # of a JPEG alone: both sides keep so many pixels
         # MPO files are photographs of telephones, with a preview beside the photograph.
         has_frames = opened.format != "MPO" and getattr(opened, "is_animated", False)
         image = ImageOps.exif_transpose(opened)

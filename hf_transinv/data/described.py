@@ -61,13 +61,12 @@ def describe_cuts(config: DataConfig, train: ResidentSplit | Source, side: int) 
     shorter = math.floor(side / config.eval_crop_pct)
     held = f"shorter side {shorter} px, centre" + (f" of {side} px" if shorter > side else "")
     pictures = None if isinstance(train, Source) else train.images
-    if config.stored_size is None or (pictures is not None and not isinstance(pictures, Pictures)):
+    if config.crop != "resized" or (pictures is not None and not isinstance(pictures, Pictures)):
         same = f"shorter side resized to {side} px, centre cut out{filtered}"
         return same if shorter == side else f"{same}; evaluation: {held}"
+    stored = "" if config.streaming else f", shorter side {config.stored_size} px or less"
     size = "" if pictures is None else f" ({pictures.nbytes / 1e6:,.0f} MB)"
-    if config.streaming:  # see StreamingFeed
-        size = f" (on a CPU {2 * config.stored_size - 1} px or less)"
-    whole = f"whole pictures, shorter side {config.stored_size} px or less{size}, random crops of {side} px{filtered}"
+    whole = f"whole pictures{stored}{size}, random crops of {side} px{filtered}"
     return f"{whole}; evaluation: {held}"
 
 
@@ -81,9 +80,11 @@ def describe_rows(opened: DataConfig, rows: Mapping[str, DataConfig], source: So
         side: of the squares and crops, in pixels.
     """
     others: dict[str, list[str]] = {}
+    own = describe_cuts(opened, source, side)
     for title, config in rows.items():
-        if config.stored_size != opened.stored_size:
-            others.setdefault(describe_cuts(config, source, side), []).append(title)
+        cuts = describe_cuts(config, source, side)
+        if cuts != own:
+            others.setdefault(cuts, []).append(title)
     later = "" if source.streaming else "; decoded for them when the first of them begins"
     return [f"images      of {listed(titles, MOST_NAMES)}: {cuts}{later}" for cuts, titles in others.items()]
 

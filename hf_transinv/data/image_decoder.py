@@ -8,8 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
-from hf_transinv.data.decoding import BadImageError, decode_image, fit, shrink
+from hf_transinv.data.decoding import BadImageError, Enough, decode_image, fit, shrink
 from hf_transinv.data.sources import Source
+from hf_transinv.data.stream_crops import PictureCrops
 from hf_transinv.errors import InputError
 
 _SMALL = 4096  # bytes of an encoded image; CIFAR's PNG files have half as many
@@ -30,8 +31,6 @@ class ImageDecoder:
         interpolation: "bilinear" or "bicubic".
         stored_size: whole images are kept, of this shorter side at most, in pixels; None: squares are cut out of
             them. A JPEG is decoded at a reduced scale where twice that side remains.
-        keeps_up_to: of whole images, those whose shorter side has less than so many times `stored_size` stay as they
-            are; at least 1.
     """
 
     side: int
@@ -42,7 +41,6 @@ class ImageDecoder:
     crop_pct: float = 1.0
     interpolation: str = "bilinear"
     stored_size: int | None = None
-    keeps_up_to: int = 1
 
     @classmethod
     def open(
@@ -55,7 +53,6 @@ class ImageDecoder:
         crop_pct: float = 1.0,
         interpolation: str = "bilinear",
         stored_size: int | None = None,
-        keeps_up_to: int = 1,
     ) -> "ImageDecoder":
         """Makes the decoder of a source.
 
@@ -65,10 +62,9 @@ class ImageDecoder:
             image_size: the side in pixels; None takes that of the first image that can be decoded.
             on_bad_image: "raise": an image that cannot be decoded is an error; "skip": it becomes None.
             preprocess: as the attribute; None: images are brought to `image_size`.
-            crop_pct: as the attribute; it and the next three only with `image_size`.
+            crop_pct: as the attribute; it and the next two only with `image_size`.
             interpolation: as the attribute.
             stored_size: as the attribute.
-            keeps_up_to: as the attribute.
 
         Raises:
             InputError: no size was given, and the first image is not square or no image can be decoded.
@@ -88,7 +84,6 @@ class ImageDecoder:
                 crop_pct=crop_pct,
                 interpolation=interpolation,
                 stored_size=stored_size,
-                keeps_up_to=keeps_up_to,
             )
         for row, cell in enumerate(cells):
             where = source.where(row, cell)
@@ -107,24 +102,26 @@ class ImageDecoder:
             return cls(height, keeps_size=True, skips_bad=skips_bad)
         raise none_decoded(source)
 
-    def __call__(self, cell: dict[str, Any] | None, where: str, *, comes_again: bool = False) -> Tensor | None:
+    def __call__(
+        self, cell: dict[str, Any] | None, where: str, *, comes_again: bool = False, crops: PictureCrops | None = None
+    ) -> Tensor | None:
         """Decodes one image.
 
         Args:
             cell: {'bytes', 'path'}, undecoded.
             where: the row, for errors.
             comes_again: the same image will come again under other names, and is to be noted only once if skipped.
+            crops: random ones that are taken of it instead.
 
         Returns:
-            uint8 [3, side, side], or [3, h, w] where whole images are kept; None for a bad image that is to be
-            skipped.
+            uint8 [3, side, side], or [3, h, w] where whole images are kept, or [V, 3, side, side] of V crops; None for
+            a bad image that is to be skipped.
 
         Raises:
             InputError: the image cannot be decoded, or has the wrong size.
         """
         try:
-            enough = None if self.stored_size is None else 2 * self.stored_size
-            image = decode_image(encoded_image(cell, where), where, enough)
+            image = decode_image(encoded_image(cell, where), where, crops.enough if crops else self._enough)
         except BadImageError as error:
             if not self.skips_bad:
                 raise
@@ -132,10 +129,12 @@ class ImageDecoder:
             key = (path or hashlib.blake2b(data or b"").hexdigest()) if comes_again else where
             self.skipped.setdefault(key, error.found)
             return None
+        if crops is not None:
+            return crops(image)
         if self.preprocess is not None:
             return self.preprocess(image)
         if self.stored_size is not None:
-            return shrink(image, self.stored_size, self.interpolation, self.keeps_up_to)
+            return shrink(image, self.stored_size, self.interpolation)
         if not self.keeps_size:
             return fit(image, self.side, self.crop_pct, self.interpolation)
         height, width = image.shape[-2:]
@@ -145,6 +144,11 @@ class ImageDecoder:
                 "Give --image_size to bring all images to one size."
             )
         return image
+
+    @property
+    def _enough(self) -> Enough | None:
+        stored_size = self.stored_size
+        return None if stored_size is None else lambda *_: 2 * stored_size
 
 
 def decoding_threads(cells: Iterable[dict[str, Any] | None], most: int) -> int:

@@ -108,6 +108,39 @@ class Pictures:
         return crop_pictures(self, boxes, torch.zeros(len(self), dtype=torch.bool), "bilinear")
 
 
+@dataclass(frozen=True)
+class Crops:
+    """Crops that were taken of each picture of a batch where it was decoded; sliced and moved like a tensor of images.
+
+    Attributes:
+        variants: V uint8 tensors [B, 3, side, side].
+    """
+
+    variants: tuple[Tensor, ...]
+
+    def __len__(self) -> int:
+        return len(self.variants[0])
+
+    def __getitem__(self, index: slice | Tensor) -> "Crops":
+        return Crops(tuple(squares[index] for squares in self.variants))
+
+    @property
+    def shape(self) -> torch.Size:
+        """Of each variant."""
+        return self.variants[0].shape
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "Crops":
+        """The same on a device; as of a tensor."""
+        return Crops(tuple(squares.to(device, non_blocking=non_blocking) for squares in self.variants))
+
+    def squares(self) -> Tensor:
+        """The first crop of each picture."""
+        return self.variants[0]
+
+
+BatchImages = Tensor | Pictures | Crops  # of a batch
+
+
 def _sizes(images: Sequence[Tensor]) -> Tensor:
     return torch.tensor([image.shape[1:] for image in images], dtype=torch.int64).view(-1, 2)
 
@@ -129,20 +162,24 @@ def crop_pictures(pictures: Pictures, boxes: Tensor, flip: Tensor, interpolation
 
 
 def _crop_one_by_one(pictures: Pictures, boxes: Tensor, flip: Tensor, interpolation: str) -> Tensor:
-    from torchvision.transforms.v2 import functional
-
     side = pictures.side
     squares = torch.empty(len(pictures), side, side, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
-    mode = functional.InterpolationMode(interpolation)
-    for index, ((top, left, height, width), is_mirrored) in enumerate(
-        zip(boxes.long().tolist(), flip.tolist(), strict=True)
-    ):
-        box = pictures.picture(index)[:, top : top + height, left : left + width]
-        # The kernel is faster on whole pixels without gaps, and what it makes of them is laid out like `squares`.
-        box = box.permute(1, 2, 0).contiguous().permute(2, 0, 1)
-        square = functional.resize(box, [side, side], interpolation=mode, antialias=True)
-        squares[index] = square.flip(2) if is_mirrored else square
+    for index, (box, is_mirrored) in enumerate(zip(boxes.long().tolist(), flip.tolist(), strict=True)):
+        squares[index] = crop_picture(pictures.picture(index), box, is_mirrored, side, interpolation)
     return squares
+
+
+def crop_picture(picture: Tensor, box: Sequence[int], is_mirrored: bool, side: int, interpolation: str) -> Tensor:
+    """One crop of one picture on the host: uint8 [3, h, w] -> [3, side, side]; see `crop_pictures`."""
+    from torchvision.transforms.v2 import functional
+
+    top, left, height, width = box
+    cut = picture[:, top : top + height, left : left + width]
+    # The kernel is faster on whole pixels without gaps, and what it makes of them is laid out like them.
+    cut = cut.permute(1, 2, 0).contiguous().permute(2, 0, 1)
+    mode = functional.InterpolationMode(interpolation)
+    square = functional.resize(cut, [side, side], interpolation=mode, antialias=True)
+    return square.flip(2) if is_mirrored else square
 
 
 def crop_at_once(pictures: Pictures, boxes: Tensor, flip: Tensor, interpolation: str) -> Tensor:

@@ -90,7 +90,13 @@ class Data:
         return None if self.train.class_counts is None else self.train.class_counts.tolist()
 
     def feed(
-        self, batch_size: int, seed: int, accelerator: Accelerator, crop: str | None = None, balanced: bool = False
+        self,
+        batch_size: int,
+        seed: int,
+        accelerator: Accelerator,
+        base: CropFlip | None = None,
+        variants: int = 1,
+        balanced: bool = False,
     ) -> Feed:
         """Endless shuffled batches of the training split with its label noise; this process's share of each.
 
@@ -98,13 +104,13 @@ class Data:
             batch_size: images in a batch of all processes together.
             seed: of the order, from 0 on.
             accelerator: says which process this is.
-            crop: ordinary augmentation of the row: "resized" needs whole pictures, the others central squares. What
-                the run has not used before is decoded here. Default: the configuration's.
+            base: the row's ordinary augmentation: crop "resized" needs whole pictures, the others central squares.
+                What the run has not used before is decoded here. Default: the configuration's.
+            variants: crops that the row needs of each picture; a stream takes them.
             balanced: whether every class occurs equally often; not for a stream.
         """
         place: dict[str, int] = {"rank": accelerator.process_index, "world": accelerator.num_processes}
-        config = self.config
-        stored_size = config.stored_size if crop in (None, "resized") else None
+        config, base = self.config, base or ordinary(self.config)
         if isinstance(self.train, Source):
             return StreamingFeed(
                 self.train,
@@ -114,10 +120,11 @@ class Data:
                 image_size=config.image_size,
                 on_bad_image=config.on_bad_image,
                 interpolation=config.interpolation,
-                stored_size=stored_size,
-                on_host=accelerator.device.type == "cpu",
+                crop=base,
+                variants=variants,
                 **place,
             )
+        stored_size = config.stored_size if base.crop == "resized" else None
         if stored_size not in self.forms:
             self.forms[stored_size] = _load(config, self.source, accelerator, stored_size)
         split = self.forms[stored_size].with_label_noise(config.label_noise)
@@ -153,7 +160,7 @@ def open_data(config: DataConfig, accelerator: Accelerator, splits: RunSplits | 
     """
     splits = splits or open_run_splits(config)
     source, held = splits.train, splits.evaluation
-    with_files = config.stored_size is not None and not config.streaming
+    with_files = config.stored_size is not None
     as_measured: dict[str, Any] = {"crop_pct": config.eval_crop_pct, "with_files": with_files}
     read = {"evaluation": (held, _load(config, held, accelerator, None, **as_measured))}
     if splits.validation is not None:

@@ -11,7 +11,7 @@ batch is used, so that a run can write a checkpoint and go on from there.
 """
 
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -24,10 +24,12 @@ from torch import Tensor
 from hf_transinv.data.batches import check_same_feed, share_of_batch
 from hf_transinv.data.classes import check_label
 from hf_transinv.data.image_decoder import ImageDecoder, decoding_threads
-from hf_transinv.data.pictures import Pictures
+from hf_transinv.data.pictures import Crops
 from hf_transinv.data.prefetch import Prefetcher
 from hf_transinv.data.shuffle import RowGroupShards, Shards, StreamShard
 from hf_transinv.data.sources import Source
+from hf_transinv.data.stream_crops import BatchCrops, PictureCrops, StreamCrops
+from hf_transinv.data.transforms import CropFlip
 from hf_transinv.errors import InputError
 from hf_transinv.resolve.hub_errors import READ_FAILURES, client_says
 
@@ -38,7 +40,7 @@ _THREADS = min(8, os.cpu_count() or 1)  # threads that decode; more than 8 wait 
 
 @dataclass(frozen=True)
 class _Batch:
-    images: Tensor | Pictures
+    images: Tensor | Crops
     labels: Tensor
     num_skipped: int
     ends_epoch: bool
@@ -61,13 +63,12 @@ class StreamingFeed:
         on_bad_image: "raise": an image that cannot be decoded is an error; "skip": it is skipped and counted.
         buffer_size: rows held undecoded while they are shuffled, by all processes together.
         interpolation: of resizing: "bilinear" or "bicubic".
-        stored_size: decode to whole pictures, of this shorter side at most, in pixels, from which crops are resized to
-            `image_size`; None: squares are cut out.
-        on_host: crops are taken on the host. Pictures then stay apart, and those of less than twice `stored_size` as
-            they are decoded: to reduce them would take longer than it saves.
+        crop: the ordinary augmentation. If it is "resized", and `image_size` given, crops of the whole pictures are
+            returned; else squares, and cropping them is left to others. None: squares.
+        variants: crops of each picture.
 
     Attributes:
-        image_size: side of the square images, or of the crops of pictures, in pixels.
+        image_size: side of the images, or of the crops, in pixels.
         label_names: the classes, in the order of their numbers.
         num_skipped: images skipped by this process in the batches it has returned.
         epoch: the epoch of the next batch.
@@ -89,8 +90,8 @@ class StreamingFeed:
         on_bad_image: str = "raise",
         buffer_size: int = BUFFER_SIZE,
         interpolation: str = "bilinear",
-        stored_size: int | None = None,
-        on_host: bool = False,
+        crop: CropFlip | None = None,
+        variants: int = 1,
     ) -> None:
         if not source.streaming:
             raise InputError(f"{source.name} was not opened as a stream. Open it with streaming.")
@@ -109,10 +110,10 @@ class StreamingFeed:
                 image_size,
                 on_bad_image,
                 interpolation=interpolation,
-                stored_size=stored_size,
-                keeps_up_to=2 if on_host else 1,
             )
-        self._join = Pictures.apart if on_host else Pictures.joined
+        self._crops: StreamCrops | None = None
+        if crop is not None and crop.crop == "resized" and image_size is not None:
+            self._crops = StreamCrops(crop, image_size, variants, seed)
         self.source = source
         self.batch_size = batch_size
         self.seed = seed
@@ -146,8 +147,8 @@ class StreamingFeed:
         if self._waiting is None:
             self._waiting = self._prefetcher.next()
 
-    def next_batch(self) -> tuple[Tensor | Pictures, Tensor]:
-        """Returns this process's share: images uint8 [B / world, 3, H, W] or pictures, labels int64 [B / world].
+    def next_batch(self) -> tuple[Tensor | Crops, Tensor]:
+        """Returns this process's share: images or crops, uint8 [B / world, 3, H, W] each, labels int64 [B / world].
 
         Raises:
             InputError: as `wait`.
@@ -229,32 +230,37 @@ class StreamingFeed:
         self, pool: ThreadPoolExecutor, rows: dict[int, Any], epoch: int, number: int, ends_epoch: bool
     ) -> _Batch:
         own = range(self.share.start, self.share.stop)
+        crops = BatchCrops(self._crops, self.batch_size, epoch, number, own) if self._crops else None
         first = number * self.batch_size
         threads = decoding_threads((rows[place]["image"] for place in own), most=_THREADS)
         strides = [own[start::threads] for start in range(threads)]  # few large tasks
-        decode = self._decode
-        decoded = pool.map(lambda stride: [decode(rows[place], epoch, first + place) for place in stride], strides)
+
+        def decode(place: int, instead_of: int | None = None) -> tuple[Tensor, int] | None:
+            target = crops.of(place if instead_of is None else instead_of) if crops else None
+            return self._decode(rows[place], epoch, first + place, target)
+
+        decoded = pool.map(lambda stride: [decode(place) for place in stride], strides)
         found = dict(zip(chain(*strides), chain(*decoded), strict=True))
-        pairs = [found[place] or self._next_good(rows, place, epoch, first) for place in own]
+        pairs = [found[place] or self._next_good(rows, place, epoch, first, decode) for place in own]
         skipped = sum(pair is None for pair in found.values())
         images, labels = zip(*pairs, strict=True)
-        is_whole = self._decoder.stored_size is not None
-        together = self._join(images, self.image_size) if is_whole else torch.stack(images)
+        together = crops.taken() if crops else torch.stack(images)
         return _Batch(together, torch.tensor(labels, dtype=torch.int64), skipped, ends_epoch)
 
-    def _decode(self, row: Any, epoch: int, number: int) -> tuple[Tensor, int] | None:
+    def _decode(self, row: Any, epoch: int, number: int, crops: PictureCrops | None) -> tuple[Tensor, int] | None:
         """Returns image and label, or None for a bad image that is to be skipped."""
         cell = row["image"]
         where = self._where(cell, epoch, number)
-        image = self._decoder(cell, where, comes_again=True)
+        image = self._decoder(cell, where, comes_again=True, crops=crops)
         return None if image is None else (image, check_label(row["label"], self.label_names, where))
 
-    def _next_good(self, rows: dict[int, Any], bad: int, epoch: int, first: int) -> tuple[Tensor, int]:
+    def _next_good(
+        self, rows: dict[int, Any], bad: int, epoch: int, first: int, decode: Callable[..., tuple[Tensor, int] | None]
+    ) -> tuple[Tensor, int]:
         width = self.batch_size // self._shards.count
         shard_start = bad // width * width
         for step in range(1, width):
-            place = shard_start + (bad - shard_start + step) % width
-            pair = self._decode(rows[place], epoch, first + place)
+            pair = decode(shard_start + (bad - shard_start + step) % width, instead_of=bad)
             if pair is not None:
                 return pair
         where = self._where(rows[bad]["image"], epoch, first + bad)

@@ -227,7 +227,8 @@ class Session:
         """Make a trained student what is measured and exported."""
         trainer.finish()
         train, accelerator, rows = trainer.config, self.accelerator, self.data.num_rows
-        feed = partial(self.data.feed, train.batch_size, train.seed, accelerator, "none")
+        uncropped = ordinary(self.config, "none")
+        feed = partial(self.data.feed, train.batch_size, train.seed, accelerator, uncropped)
         interpolate(trainer.objective, train.interpolate, accelerator, feed, rows)
 
     def note_skipped(self, found: Sequence[str]) -> None:
@@ -250,10 +251,15 @@ class Session:
                 f"multiple of {variants}"
             )
         batch_size = train.batch_size // variants
-        balanced = bool(self.mixing.sampler)
+        base, balanced = ordinary(self.config, crop, flip), bool(self.mixing.sampler)
         feeds = {
             player: self.data.feed(
-                batch_size, train.seed + 1_000_003 * (player != "student"), accelerator, crop, balanced
+                batch_size,
+                train.seed + 1_000_003 * (player != "student"),
+                accelerator,
+                base,
+                objective.variants,
+                balanced,
             )
             for player in sorted({"student" if "student" in players else players[0] for players in objective.turns})
         }
@@ -268,8 +274,7 @@ class Session:
         if lengths:
             check_extendable(objective)
         validation = open_validation(objective.students, self.data, accelerator, self.output, self.steps()[1])
-        base, steps = ordinary(self.config, crop, flip), self.steps()
-        setup = TrainerSetup(feeds, base, train, *steps, folder, name, push, mixed, validation, lengths)
+        setup = TrainerSetup(feeds, base, train, *self.steps(), folder, name, push, mixed, validation, lengths)
         return Trainer(accelerator, objective, setup)
 
     def _resume(self, trainer: Trainer, folder: Path, main: bool) -> None:

@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from hf_transinv.data.pictures import Pictures
+from hf_transinv.data.pictures import BatchImages
 from hf_transinv.data.transforms import to_float
 from hf_transinv.models.teacher import EMATeacher, fault_of
 from hf_transinv.objectives.objective import Objective
@@ -43,9 +43,9 @@ class LossMonitor:
         # Elsewhere a look at a loss would wait for the device.
         self.looks_at_once = accelerator.device.type == "cpu"
         self.looked_at_step = 0
-        self._images: Tensor | Pictures | None = None
+        self._images: BatchImages | None = None
 
-    def add(self, player: str, terms: Mapping[str, Tensor], images: Tensor | Pictures, step: int) -> None:
+    def add(self, player: str, terms: Mapping[str, Tensor], images: BatchImages, step: int) -> None:
         """A turn's terms, each a scalar without graph; its images, as fed, are for the search of a fault.
 
         Raises:
@@ -101,7 +101,7 @@ class LossMonitor:
         asked = [teacher for teacher in self.objective.teachers if not isinstance(teacher, EMATeacher)]
         fault = None
         if self._images is not None:
-            images = self._images.squares() if isinstance(self._images, Pictures) else self._images
+            images = self._images if isinstance(self._images, Tensor) else self._images.squares()
             with self.accelerator.autocast():
                 fault = next(filter(None, (fault_of(teacher, to_float(images)) for teacher in asked)), None)
         return f"{fault}; {last}" if fault else f"{last}. Try a smaller learning_rate or max_grad_norm"

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from hf_transinv.config import TrainConfig
 from hf_transinv.data.mixing import MixDraws, Mixing
-from hf_transinv.data.pictures import Pictures
+from hf_transinv.data.pictures import BatchImages, Crops
 from hf_transinv.data.transforms import CropDraws, CropFlip, to_float
 from hf_transinv.errors import InputError
 from hf_transinv.objectives.objective import Objective
@@ -152,7 +152,7 @@ class Players:
     def play(
         self,
         player: str,
-        images: Tensor | Pictures,
+        images: BatchImages,
         labels: Tensor,
         crops: list[CropDraws],
         draws: Any,
@@ -162,9 +162,9 @@ class Players:
 
         Args:
             player: who plays.
-            images: this process's, uint8 [b, 3, H, W] or pictures.
+            images: this process's, uint8 [b, 3, H, W] each.
             labels: class indices, [b].
-            crops: for each variant of the images, what was drawn for the whole batch.
+            crops: for each variant of the images, what was drawn for the whole batch; of no use if they are cropped.
             draws: what the objective drew for the whole batch.
             mixed: how images are mixed where a network plays, for the whole batch.
 
@@ -172,7 +172,7 @@ class Players:
             The losses by name, summed over the micro-batches, without graph.
         """
         accelerator, micro_batches = self.accelerator, self.config.gradient_accumulation_steps
-        global_batch_size, first = len(crops[0]), accelerator.process_index * len(images)
+        global_batch_size, first = accelerator.num_processes * len(images), accelerator.process_index * len(images)
         size = len(images) // micro_batches
         sums: dict[str, Tensor] = {}
         probe, net = self._probe_of(player), self.nets[player]
@@ -185,7 +185,7 @@ class Players:
             for index in range(micro_batches):
                 local = slice(index * size, (index + 1) * size)
                 rows = slice(first + local.start, first + local.stop)  # of the whole batch
-                variants = [to_float(self.base_augmentation(images[local], drawn[rows])) for drawn in crops]
+                variants = self._variants(images[local], [drawn[rows] for drawn in crops])
                 targets, weights = labels[local], None
                 if self.mixing and mixed is not None and player in self.objective.networks:
                     variants, targets = self.mixing(variants, targets, mixed[rows])
@@ -200,6 +200,11 @@ class Players:
                 for name, value in losses.items():
                     sums[name] = sums.get(name, 0) + value.detach()
         return sums
+
+    def _variants(self, images: BatchImages, crops: list[CropDraws]) -> list[Tensor]:
+        if isinstance(images, Crops):
+            return [to_float(variant) for variant in images.variants]
+        return [to_float(self.base_augmentation(images, drawn)) for drawn in crops]
 
     def step(self, player: str, steps: int) -> None:
         """The optimizer's step of one player, and what follows it.

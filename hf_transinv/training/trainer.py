@@ -18,6 +18,7 @@ from accelerate.logging import get_logger
 from torch import Tensor
 
 from hf_transinv.data.batches import Feed
+from hf_transinv.data.pictures import Crops
 from hf_transinv.errors import InputError
 from hf_transinv.objectives.objective import Objective
 from hf_transinv.record import Metrics
@@ -85,7 +86,9 @@ class Trainer:
         labels = labels.to(self.accelerator.device, non_blocking=True)
         shape = (feed.batch_size, *images.shape[1:])
         base = self.setup.base_augmentation
-        crops = [base.draw(shape[0], shape[2:], self.generator) for _ in range(self.objective.variants)]
+        crops = []  # a stream has taken them
+        if not isinstance(images, Crops):
+            crops = [base.draw(shape[0], shape[2:], self.generator) for _ in range(self.objective.variants)]
         mixed = self.players.draw_mixing(players, shape, self.generator)
         for player in players:
             draws = self.objective.draw(player, shape, self.generator)

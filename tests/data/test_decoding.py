@@ -154,25 +154,41 @@ def test_whole_pictures_are_shrunk_and_never_enlarged() -> None:
 @pytest.mark.parametrize("turned", [False, True])
 def test_jpegs_are_decoded_smaller_where_enough_remains(enough: int | None, shape: tuple, turned: bool) -> None:
     """As Pillow's draft mode does, which leaves at least `enough` pixels; near what a filter makes of the whole."""
+    asked: list[tuple[int, int]] = []
+    least = None if enough is None else lambda *sides: asked.append(sides) or enough
     coarse = torch.rand(1, 3, 6, 10, generator=torch.Generator().manual_seed(0))
     smooth = torch.nn.functional.interpolate(coarse, (96, 160), mode="bicubic").clamp(0, 1)[0].mul(255).byte()
     exif = Image.Exif()
     if turned:
         exif[0x0112] = 6
     encoded = _saved(Image.fromarray(smooth.permute(1, 2, 0).numpy()), "JPEG", quality=95, exif=exif)
-    image = decode_image(encoded, "row 0", enough)
+    image = decode_image(encoded, "row 0", least)
     image = image.rot90(1, (1, 2)) if turned else image
     assert image.shape[1:] == shape
     expected = torch.nn.functional.interpolate(smooth[None].float(), shape, mode="area")[0]
     assert (image.float() - expected).abs().mean() < 2
-    again = decode_image(encoded, "row 0", enough)
+    again = decode_image(encoded, "row 0", least)
+    assert set(asked) == (set() if enough is None else {(96, 160)}), "as the file has it"
     assert torch.equal(again.rot90(1, (1, 2)) if turned else again, image)
 
 
 def test_no_other_format_is_decoded_smaller() -> None:
     for file_format in ("PNG", "WEBP", "GIF"):
         encoded = _saved(Image.fromarray(np.zeros((64, 64, 3), np.uint8)), file_format)
-        assert decode_image(encoded, "row 0", 8).shape == (3, 64, 64)
+        assert decode_image(encoded, "row 0", lambda *_: 8).shape == (3, 64, 64)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_fault_of_ours_is_no_bad_image(turned: bool) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6 if turned else 1
+    encoded = _saved(Image.new("RGB", (64, 64)), "JPEG", exif=exif if turned else b"")
+
+    def enough(height: int, width: int) -> int:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        decode_image(encoded, "row 0", enough)
 
 
 @pytest.fixture

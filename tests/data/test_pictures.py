@@ -1,7 +1,5 @@
 """Crops of pictures of differing shapes against torchvision's, one by one."""
 
-from contextlib import closing
-
 import pytest
 import torch
 from torchvision.transforms.v2 import functional
@@ -11,7 +9,6 @@ from hf_transinv.data.decoding import decode_image, shrink
 from hf_transinv.data.pictures import Pictures, crop_at_once, crop_pictures
 from hf_transinv.data.resident import ResidentFeed, ResidentSplit
 from hf_transinv.data.sources import open_source
-from hf_transinv.data.streaming import StreamingFeed
 from hf_transinv.data.transforms import CropFlip, boxes_in
 from hf_transinv.errors import InputError
 from tests.data.conftest import encode, numbered_pixels
@@ -144,44 +141,21 @@ def test_broken_pictures_are_left_out(write_parquet):
         _load(write_parquet([b"broken"] * 2, [0, 1]), stored_size=24, on_bad_image="skip")
 
 
-@pytest.mark.parametrize("streaming", [False, True])
 @pytest.mark.parametrize("world", [1, 2])
-def test_the_pictures_of_all_processes_are_the_batch_of_one(write_parquet, streaming, world):
+def test_the_pictures_of_all_processes_are_the_batch_of_one(write_parquet, world):
     path, _ = _photos(write_parquet, row_group=2)
     split = _load(path, stored_size=24)
     expected = {labels_and_pixels(split.images, row, split.labels) for row in range(6)}
     seen = []
     for rank in range(world):
-        if streaming:
-            source = open_source(path, streaming=True)
-            feed = StreamingFeed(source, 6, 0, rank, world, image_size=16, stored_size=24, buffer_size=8)
-        else:
-            feed = ResidentFeed(split, 6, 0, rank, world)
-        images, labels = feed.next_batch()
+        images, labels = ResidentFeed(split, 6, 0, rank, world).next_batch()
         assert len(images) == 6 // world and images.shape[1:] == (3, 16, 16)
         seen += [labels_and_pixels(images, row, labels) for row in range(len(images))]
-        feed.close()
     assert len(seen) == 6 and set(seen) == expected
 
 
 def labels_and_pixels(pictures, row, labels):
     return int(labels[row]), pictures.picture(row).contiguous().numpy().tobytes()
-
-
-def test_both_feeds_give_the_same_crops(write_parquet):
-    """A stream of the same pictures in another order: crops belong to places in the batch, so they are compared by
-    giving each picture the box of the other feed's place."""
-    path, _ = _photos(write_parquet, row_group=2)
-    split = _load(path, stored_size=24)
-    with closing(
-        StreamingFeed(open_source(path, streaming=True), 6, 0, image_size=16, stored_size=24, buffer_size=8)
-    ) as feed:
-        streamed, _ = feed.next_batch()
-    held = {labels_and_pixels(split.images, row, split.labels)[1]: row for row in range(6)}
-    order = torch.tensor([held[labels_and_pixels(streamed, row, torch.zeros(6))[1]] for row in range(6)])
-    augmentation = CropFlip("resized")
-    draws = augmentation.draw(6, (16, 16), torch.Generator().manual_seed(0))
-    assert torch.equal(augmentation(streamed, draws), augmentation(split.images[order], draws))
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
@@ -233,23 +207,3 @@ def test_a_split_on_the_host_keeps_its_pictures_apart(write_parquet):
     with pretended_device():
         there = _load(path, stored_size=24, device=DEVICE)
         assert torch.equal(there.images.pixels.cpu(), split.images.together().pixels)
-
-
-@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-def test_a_stream_on_the_host_crops_the_pictures_as_they_are_decoded(write_parquet, interpolation):
-    """As torchvision would; those of twice the stored size and more are reduced, also on the host."""
-    path, encoded = _photos(write_parquet, ((40, 60), (47, 90), (48, 60), (100, 50), (20, 14), (24, 24)))
-    options = {"image_size": 16, "stored_size": 24, "buffer_size": 8, "interpolation": interpolation}
-    with closing(StreamingFeed(open_source(path, streaming=True), 6, 0, on_host=True, **options)) as feed:
-        pictures, _ = feed.next_batch()
-    sizes = [(40, 60), (47, 90), (24, 30), (48, 24), (20, 14), (24, 24)]
-    order = [sizes.index(tuple(size)) for size in pictures.sizes.tolist()]
-    augmentation = CropFlip("resized", interpolation=interpolation)
-    draws = augmentation.draw(6, (16, 16), torch.Generator().manual_seed(0))
-    boxes = boxes_in(draws.attempts, pictures.sizes, augmentation.ratio)
-    mode = functional.InterpolationMode(interpolation)
-    for row, square in enumerate(augmentation(pictures, draws)):
-        image = decode_image(encoded[order[row]], "")
-        image = shrink(image, 24, interpolation) if order[row] in (2, 3) else image
-        expected = functional.resized_crop(image, *boxes[row].int().tolist(), [16, 16], mode, antialias=True)
-        assert torch.equal(square, expected.flip(2) if draws.flip[row] else expected)

@@ -182,8 +182,8 @@ def _write_photos(root: Path, shape: tuple[int, int] = (40, 60)) -> Path:
 def test_how_whole_pictures_are_cut_is_said(tmp_path: Path, streaming: bool) -> None:
     root = _write_photos(tmp_path)
     data = _open(root, image_size=16, crop="resized", eval_crop_pct=0.875, streaming=streaming)
-    size = " (on a CPU 35 px or less)" if streaming else " (0 MB)"
-    cuts = f"whole pictures, shorter side 18 px or less{size}, random crops of 16 px"
+    stored = "" if streaming else ", shorter side 18 px or less (0 MB)"
+    cuts = f"whole pictures{stored}, random crops of 16 px"
     held = "evaluation: shorter side 18 px, centre of 16 px"
     assert f"images      column image: {cuts}; {held}" in "\n".join(data.described)
     bicubic = _open(root, image_size=16, interpolation="bicubic", eval_crop_pct=0.5).described
@@ -227,10 +227,11 @@ def test_other_rows_of_the_run_see_central_squares(tmp_path: Path) -> None:
     root, process = _write_photos(tmp_path), Accelerator(cpu=True)
     data = _open(root, image_size=16, crop="resized", label_noise=0.5)
     plain = _open(root, image_size=16, label_noise=0.5)
-    whole, labels = data.feed(8, 0, process, "resized").next_batch()
+    whole, labels = data.feed(8, 0, process, ordinary(data.config, "resized")).next_batch()
     assert isinstance(whole, Pictures)
     for crop in ("pad", "none"):
-        (images, own), (expected, theirs) = (one.feed(8, 0, process, crop).next_batch() for one in (data, plain))
+        base = CropFlip(crop)
+        (images, own), (expected, theirs) = (one.feed(8, 0, process, base).next_batch() for one in (data, plain))
         assert torch.equal(images, expected) and torch.equal(own, theirs) and torch.equal(own, labels)
     assert ordinary(data.config, "pad", False) == CropFlip("pad", False)
     given = {"crop": "resized", "crop_scale": (0.1, 0.9), "crop_ratio": (0.5, 2.0), "interpolation": "bicubic"}
@@ -247,8 +248,8 @@ def test_both_cuts_of_a_comparison_are_said(tmp_path: Path, first: str, streamin
     data = open_data(rows[first], Accelerator(cpu=True))
     when = "" if streaming else "; decoded for them when the first of them begins"
     squares = f"images      of 'pad', 'none': shorter side resized to 16 px, centre cut out{when}"
-    on_a_cpu = " (on a CPU 35 px or less)" if streaming else ""
-    whole = f"images      of 'resized': whole pictures, shorter side 18 px or less{on_a_cpu}, random crops of 16 px; "
+    stored = "" if streaming else ", shorter side 18 px or less"
+    whole = f"images      of 'resized': whole pictures{stored}, random crops of 16 px; "
     whole += f"evaluation: shorter side 16 px, centre{when}"
     said = describe_rows(rows[first], rows, data.source, data.image_size)
     assert said == [whole if first == "pad" else squares]

@@ -407,7 +407,8 @@ def picture_trainer(folder, path, streaming, **train):
         place = (accelerator.process_index, accelerator.num_processes)
         if streaming:
             source = open_source(path, streaming=True)
-            return StreamingFeed(source, batch_size, seed, *place, buffer_size=16, image_size=32, stored_size=37)
+            crop = CropFlip("resized")
+            return StreamingFeed(source, batch_size, seed, *place, buffer_size=16, image_size=32, crop=crop)
         split = ResidentSplit.load(open_source(path), image_size=32, stored_size=37, show_progress=False)
         return ResidentFeed(split, batch_size, seed, *place)
 
@@ -432,12 +433,13 @@ def test_whole_pictures_resume_to_the_bit(tmp_path, photographs, streaming):
         assert torch.equal(tensor, tensors_of(resumed)[name]), name
 
 
-def test_micro_batches_of_whole_pictures_are_the_batch(tmp_path, photographs, monkeypatch):
+@pytest.mark.parametrize("streaming", [False, True])
+def test_micro_batches_of_whole_pictures_are_the_batch(tmp_path, photographs, monkeypatch, streaming):
     """The pixels that the student is shown, to the bit; and they are neither the same twice nor the whole picture."""
     shown = []
     for pieces in (1, 2):
         trainer = picture_trainer(
-            tmp_path / str(pieces), photographs, False, gradient_accumulation_steps=pieces, max_steps=2
+            tmp_path / str(pieces), photographs, streaming, gradient_accumulation_steps=pieces, max_steps=2
         )
         seen, loss = [], trainer.objective.loss
         monkeypatch.setattr(
