@@ -35,7 +35,7 @@ from hf_transinv.resolve.hub_errors import READ_FAILURES, client_says
 
 BUFFER_SIZE = 2048  # rows, undecoded: ImageNet's JPEGs, 110 kB each, then take about 0.2 GB while they are shuffled
 _READERS = 8  # threads that wait for the disk or the Hub
-_THREADS = min(8, os.cpu_count() or 1)  # threads that decode; more than 8 wait for the one that hands out the rows
+_MOST_THREADS = 8  # that decode; more would wait for the one that hands out the rows
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ class StreamingFeed:
     def _batches(self, epoch: int, position: int) -> Generator[_Batch, None, None]:
         readers = ThreadPoolExecutor(_READERS)
         try:
-            with ThreadPoolExecutor(_THREADS) as pool:
+            with ThreadPoolExecutor(_threads()) as pool:
                 while True:
                     row_batches = self._row_batches(readers, epoch, position)
                     for number, (rows, ends_epoch) in enumerate(row_batches, position):
@@ -232,7 +232,7 @@ class StreamingFeed:
         own = range(self.share.start, self.share.stop)
         crops = BatchCrops(self._crops, self.batch_size, epoch, number, own) if self._crops else None
         first = number * self.batch_size
-        threads = decoding_threads((rows[place]["image"] for place in own), most=_THREADS)
+        threads = decoding_threads((rows[place]["image"] for place in own), most=_threads())
         strides = [own[start::threads] for start in range(threads)]  # few large tasks
 
         def decode(place: int, instead_of: int | None = None) -> tuple[Tensor, int] | None:
@@ -268,6 +268,12 @@ class StreamingFeed:
 
     def _where(self, cell: dict[str, Any] | None, epoch: int, number: int) -> str:
         return f"{self.source.where(number, cell)}, as shuffled in epoch {epoch}"
+
+
+def _threads() -> int:
+    """Threads that decode, on the cores that this process may use."""
+    may_use = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(_MOST_THREADS, may_use)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """The benchmark: its bounds counted in real turns, its figures by hand, its tables whole; never how fast it is."""
 
 import json
+import os
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -17,6 +18,7 @@ from hf_transinv.benchmark.options import COMPARED, BenchmarkConfig
 from hf_transinv.benchmark.runners import PLAIN, Entry, Runner, build_objective, build_trainer, entries
 from hf_transinv.benchmark.synthetic import picture_levels, synthetic_split
 from hf_transinv.benchmark.timing import Spread, Work, measure_in_rounds
+from hf_transinv.data import streaming
 from hf_transinv.data.resident import ResidentSplit
 from hf_transinv.errors import InputError
 from hf_transinv.objectives.passes import Passes
@@ -288,6 +290,22 @@ def test_feeds_give_the_images_of_the_file(tmp_path):
             order = [next(row for row in range(24) if torch.equal(split.images[row], image)) for image in images]
             assert sorted(order) == list(range(24)) and order != list(range(24)), name
             assert torch.equal(split.labels[order], labels)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="no choice of cores on this system")
+def test_photographs_are_measured_on_one_core(monkeypatch):
+    def cores():
+        return len(os.sched_getaffinity(0)), torch.get_num_threads(), streaming._threads()
+
+    def measure(*_):
+        seen.append(cores())
+        return {photograph_speed.TIMM: Spread(1.0, 1.0, 1.0)}
+
+    seen, before = [], cores()
+    monkeypatch.setattr(photograph_speed, "measure", measure)
+    monkeypatch.setattr(photograph_speed, "peaks", lambda *_: (1.0, 2.0))
+    photograph_speed.section(replace(TINY, photographs=1))
+    assert seen == [(1, 1, 1)] and cores() == before
 
 
 def test_every_row_makes_crops_of_photographs(tmp_path):
