@@ -155,7 +155,9 @@ def command(run: Run) -> str:
         program, name, *flags = line.split(" ", 2)
         several = f" --num_processes {processes}" if processes is not None and processes > 1 else ""
         return " ".join([program, name + several + flag, *flags])
-    return f"accelerate launch{flag} {line}" if processes == 1 and line.startswith("recipes/") else line
+    if processes != 1 or not line.startswith("recipes/"):
+        return line
+    return f"accelerate launch{flag} {line}" if flag else f"python {line}"
 
 
 def limits(run: Run) -> list[str]:

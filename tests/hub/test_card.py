@@ -427,6 +427,22 @@ def test_no_absolute_path_leaves_the_machine():
     assert published(outside) == ["cifar10", "resnet32_cifar:w", "train.py --dataset y --seed 0", "a/../b", "1../2"]
 
 
+@pytest.mark.parametrize(
+    ("command", "processes", "precision", "shown"),
+    [
+        ("recipes/train.py --seed 1", 1, "no", "python recipes/train.py --seed 1"),
+        ("recipes/train.py --seed 1", 1, "bf16", "accelerate launch --mixed_precision bf16 recipes/train.py --seed 1"),
+        ("transinv train --seed 1", 2, "bf16", "transinv train --num_processes 2 --mixed_precision bf16 --seed 1"),
+        ("transinv train --seed 1", 1, "no", "transinv train --seed 1"),
+    ],
+)
+def test_the_command_can_be_given_again(command, processes, precision, shown):
+    run = record()
+    run["command"] = command
+    run["hardware"] |= {"processes": processes, "mixed_precision": precision}
+    assert f"```bash\n{shown}\n```" in render_card(run)
+
+
 def test_many_labels_are_cut_short():
     run = record()
     run["student"] |= {"num_classes": 100, "label_names": [f"name{index}" for index in range(20)]}
