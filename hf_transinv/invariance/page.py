@@ -33,7 +33,7 @@ def _example(report: Report, sweep: Sweep, curve: Curve) -> dict[str, str]:
         below = (s for s, value in zip(sweep.strengths, curve.agreement, strict=True) if value < LEVEL)
         strength = next(below, strength)
     shown = f"severity {strength:.0f}" if sweep.is_corruption else number(strength, sweep.unit)
-    caption = f"{shown}, still above {LEVEL:.0%}" if curve.tolerated_up_to is None else shown
+    caption = f"{shown}, still above {100 * LEVEL:.0f} %" if curve.tolerated_up_to is None else shown
     return {"caption": caption, "picture": image_strip(sweep.apply(report.examples, strength, report.seed, 0))}
 
 

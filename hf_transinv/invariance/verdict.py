@@ -50,10 +50,12 @@ class Estimate:
         """As "55 ± 2"; with one decimal where the margin is below 1 point.
 
         Args:
-            sign: "+" to show the sign of a positive value too.
+            sign: "+" to show the sign of a positive value too; 0 has none.
         """
         decimals = 1 if self.margin < 0.95 else 0
-        return f"{self.value:{sign}.{decimals}f} ± {self.margin:.{decimals}f}".replace("-", "−")
+        value = round(self.value, decimals)
+        shown = f"{value:{sign}.{decimals}f}" if value else f"{0:.{decimals}f}"
+        return f"{shown} ± {self.margin:.{decimals}f}".replace("-", "−")
 
 
 def estimate(values: Sequence[float], added: Sequence[float]) -> Estimate:

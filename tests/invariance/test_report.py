@@ -174,7 +174,7 @@ def test_a_margin_is_never_zero():
     (sweep,) = corruption_sweeps(["contrast"])
     sure = summarise(sweep, (0.0,) * 5, torch.ones(5, 100, dtype=torch.bool))
     assert agreement_of(sure).text() == "100 ± 3"
-    assert difference(sure, sure).text("+") == "+0 ± 3"
+    assert difference(sure, sure).text("+") == "0 ± 3"
     assert Estimate(99.87, 0.1).text() == "99.9 ± 0.2"
 
 
