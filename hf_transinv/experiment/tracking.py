@@ -74,7 +74,7 @@ class Tracking:
         self.accelerator.project_configuration.logging_dir = str(folder)
         project = os.environ.get(_PROJECTS.get(self.report_to, "")) or self.recipe
         told = {self.report_to: self._of_run(row, is_main=folder == self.folder)}
-        shown = settings if is_new and self.report_to != "tensorboard" else None
+        shown = None if self.report_to == "tensorboard" else settings  # trackio forgets those of a run that goes on
         self.accelerator.init_trackers(project, config=shown, init_kwargs=told)
         for tracker in self.accelerator.trackers:
             if isinstance(tracker, TensorBoardTracker) and is_new:  # its HParams come with the scores

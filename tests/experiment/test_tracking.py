@@ -116,7 +116,7 @@ def test_wandb_has_a_run_for_each_row_in_the_project_of_its_variable(tmp_path, c
     )
     first, second, again = told.calls
     assert {project for project, *_ in told.calls} == {"mine"}
-    assert "tolerance" in first[1] and "tolerance" not in second[1] and again[1] is None
+    assert "tolerance" in first[1] and "tolerance" not in second[1] and again[1] == first[1]
     names = [how["name"] for _, _, how, *_ in told.calls]
     assert names == [tmp_path.name, f"{tmp_path.name}, crop + flip", tmp_path.name]
     assert first[2] == again[2] and first[2]["resume"] == "allow" and first[2]["id"] != second[2]["id"]
