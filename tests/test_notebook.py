@@ -33,6 +33,7 @@ def test_a_notebook_is_stored_without_outputs(path):
     }
 
 
+@pytest.mark.slow
 def test_the_notebook_of_the_main_job_runs(no_window, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     cells = code_of(REPOSITORY / "examples" / "multi_teacher.ipynb")

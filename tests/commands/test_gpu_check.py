@@ -205,6 +205,7 @@ def test_a_comparison_of_other_rows_is_refused_before_anything_runs(tmp_path, na
         next(run(GPUCheckConfig(str(tmp_path), run=name)))
 
 
+@pytest.mark.slow
 def test_the_recipe_resumes_to_the_bit_and_names_what_it_skipped(tmp_path):
     flags = ["--tiny", "true", "--parts", "tests", "waits", "resume", "--output_dir", "out"]
     said = succeed(PYTHON, RECIPE, *flags, cwd=tmp_path).stdout

@@ -54,6 +54,7 @@ def assert_all_equal_the_undisturbed(folder: Path, runs: int) -> None:
         assert left(folder / f"killed{index}") == whole
 
 
+@pytest.mark.slow
 def test_killed_where_files_are_written(tmp_path):
     report = killed(tmp_path, 8, "calls")
     assert report["kills"] == 8 and sum(report["runs"]) == 8
