@@ -180,7 +180,7 @@ def _decode_plain(encoded: bytes, enough: Enough | None) -> Tensor | None:
     """Returns uint8 [3, h, w]; None for what Pillow is for: other images, and those that may be decoded smaller."""
     is_jpeg = encoded.startswith(b"\xff\xd8\xff")
     is_webp = encoded[:4] == b"RIFF" and encoded[8:12] == b"WEBP"
-    if not (is_jpeg or is_webp) or b"Exif" in encoded or b"eXIf" in encoded or b"EXIF" in encoded:
+    if not (is_jpeg or is_webp) or (b"Exif" if is_jpeg else b"EXIF") in encoded:
         return None
     decode = _torchvision_decoder()
     if decode is None:
