@@ -13,9 +13,13 @@ from hf_transinv.formats.terminal import block, say
 from hf_transinv.models.description import describe
 from hf_transinv.models.teacher import EMATeacher
 from hf_transinv.objectives.objective import Objective
+from hf_transinv.objectives.transinv_config import TransInvConfig
+from hf_transinv.objectives.turns import AUGMENTATION, STUDENT
 from hf_transinv.training.freezing import describe_frozen, describe_probe
 from hf_transinv.training.optim import rate_at
 from hf_transinv.training.trainer_setup import TrainerSetup
+
+_LITTLE = 3.0  # of a logit: from 1/2 to 0.95
 
 
 def say_run(accelerator: Accelerator, output: OutputConfig, folder: Path, dataset: str | None) -> None:
@@ -69,7 +73,8 @@ def first_screen(
     first = setup.lengths[0][1] if setup.lengths else setup.max_steps
     lines += describe_probe(setup.config.linear_probe_share, first)
     lines += _measured(data, setup, output)
-    lines += [*(line for line in told if line), *_steps(setup, output, step), *_lengths(setup, setup.config)]
+    lines += [*(line for line in told if line), *_steps(setup, output, step), *_turns(objective, setup)]
+    lines += _lengths(setup, setup.config)
     return f"{block(lines)}\n"
 
 
@@ -81,6 +86,24 @@ def _steps(setup: TrainerSetup, output: OutputConfig, step: int) -> Iterator[str
     yield f"steps       {setup.max_steps:,} of {setup.config.batch_size} images{epochs}"
     if output.resume_from:
         yield f"resumed     at step {step}{'' if step else ': there is no checkpoint yet'}"
+
+
+def _turns(objective: Objective, setup: TrainerSetup) -> Iterator[str]:
+    """How much the turns of a learned augmentation can learn; AdamW moves a parameter by its rate in a turn."""
+    if AUGMENTATION not in objective.players:
+        return
+    train = setup.config
+    turns = setup.max_steps // sum(STUDENT in turn for turn in objective.turns)
+    moves = f"phi by {turns * train.augment_learning_rate:.2g}"
+    selects = TransInvConfig in objective.configs
+    if selects:
+        moves += f", the logits of p, q and r by {turns * train.selection_learning_rate:.2g}"
+    yield f"turns       {turns:,} of the augmentation, which move {moves} at most"
+    if selects and turns * train.selection_learning_rate < _LITTLE:
+        yield (
+            "note        in so few turns little is learned: train longer, lower inner_steps, or raise "
+            "selection_learning_rate and augment_learning_rate"
+        )
 
 
 def _measured(data: Data, setup: TrainerSetup, output: OutputConfig) -> Iterator[str]:

@@ -5,6 +5,7 @@ import logging
 import runpy
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import datasets
 import numpy as np
@@ -13,6 +14,9 @@ import timm
 import torch
 from PIL import Image
 
+from hf_transinv.config import TrainConfig
+from hf_transinv.experiment.first_screen import _turns
+from hf_transinv.objectives.transinv_config import TransInvConfig
 from tests.launching import REPOSITORY
 
 TRAIN, EVALUATE, INVARIANCE = (REPOSITORY / "recipes" / f"{name}.py" for name in ("train", "evaluate", "invariance"))
@@ -78,9 +82,29 @@ def test_one_screen_says_what_is_read_and_how_images_reach_each_network(run):
         "output      out",
         "method      TransInv",
         "steps       2 of 4 images, 0.667 epochs",
+        "turns       0 of the augmentation",
     ):
         assert line in first, first
     assert len(first.splitlines()) < 25
+
+
+@pytest.mark.parametrize(
+    ("flags", "configs", "said"),
+    [
+        ({}, (TransInvConfig,), ["phi by 0.06, the logits of p, q and r by 1.8 at most", "in so few turns little is"]),
+        ({"selection_learning_rate": 0.1}, (TransInvConfig,), ["phi by 0.06, the logits of p, q and r by 6 at most"]),
+        ({"augment_learning_rate": 0.02}, (), ["phi by 1.2 at most"]),
+    ],
+)
+def test_it_is_said_how_far_the_augmentation_can_learn(flags, configs, said):
+    turns = (("student",),) * 4 + (("augmentation",),)
+    learns = SimpleNamespace(players={"student": 0, "augmentation": 0}, turns=turns, configs=configs)
+    setup = SimpleNamespace(max_steps=240, config=TrainConfig(max_steps=240, **flags))
+    lines = list(_turns(learns, setup))
+    assert lines[0].startswith("turns       60 of the augmentation, which move") and len(lines) == len(said)
+    assert all(part in line for part, line in zip(said, lines, strict=True))
+    plain = SimpleNamespace(players={"student": 0}, turns=(("student",),), configs=())
+    assert list(_turns(plain, setup)) == []
 
 
 def test_a_resumed_run_says_from_where_it_goes_on(run):
