@@ -2,7 +2,7 @@ r"""Train a student under augmentations that are learned against its teachers (T
 
 python recipes/multi_teacher.py
     the embedded default: digits, two small teachers and the student's own
-    average; two minutes on two cores
+    average; a minute on two cores
 
 transinv multi-teacher --mixed_precision bf16 --config \
     recipes/configs/cifar100_three_teachers.yaml
