@@ -129,12 +129,13 @@ def plot_ranges(found: Sequence[RangeFound]) -> str:
 
 
 def image_strip(images: Tensor) -> str:
-    """Images [n, 3, H, W] in [0, 1] side by side, with white between; a PNG as a data URI."""
+    """Images [n, 3, H, W] in [0, 1] side by side, with the page between them; a PNG as a data URI."""
     side = min(_LARGEST_EXAMPLE, images.shape[-1])
     if side < images.shape[-1]:
         images = F.interpolate(images, size=(side, side), mode="area")
     gap = max(1, side // 16)
-    padded = F.pad(images, (0, gap), value=1.0).permute(2, 0, 3, 1).reshape(side, -1, 3)[:, :-gap]
+    opaque = torch.cat([images, torch.ones_like(images[:, :1])], dim=1)
+    padded = F.pad(opaque, (0, gap)).permute(2, 0, 3, 1).reshape(side, -1, 4)[:, :-gap]
     buffer = io.BytesIO()
     Image.fromarray((padded * 255).round().to(torch.uint8).numpy()).save(buffer, format="PNG")
     return _data_uri(buffer.getvalue(), "png")

@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -237,7 +238,10 @@ def test_tolerated_in_words():
 
 def test_large_pictures_are_shrunk():
     content = base64.b64decode(image_strip(torch.rand(2, 3, 200, 200)).partition("base64,")[2])
-    assert Image.open(io.BytesIO(content)).size == (2 * 96 + 6, 96)
+    picture = Image.open(io.BytesIO(content))
+    assert picture.size == (2 * 96 + 6, 96)
+    alpha = np.asarray(picture.getchannel("A"))
+    assert (alpha[:, 96:102] == 0).all() and (alpha[:, :96] == 255).all(), "the page shows between the images"
 
 
 # The command
