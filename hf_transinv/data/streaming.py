@@ -11,7 +11,7 @@ batch is used, so that a run can write a checkpoint and go on from there.
 """
 
 import os
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -235,13 +235,15 @@ class StreamingFeed:
         threads = decoding_threads((rows[place]["image"] for place in own), most=_threads())
         strides = [own[start::threads] for start in range(threads)]  # few large tasks
 
-        def decode(place: int, instead_of: int | None = None) -> tuple[Tensor, int] | None:
-            target = crops.of(place if instead_of is None else instead_of) if crops else None
-            return self._decode(rows[place], epoch, first + place, target)
+        def of(place: int) -> PictureCrops | None:
+            return crops.of(place) if crops else None
 
-        decoded = pool.map(lambda stride: [decode(place) for place in stride], strides)
+        decode = self._decode
+        decoded = pool.map(
+            lambda some: [decode(rows[place], epoch, first + place, of(place)) for place in some], strides
+        )
         found = dict(zip(chain(*strides), chain(*decoded), strict=True))
-        pairs = [found[place] or self._next_good(rows, place, epoch, first, decode) for place in own]
+        pairs = [found[place] or self._next_good(rows, place, epoch, first, of(place)) for place in own]
         skipped = sum(pair is None for pair in found.values())
         images, labels = zip(*pairs, strict=True)
         together = crops.taken() if crops else torch.stack(images)
@@ -255,12 +257,13 @@ class StreamingFeed:
         return None if image is None else (image, check_label(row["label"], self.label_names, where))
 
     def _next_good(
-        self, rows: dict[int, Any], bad: int, epoch: int, first: int, decode: Callable[..., tuple[Tensor, int] | None]
+        self, rows: dict[int, Any], bad: int, epoch: int, first: int, crops: PictureCrops | None
     ) -> tuple[Tensor, int]:
         width = self.batch_size // self._shards.count
         shard_start = bad // width * width
         for step in range(1, width):
-            pair = decode(shard_start + (bad - shard_start + step) % width, instead_of=bad)
+            place = shard_start + (bad - shard_start + step) % width
+            pair = self._decode(rows[place], epoch, first + place, crops)
             if pair is not None:
                 return pair
         where = self._where(rows[bad]["image"], epoch, first + bad)
