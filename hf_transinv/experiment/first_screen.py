@@ -89,7 +89,7 @@ def _steps(setup: TrainerSetup, output: OutputConfig, step: int) -> Iterator[str
 
 
 def _turns(objective: Objective, setup: TrainerSetup) -> Iterator[str]:
-    """How much the turns of a learned augmentation can learn; AdamW moves a parameter by its rate in a turn."""
+    """How much the turns of a learned augmentation can learn; AdamW moves a parameter by about its rate in a turn."""
     if AUGMENTATION not in objective.players:
         return
     train = setup.config
@@ -98,7 +98,7 @@ def _turns(objective: Objective, setup: TrainerSetup) -> Iterator[str]:
     selects = TransInvConfig in objective.configs
     if selects:
         moves += f", the logits of p, q and r by {turns * train.selection_learning_rate:.2g}"
-    yield f"turns       {turns:,} of the augmentation, which move {moves} at most"
+    yield f"turns       {turns:,} of the augmentation, which move {moves} or so at most"
     if selects and turns * train.selection_learning_rate < _LITTLE:
         yield (
             "note        in so few turns little is learned: train longer, lower inner_steps, or raise "

@@ -91,9 +91,17 @@ def test_one_screen_says_what_is_read_and_how_images_reach_each_network(run):
 @pytest.mark.parametrize(
     ("flags", "configs", "said"),
     [
-        ({}, (TransInvConfig,), ["phi by 0.06, the logits of p, q and r by 1.8 at most", "in so few turns little is"]),
-        ({"selection_learning_rate": 0.1}, (TransInvConfig,), ["phi by 0.06, the logits of p, q and r by 6 at most"]),
-        ({"augment_learning_rate": 0.02}, (), ["phi by 1.2 at most"]),
+        (
+            {},
+            (TransInvConfig,),
+            ["phi by 0.06, the logits of p, q and r by 1.8 or so at most", "in so few turns little is"],
+        ),
+        (
+            {"selection_learning_rate": 0.1},
+            (TransInvConfig,),
+            ["phi by 0.06, the logits of p, q and r by 6 or so at most"],
+        ),
+        ({"augment_learning_rate": 0.02}, (), ["phi by 1.2 or so at most"]),
     ],
 )
 def test_it_is_said_how_far_the_augmentation_can_learn(flags, configs, said):
