@@ -13,6 +13,7 @@ from hf_transinv.data.sources import Source
 from hf_transinv.data.stream_crops import PictureCrops
 from hf_transinv.errors import InputError
 
+_STREAM_THREADS = 8  # more would wait for the one that hands out the rows
 _SMALL = 4096  # bytes of an encoded image; CIFAR's PNG files have half as many
 
 
@@ -163,6 +164,12 @@ def decoding_threads(cells: Iterable[dict[str, Any] | None], most: int) -> int:
     """
     sizes = [len(cell["bytes"]) for cell in cells if cell and cell["bytes"]]
     return 1 if sizes and sum(sizes) < _SMALL * len(sizes) else most
+
+
+def stream_threads() -> int:
+    """Threads that decode a stream, on the cores that this process may use."""
+    may_use = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(_STREAM_THREADS, may_use)
 
 
 def none_decoded(source: Source) -> InputError:

@@ -10,7 +10,6 @@ intervals beside it in ``datasets.config``). When the retries fail as well, the 
 batch is used, so that a run can write a checkpoint and go on from there.
 """
 
-import os
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
@@ -23,7 +22,7 @@ from torch import Tensor
 
 from hf_transinv.data.batches import check_same_feed, share_of_batch
 from hf_transinv.data.classes import check_label
-from hf_transinv.data.image_decoder import ImageDecoder, decoding_threads
+from hf_transinv.data.image_decoder import ImageDecoder, decoding_threads, stream_threads
 from hf_transinv.data.pictures import Crops
 from hf_transinv.data.prefetch import Prefetcher
 from hf_transinv.data.shuffle import RowGroupShards, Shards, StreamShard
@@ -35,7 +34,6 @@ from hf_transinv.resolve.hub_errors import READ_FAILURES, client_says
 
 BUFFER_SIZE = 2048  # rows, undecoded: ImageNet's JPEGs, 110 kB each, then take about 0.2 GB while they are shuffled
 _READERS = 8  # threads that wait for the disk or the Hub
-_MOST_THREADS = 8  # that decode; more would wait for the one that hands out the rows
 
 
 @dataclass(frozen=True)
@@ -188,7 +186,7 @@ class StreamingFeed:
     def _batches(self, epoch: int, position: int) -> Generator[_Batch, None, None]:
         readers = ThreadPoolExecutor(_READERS)
         try:
-            with ThreadPoolExecutor(_threads()) as pool:
+            with ThreadPoolExecutor(stream_threads()) as pool:
                 while True:
                     row_batches = self._row_batches(readers, epoch, position)
                     for number, (rows, ends_epoch) in enumerate(row_batches, position):
@@ -232,7 +230,7 @@ class StreamingFeed:
         own = range(self.share.start, self.share.stop)
         crops = BatchCrops(self._crops, self.batch_size, epoch, number, own) if self._crops else None
         first = number * self.batch_size
-        threads = decoding_threads((rows[place]["image"] for place in own), most=_threads())
+        threads = decoding_threads((rows[place]["image"] for place in own), most=stream_threads())
         strides = [own[start::threads] for start in range(threads)]  # few large tasks
 
         def of(place: int) -> PictureCrops | None:
@@ -271,12 +269,6 @@ class StreamingFeed:
 
     def _where(self, cell: dict[str, Any] | None, epoch: int, number: int) -> str:
         return f"{self.source.where(number, cell)}, as shuffled in epoch {epoch}"
-
-
-def _threads() -> int:
-    """Threads that decode, on the cores that this process may use."""
-    may_use = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(_MOST_THREADS, may_use)
 
 
 @contextmanager

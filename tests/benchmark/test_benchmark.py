@@ -18,7 +18,7 @@ from hf_transinv.benchmark.options import COMPARED, BenchmarkConfig
 from hf_transinv.benchmark.runners import PLAIN, Entry, Runner, build_objective, build_trainer, entries
 from hf_transinv.benchmark.synthetic import picture_levels, synthetic_split
 from hf_transinv.benchmark.timing import Spread, Work, measure_in_rounds
-from hf_transinv.data import streaming
+from hf_transinv.data.image_decoder import stream_threads
 from hf_transinv.data.resident import ResidentSplit
 from hf_transinv.errors import InputError
 from hf_transinv.objectives.passes import Passes
@@ -295,7 +295,7 @@ def test_feeds_give_the_images_of_the_file(tmp_path):
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="no choice of cores on this system")
 def test_photographs_are_measured_on_one_core(monkeypatch):
     def cores():
-        return len(os.sched_getaffinity(0)), torch.get_num_threads(), streaming._threads()
+        return len(os.sched_getaffinity(0)), torch.get_num_threads(), stream_threads()
 
     def measure(*_):
         seen.append(cores())
