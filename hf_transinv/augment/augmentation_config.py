@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from hf_transinv.augment.primitive_sets import PRIMITIVES, SETS, check_primitive, expanded
+from hf_transinv.augment.primitive_sets import KNOWN, SETS, check_primitive, expanded
 from hf_transinv.augment.primitives import PrimitiveConfig
 from hf_transinv.config.checks import check_choices, choice
 from hf_transinv.errors import InputError
@@ -14,7 +14,7 @@ class AugmentationConfig:
 
     Attributes:
         primitives: names of the primitives, in order; paper: the four of the paper; wide: five more; contrast:3 is
-            the corruption contrast at severity 3.
+            the corruption contrast at severity 3; augmix and other fixed policies are chosen as a whole.
         primitive: what the paper leaves open about the primitives.
         q_init: probability of deforming an image at the start of training.
         q_min: lower bound of q, in [0, 1); 0 leaves q free.
@@ -25,7 +25,7 @@ class AugmentationConfig:
         gumbel_hard: straight through: true samples in the forward pass, the relaxation's gradient.
     """
 
-    primitives: tuple[str, ...] = choice(SETS["paper"], (*SETS, *PRIMITIVES, "CORRUPTION:SEVERITY"), is_closed=False)
+    primitives: tuple[str, ...] = choice(SETS["paper"], (*SETS, *KNOWN, "CORRUPTION:SEVERITY"), is_closed=False)
     primitive: PrimitiveConfig = field(default_factory=PrimitiveConfig)
     q_init: float = 0.5
     q_min: float = 0.0
@@ -37,7 +37,7 @@ class AugmentationConfig:
     def __post_init__(self) -> None:
         self.primitives = expanded(self.primitives)
         if not self.primitives or len(set(self.primitives)) < len(self.primitives):
-            raise InputError(f"primitives {list(self.primitives)}: expected some of {list(PRIMITIVES)}, each once")
+            raise InputError(f"primitives {list(self.primitives)}: expected some of {list(KNOWN)}, each once")
         for name in self.primitives:
             check_primitive(name)
         if not 0 <= self.q_min < self.q_init < 1:

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hf_transinv.augment.primitives import Corruption, Primitive
+from hf_transinv.augment.fixed_primitives import FixedPrimitive
+from hf_transinv.augment.primitives import Primitive
 
 
 def learned_parameters(
@@ -28,10 +29,10 @@ def learned_parameters(
         choice: primitive of each image, int64 [n]; K is taken for K - 1.
 
     Returns:
-        For each primitive [n, P], each inside its range; None for a corruption, which has none. In the graph of all
-        primitives' parameters, also of those that no image chose.
+        For each primitive [n, P], each inside its range; None for a fixed primitive. In the graph of all primitives'
+        parameters, also of those that no image chose.
     """
-    learned = [index for index, primitive in enumerate(models[0]) if not isinstance(primitive, Corruption)]
+    learned = [index for index, primitive in enumerate(models[0]) if not isinstance(primitive, FixedPrimitive)]
     found: list[Tensor | None] = [None] * len(models[0])
     if not learned:
         return found

@@ -17,7 +17,8 @@ from hf_transinv.augment.augmentation_config import AugmentationConfig
 from hf_transinv.augment.augmentation_model import AugmentationModel
 from hf_transinv.augment.batched_phi import learned_parameters
 from hf_transinv.augment.deal import Deal, deal_out
-from hf_transinv.augment.primitives import Corruption, Primitive
+from hf_transinv.augment.fixed_primitives import FixedPrimitive
+from hf_transinv.augment.primitives import Primitive
 from hf_transinv.augment.selection import (
     Choices,
     Draws,
@@ -47,7 +48,7 @@ class AugmentationPanel(nn.Module):
         self.multipliers = nn.Parameter(torch.ones(num_models, len(config.primitives)))
         primitives = self.models[0].primitives
         self.noisy = torch.tensor([primitive.uses_noise for primitive in primitives] + [False])
-        self.corrupts = any(isinstance(primitive, Corruption) for primitive in primitives)
+        self.needs_seed = any(isinstance(primitive, FixedPrimitive) for primitive in primitives)
 
     @property
     def num_primitives(self) -> int:
@@ -184,7 +185,7 @@ class AugmentationPanel(nn.Module):
         device: torch.device,
         generator: torch.Generator,
     ) -> Draws:
-        """Draw the latents, the noise for the images that need it (bool [B]) and the seed of the corruptions."""
+        """Draw the latents, the noise for the images that need it (bool [B]) and the seed of the fixed primitives."""
         there = generator
         if device.type != "cpu":  # numbers are drawn on the device, from a seed that is drawn here: no copy
             there = torch.Generator(device).manual_seed(int(torch.randint(2**62, (), generator=generator)))
@@ -197,7 +198,7 @@ class AugmentationPanel(nn.Module):
             noise=noise,
             noise_row=torch.where(needs_noise, needs_noise.cumsum(0) - 1, -1),
             share=choices.share,
-            seed=int(torch.randint(2**62, (), generator=generator)) if self.corrupts else None,
+            seed=int(torch.randint(2**62, (), generator=generator)) if self.needs_seed else None,
         )
 
     def deal(self, device: torch.device, draws: Draws, asks_clean: bool = True) -> Deal:

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hf_transinv.augment.fixed_primitives import FixedPrimitive
 from hf_transinv.augment.learned import AugmentationPanel
-from hf_transinv.augment.primitives import Corruption, Primitive
+from hf_transinv.augment.primitives import Primitive
 
 QUANTILES = (0.05, 0.5, 0.95)
 _MOST_CORNERS = 10  # parameters of which all corners of the range are looked at
@@ -59,22 +60,6 @@ _AFFINE_NAMES = (
     ("shift to the right", "%", 0.0),
     ("shift down", "%", 0.0),
 )
-REST: dict[str, tuple[float, ...]] = {
-    "contrast_brightness": (1.0, 0.0),
-    "geometric": (0.0,) * 6,
-    "gaussian_blur": (1.0, 0.0),
-    "gaussian_noise": (0.0,),
-    "colour_matrix": (0.0,) * 6,
-    "tone_curve": (0.0,) * 6,
-    "elastic": (0.0,) * 32,
-    "random_filter": (0.0,) * 9,
-    "soft_cutout": (0.0, 0.0, 0.1, 0.0),
-    "solarize": (1.0, 0.0),
-    "translation": (0.0, 0.0),
-    "shear": (0.0, 0.0),
-    "rotation": (0.0,),
-}
-"""The parameters at which each primitive does nothing."""
 
 _PHYSICAL: dict[str, tuple[tuple[tuple[str, str, float], ...], Callable[[Tensor], list[Tensor]]]] = {
     "contrast_brightness": (
@@ -118,7 +103,7 @@ def describe_parameters(name: str, primitive: Primitive, drawn: Tensor) -> tuple
     """The drawn parameters of a primitive in physical units.
 
     Args:
-        name: of the primitive, a key of `REST`.
+        name: of the primitive, of `PRIMITIVES`.
         primitive: whose ranges are described; the corners of its ranges give `low` and `high`.
         drawn: parameters, [n, P].
     """
@@ -129,7 +114,7 @@ def describe_parameters(name: str, primitive: Primitive, drawn: Tensor) -> tuple
     else:  # a sample of them
         which = torch.randint(2, (_DRAWS, drawn.shape[1]), generator=torch.Generator().manual_seed(0))
         corners = ends.gather(0, which.to(ends.device))
-    corners = torch.cat((corners, corners.new_tensor([REST[name]])))
+    corners = torch.cat((corners, corners.new_tensor([primitive.rest])))
     levels = torch.tensor(QUANTILES, device=drawn.device)
     described = []
     for (label, unit, rest), values, reach in zip(names, convert(drawn), convert(corners), strict=True):
@@ -148,7 +133,7 @@ def describe_magnitudes(panel: AugmentationPanel, seed: int) -> list[dict[str, A
         {
             name: [asdict(found) for found in describe_parameters(name, primitive, primitive(latents))]
             for name, primitive in zip(panel.config.primitives, model.primitives, strict=True)
-            if not isinstance(primitive, Corruption)
+            if not isinstance(primitive, FixedPrimitive)
         }
         for model in panel.models
     ]

@@ -4,12 +4,16 @@ from collections.abc import Iterable, Mapping
 
 from hf_transinv.augment.corruptions import CORRUPTIONS, check_corruption
 from hf_transinv.augment.corruptions.severities import SEVERITIES
-from hf_transinv.augment.primitives import PAPER_PRIMITIVES, Corruption, Primitive, PrimitiveConfig
+from hf_transinv.augment.fixed_primitives import PRIMITIVE_POLICIES, Corruption, PolicyPrimitive
+from hf_transinv.augment.primitives import PAPER_PRIMITIVES, Primitive, PrimitiveConfig
 from hf_transinv.augment.wide_primitives import WIDE_PRIMITIVES
 from hf_transinv.config.checks import did_you_mean
 from hf_transinv.errors import InputError
 
 PRIMITIVES: Mapping[str, type[Primitive]] = PAPER_PRIMITIVES | WIDE_PRIMITIVES
+
+KNOWN = (*PRIMITIVES, *PRIMITIVE_POLICIES)
+"""Names of primitives; corruptions have their severity besides."""
 
 SETS: Mapping[str, tuple[str, ...]] = {
     "paper": tuple(PAPER_PRIMITIVES),
@@ -24,28 +28,30 @@ def expanded(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def check_primitive(name: str) -> None:
-    """Refuse a name that is neither a learned primitive nor CORRUPTION:SEVERITY.
+    """Refuse a name that is no learned primitive, no fixed policy that can be one and no CORRUPTION:SEVERITY.
 
     Raises:
-        InputError: the name is neither; the message lists the known ones.
+        InputError: the name is none of these; the message lists the known ones.
     """
     corruption, colon, severity = name.partition(":")
     if colon:
         known = {str(number): number for number in SEVERITIES}
         check_corruption(corruption, (known.get(severity, severity),))
-    elif name not in PRIMITIVES:
+    elif name not in KNOWN:
         raise InputError(
-            f"primitive {name!r}: expected some of {', '.join(PRIMITIVES)}, one of the sets {', '.join(SETS)}, or a "
-            f"corruption with its severity, such as {CORRUPTIONS[0]}:3{did_you_mean(name, (*PRIMITIVES, *SETS))}"
+            f"primitive {name!r}: expected some of {', '.join(KNOWN)}, one of the sets {', '.join(SETS)}, or a "
+            f"corruption with its severity, such as {CORRUPTIONS[0]}:3{did_you_mean(name, (*KNOWN, *SETS))}"
         )
 
 
 def build_primitive(name: str, config: PrimitiveConfig) -> Primitive:
-    """A primitive by its name: one of `PRIMITIVES`, or CORRUPTION:SEVERITY.
+    """A primitive by its name: one of `KNOWN`, or CORRUPTION:SEVERITY.
 
     Raises:
-        InputError: the name is neither.
+        InputError: the name is none of these.
     """
     check_primitive(name)
     corruption, colon, severity = name.partition(":")
-    return Corruption(corruption, int(severity)) if colon else PRIMITIVES[name](config)
+    if colon:
+        return Corruption(corruption, int(severity))
+    return PolicyPrimitive(PRIMITIVE_POLICIES[name]()) if name in PRIMITIVE_POLICIES else PRIMITIVES[name](config)

@@ -6,8 +6,6 @@ our choice is:
     geometric range   a field; 0.25 per affine entry, as in TeachAugment
     MLP               z of 32, one hidden layer of 64, a last layer with small weights
     start             noise and blur start weak, so that training does not begin on destroyed images
-
-Section 4.1 uses the corruptions of the benchmark at fixed severities instead: "contrast:3" is contrast at severity 3.
 """
 
 from collections.abc import Mapping
@@ -17,8 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from hf_transinv.augment import ops
-from hf_transinv.augment.corruptions import apply_corruption
-from hf_transinv.augment.kin import NOISES, kin_of_corruption
+from hf_transinv.augment.kin import NOISES
 from hf_transinv.config.checks import check_choices, choice
 from hf_transinv.errors import InputError
 
@@ -71,6 +68,7 @@ class Primitive(nn.Module):
         name: as in `AugmentationConfig.primitives`.
         ranges: (low, high) of each parameter.
         start: each parameter before training, as a logit; 0 is the middle of the range.
+        rest: the parameters at which it does nothing.
         uses_noise: whether `deform` needs noise.
         kin: corruptions of the benchmark that it imitates, each with the reason.
         low: lower ends of the ranges, [P].
@@ -80,6 +78,7 @@ class Primitive(nn.Module):
     name: str
     ranges: tuple[tuple[float, float], ...]
     start: tuple[float, ...]
+    rest: tuple[float, ...]
     uses_noise = False
     kin: Mapping[str, str] = {}
     low: Tensor
@@ -119,7 +118,7 @@ class Primitive(nn.Module):
             images: [B, C, H, W] in [0, 1].
             parameters: [B, P].
             noise: standard normal, [B, C, H, W]; for primitives that use it.
-            generator: on the device of the images; for corruptions.
+            generator: on the device of the images; for fixed primitives.
 
         Returns:
             [B, C, H, W] in [0, 1].
@@ -137,6 +136,7 @@ class ContrastBrightness(Primitive):
     name = "contrast_brightness"
     ranges = ((0.2, 1.8), (-0.5, 0.5))
     start = (0.0, 0.0)
+    rest = (1.0, 0.0)
     kin: Mapping[str, str] = {"brightness": "it is a brightness shift", "contrast": "it is a contrast factor below 1"}
 
     def deform(self, images: Tensor, parameters: Tensor, noise: Tensor | None) -> Tensor:
@@ -149,6 +149,7 @@ class Geometric(Primitive):
 
     name = "geometric"
     start = (0.0,) * 6
+    rest = (0.0,) * 6
 
     def bounds(self) -> tuple[tuple[float, float], ...]:
         extent = self.config.geometric_range
@@ -168,6 +169,7 @@ class GaussianBlur(Primitive):
     name = "gaussian_blur"
     ranges = ((0.0, 1.0), (0.0, 1.8))
     start = (0.0, -1.0)
+    rest = (1.0, 0.0)
     kin: Mapping[str, str] = {"defocus_blur": "it blurs alike in every direction, as Gaussian blur does"}
 
     def deform(self, images: Tensor, parameters: Tensor, noise: Tensor | None) -> Tensor:
@@ -182,6 +184,7 @@ class GaussianNoise(Primitive):
     name = "gaussian_noise"
     ranges = ((0.0, 0.12),)
     start = (-2.0,)
+    rest = (0.0,)
     uses_noise = True
     kin: Mapping[str, str] = dict.fromkeys(NOISES, "it is noise of each pixel")
 
@@ -189,35 +192,6 @@ class GaussianNoise(Primitive):
         if noise is None:
             raise TypeError("gaussian_noise needs noise of the shape of the images")
         return ops.add_gaussian_noise(images, parameters[:, 0], noise)
-
-
-class Corruption(Primitive):
-    """A corruption of the benchmark at one severity (section 4.1). Only its probability is learned.
-
-    Args:
-        name: one of `CORRUPTIONS`.
-        severity: 1 to 5.
-    """
-
-    def __init__(self, name: str, severity: int) -> None:
-        nn.Module.__init__(self)
-        self.name, self.index = name, severity - 1
-        self.kin = kin_of_corruption(name)
-
-    def forward(self, z: Tensor) -> Tensor:
-        """Latents z [B, M] -> [B, 0], as there are no parameters."""
-        return z.new_zeros(len(z), 0)
-
-    def apply_to(
-        self,
-        images: Tensor,
-        parameters: Tensor,
-        noise: Tensor | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
-        """Corrupt images [B, 3, H, W] in [0, 1]; the result has no gradient."""
-        index = torch.full((len(images),), self.index, device=images.device)
-        return apply_corruption(images, self.name, index, generator)
 
 
 PAPER_PRIMITIVES: dict[str, type[Primitive]] = {

@@ -71,7 +71,7 @@ class Draws:
         share: weight of the image in the mean over its stratum, [B]; the weights of a stratum sum to 1.
         gumbel: for the relaxed choice: Gumbel noise for p [B, K] and logistic noise for q [B].
         gumbel_r: for the relaxed choice: Gumbel noise for r, [L], drawn once per turn.
-        seed: of the corruptions among the primitives; None if there are none. Each part of a batch that is cut up has
+        seed: of the fixed primitives; None if there are none. Each part of a batch that is cut up has
             its own noise, so the parts equal the whole batch only in distribution.
         deal: of a part of a batch that is about to be deformed, where it was made beforehand.
         links: of the further primitives of a chain, one after another; an image that stays as it is stays so in all.
@@ -108,7 +108,7 @@ class Draws:
         )
 
     def generator(self, device: torch.device) -> torch.Generator | None:
-        """The generator of the corruptions on the device of the images; None if there are no corruptions."""
+        """The generator of the fixed primitives on the device of the images; None if there are none."""
         return None if self.seed is None else torch.Generator(device).manual_seed(self.seed)
 
 

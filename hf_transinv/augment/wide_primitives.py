@@ -31,6 +31,7 @@ class ColourMatrix(Primitive):
     name = "colour_matrix"
     ranges = ((-_WEIGHT, _WEIGHT),) * 6
     start = (0.0,) * 6
+    rest = (0.0,) * 6
 
     def deform(self, images: Tensor, parameters: Tensor, noise: Tensor | None) -> Tensor:
         return wide_ops.mix_colours(images, parameters)
@@ -42,6 +43,7 @@ class ToneCurve(Primitive):
     name = "tone_curve"
     ranges = ((-_BEND, _BEND),) * _PARTS
     start = (0.0,) * _PARTS
+    rest = (0.0,) * _PARTS
     kin: Mapping[str, str] = {
         "brightness": "a curve can brighten the middle tones",
         "contrast": "a curve can flatten the middle tones",
@@ -57,6 +59,7 @@ class Elastic(Primitive):
     name = "elastic"
     ranges = ((-_DISPLACEMENT, _DISPLACEMENT),) * (2 * _CONTROL_POINTS**2)
     start = (0.0,) * (2 * _CONTROL_POINTS**2)
+    rest = (0.0,) * (2 * _CONTROL_POINTS**2)
     kin: Mapping[str, str] = {"elastic_transform": "it is a smooth warp"}
 
     def deform(self, images: Tensor, parameters: Tensor, noise: Tensor | None) -> Tensor:
@@ -69,6 +72,7 @@ class RandomFilter(Primitive):
     name = "random_filter"
     ranges = ((-_TAP, _TAP),) * 9
     start = (0.0,) * 9
+    rest = (0.0,) * 9
     kin: Mapping[str, str] = {"defocus_blur": "a filter can smooth"}
 
     def deform(self, images: Tensor, parameters: Tensor, noise: Tensor | None) -> Tensor:
@@ -81,6 +85,7 @@ class SoftCutout(Primitive):
     name = "soft_cutout"
     ranges = ((-1.0, 1.0), (-1.0, 1.0), (0.1, 0.6), (0.0, 1.0))
     start = (0.0, 0.0, 0.0, 0.0)
+    rest = (0.0, 0.0, 0.1, 0.0)
 
     def deform(self, images: Tensor, parameters: Tensor, noise: Tensor | None) -> Tensor:
         return wide_ops.cover(images, parameters[:, :2], parameters[:, 2], parameters[:, 3])
@@ -92,6 +97,7 @@ class Solarize(Primitive):
     name = "solarize"
     ranges = ((0.3, 1.0), (0.0, 1.0))
     start = (1.0, -1.0)
+    rest = (1.0, 0.0)
 
     def deform(self, images: Tensor, parameters: Tensor, noise: Tensor | None) -> Tensor:
         return wide_ops.solarize(images, *parameters.unbind(1))
@@ -103,6 +109,7 @@ class Translation(Primitive):
     name = "translation"
     ranges = ((-_MOVE, _MOVE),) * 2
     start = (0.0, 0.0)
+    rest = (0.0, 0.0)
 
     def deform(self, images: Tensor, parameters: Tensor, noise: Tensor | None) -> Tensor:
         theta = F.pad(parameters.unsqueeze(2), (2, 0)) + ops.identity(images.device, images.dtype)
@@ -115,6 +122,7 @@ class Shear(Primitive):
     name = "shear"
     ranges = ((-_SHEAR, _SHEAR),) * 2
     start = (0.0, 0.0)
+    rest = (0.0, 0.0)
 
     def deform(self, images: Tensor, parameters: Tensor, noise: Tensor | None) -> Tensor:
         linear = torch.diag_embed(parameters).flip(2)
@@ -128,6 +136,7 @@ class Rotation(Primitive):
     name = "rotation"
     ranges = ((-_ROTATION, _ROTATION),)
     start = (0.0,)
+    rest = (0.0,)
 
     def deform(self, images: Tensor, parameters: Tensor, noise: Tensor | None) -> Tensor:
         cosine, sine = parameters[:, 0].cos(), parameters[:, 0].sin()

@@ -37,7 +37,7 @@ import torch
 from torch import Tensor, nn
 
 from hf_transinv.augment.learned import AugmentationConfig, AugmentationPanel
-from hf_transinv.augment.magnitudes import REST, ParameterRange, describe_parameters
+from hf_transinv.augment.magnitudes import ParameterRange, describe_parameters
 from hf_transinv.augment.primitives import Primitive, PrimitiveConfig
 from hf_transinv.augment.selection import Draws, entropy
 from hf_transinv.data.transforms import to_float
@@ -229,7 +229,7 @@ def _result(
     z, many = (_latents(panel, number, generator, device) for number in (len(rows), _LATENTS_AT_END))
     ranges = []
     for index, (name, own) in enumerate(zip(panel.config.primitives, model.primitives, strict=True)):
-        rest = torch.tensor(REST[name], device=device)
+        rest = torch.tensor(own.rest, device=device)
         drawn = own(z)
 
         def kl_at(share: float, own: Primitive = own, rest: Tensor = rest, drawn: Tensor = drawn) -> float:

@@ -5,6 +5,7 @@ import torch
 
 from hf_transinv.augment.batched_phi import learned_parameters
 from hf_transinv.augment.corruptions import corrupt
+from hf_transinv.augment.fixed_primitives import PRIMITIVE_POLICIES
 from hf_transinv.augment.learned import AugmentationConfig, AugmentationPanel, Selection
 from hf_transinv.augment.primitives import PrimitiveConfig
 from hf_transinv.augment.selection import Draws, expected_objectives
@@ -271,8 +272,8 @@ def test_fields_of_the_primitives_arrive():
     assert draw(panel, pixels(), True).z.shape == (12, 5)
 
 
-class TestCorruptions:
-    """The corruptions of the benchmark as primitives at set strength (section 4.1)."""
+class TestFixedPrimitives:
+    """Corruptions of the benchmark at set strength (section 4.1), and fixed policies, as primitives."""
 
     NAMES = ("contrast:3", "gaussian_noise:5", "geometric")
 
@@ -314,10 +315,28 @@ class TestCorruptions:
         first, second = panel(images[:4], draws[:4])[0], panel(images[4:], draws[4:])[0]
         assert not torch.equal(first, second)
 
+    @pytest.mark.parametrize("name", PRIMITIVE_POLICIES)
+    def test_a_policy_is_chosen_as_a_whole(self, name):
+        """The images that were drawn for it, augmented as it would augment them alone; p and q have a gradient."""
+        panel, images = build(models=1, primitives=(name, "gaussian_blur")), pixels(20).requires_grad_()
+        draws = draw(panel, images, True)
+        deformed, selection = panel(images, draws)
+        chosen, policy = draws.choice == 0, PRIMITIVE_POLICIES[name]()
+        drawn = policy.draw(tuple(images[chosen].shape), torch.Generator().manual_seed(draws.seed))
+        with torch.no_grad():
+            assert torch.equal(deformed[chosen], policy(images[chosen], drawn))
+        assert not torch.equal(deformed[chosen], images[chosen])
+        values = deformed.square().flatten(1).mean(1)
+        expected_objectives(values, draws.model, draws.choice, draws.share, selection.p, selection.q).sum().backward()
+        assert panel.models[0].logits_p.grad.abs().min() > 0
+        assert (images.grad[draws.choice != 1].flatten(1).norm(dim=1) > 0).equal(draws.choice[draws.choice != 1] == 2)
+        assert set(panel.kin) == {*policy.kin, "defocus_blur"}
+
     @pytest.mark.parametrize(
         ("name", "said"),
         [
-            ("gaussian_blurr", "expected some of contrast_brightness.*gaussian_noise:3"),
+            ("gaussian_blurr", "expected some of contrast_brightness.*augmix.*gaussian_noise:3"),
+            ("cutout", "'cutout'.*soft_cutout"),
             ("rain:3", "rain.*known are gaussian_noise"),
             ("contrast:6", "1 to 5"),
             ("contrast:strong", "1 to 5"),

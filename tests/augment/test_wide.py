@@ -7,7 +7,7 @@ from torch.nn.functional import interpolate
 
 from hf_transinv.augment import wide_ops
 from hf_transinv.augment.learned import AugmentationConfig, AugmentationPanel
-from hf_transinv.augment.magnitudes import REST, describe_magnitudes
+from hf_transinv.augment.magnitudes import describe_magnitudes
 from hf_transinv.augment.primitive_sets import PRIMITIVES, SETS
 from hf_transinv.augment.primitives import PrimitiveConfig
 from hf_transinv.augment.wide_primitives import WIDE_PRIMITIVES
@@ -84,7 +84,7 @@ class TestOracles:
 class TestEveryOne:
     def test_rest_changes_nothing(self, name):
         images = uniform(2, 3, 8, 8)
-        rest = torch.tensor([REST[name]] * 2, dtype=torch.float64)
+        rest = torch.tensor([primitive_of(name).rest] * 2, dtype=torch.float64)
         torch.testing.assert_close(primitive_of(name).deform(images, rest, None), images, atol=1e-12, rtol=0)
 
     def test_gradients(self, name):

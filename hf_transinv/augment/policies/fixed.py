@@ -25,7 +25,6 @@ import torch
 from torch import Tensor
 
 from hf_transinv.augment.deal import sort_into_groups
-from hf_transinv.augment.magnitudes import REST
 from hf_transinv.augment.policies.policy import Policy
 from hf_transinv.augment.primitives import CITATION, PAPER_PRIMITIVES, PrimitiveConfig
 from hf_transinv.data.transfer import send_all
@@ -122,7 +121,7 @@ class FixedAug(Policy):
         """
         primitive = self.primitives[index]
         low, high = torch.tensor(primitive.bounds()).unbind(1)
-        rest = torch.tensor(REST[primitive.name])
+        rest = torch.tensor(primitive.rest)
         # A range that begins or ends at rest has only one other end.
         up, down = torch.where(high == rest, low, high), torch.where(low == rest, high, low)
         end = torch.where(upward[:, : len(rest)], up, down)
