@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from hf_transinv.objectives.multi_invariant import MultiInvariantTraining as MultiAIT
     from hf_transinv.objectives.mutual import MutualLearning
     from hf_transinv.objectives.objective import Objective
+    from hf_transinv.objectives.paired import PairedConfig, PairedTraining
     from hf_transinv.objectives.supervised import Supervised
     from hf_transinv.objectives.teachaugment import TeachAugment, TeachAugmentConfig
     from hf_transinv.objectives.transinv import TransInv, TransInvConfig
@@ -71,6 +72,8 @@ _PLACES = {
     "MultiAIT": ("objectives.multi_invariant", "MultiInvariantTraining"),
     "MultiAITConfig": ("objectives.multi_invariant", "MultiInvariantConfig"),
     "MutualLearning": ("objectives.mutual", "MutualLearning"),
+    "PairedConfig": ("objectives.paired", "PairedConfig"),
+    "PairedTraining": ("objectives.paired", "PairedTraining"),
     "Objective": ("objectives.objective", "Objective"),
     "PrimitiveConfig": ("augment.primitives", "PrimitiveConfig"),
     "Supervised": ("objectives.supervised", "Supervised"),
@@ -115,6 +118,8 @@ __all__ = [
     "MultiAITConfig",
     "MutualLearning",
     "Objective",
+    "PairedConfig",
+    "PairedTraining",
     "PrimitiveConfig",
     "Supervised",
     "TeachAugment",

@@ -197,7 +197,7 @@ class Session:
         told = {
             "steps": trainer.step,
             "images_seen": trainer.images_seen,
-            "images_shown": distinct * objective.views,
+            "images_shown": int(distinct * objective.views),
             "images_distinct": distinct,
             "train_seconds": round(trainer.seconds, 1),
             "images_skipped": max(feed.num_skipped for feed in trainer.feeds.values()),

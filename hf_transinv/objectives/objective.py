@@ -55,7 +55,7 @@ class Objective(ABC):
         variants: of each image in a batch, each with a crop and flip of its own.
         turn: turns that are over, counted by `step`; the Trainer counts its own.
         variants_a_network: those that one network sees: the batch has so many times fewer images, for an equal number.
-        views: versions of each image of a batch that the student answers to in its turn, whatever they are made by.
+        views: versions of an image of a batch that the student answers to in its turn, in the mean.
     """
 
     name: ClassVar[str]
@@ -75,7 +75,7 @@ class Objective(ABC):
     interpolated_from: Teacher | None = None
     variants: int = 1
     variants_a_network: int = 1
-    views: int = 1
+    views: Fraction | int = 1
     turn: int = 0
     _players: tuple[str, ...] = ()
     _place: int = 0

@@ -17,6 +17,7 @@ from hf_transinv.objectives.l2_sp import L2SP
 from hf_transinv.objectives.multi_invariant import MultiInvariantTraining
 from hf_transinv.objectives.mutual import MutualLearning
 from hf_transinv.objectives.objective import Objective
+from hf_transinv.objectives.paired import PairedTraining
 from hf_transinv.objectives.supervised import Supervised
 from hf_transinv.objectives.teachaugment import TeachAugment
 from hf_transinv.objectives.transinv import TransInv
@@ -47,6 +48,7 @@ METHODS = by_name(
     Supervised,
     AugMixConsistency,
     ConsistencyTraining,
+    PairedTraining,
     InvariantTraining,
     MultiInvariantTraining,
     MutualLearning,

@@ -57,6 +57,7 @@ EVERY = {
         *("--method", "consistency", "--augment", "transinv", "--teachers", JUDGE),
         *("--consistency_warmup", 0.5, "--consistency_target", "ema"),
     ],
+    "paired": ["--method", "paired", "--augment", "transinv", "--teachers", JUDGE],
     "ait-teachaugment": ["--method", "ait", "--augment", "teachaugment"],
     "mixed-transinv": [
         *("--augment", "transinv", "--teachers", JUDGE, "--student_init", "teacher:1", "--sampler", "balanced"),

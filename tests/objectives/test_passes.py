@@ -15,6 +15,7 @@ from hf_transinv.objectives.distillation import Distillation, DistillationConfig
 from hf_transinv.objectives.invariant import InvariantConfig, InvariantTraining
 from hf_transinv.objectives.multi_invariant import MultiInvariantConfig, MultiInvariantTraining
 from hf_transinv.objectives.mutual import MutualLearning
+from hf_transinv.objectives.paired import PairedConfig, PairedTraining
 from hf_transinv.objectives.supervised import Supervised
 from hf_transinv.objectives.transinv import TransInv, TransInvConfig
 from tests.benchmark.test_benchmark import PassCount
@@ -38,6 +39,7 @@ CASES = {
     "supervised": (lambda: Supervised(classifier(5)), Fraction(3), 1),
     "augmix": (lambda: AugMixConsistency(classifier(5), AugMixConsistencyConfig(), [ColorJitter()]), Fraction(9), 3),
     "consistency": (lambda: ConsistencyTraining(classifier(5), policies=[ColorJitter()]), Fraction(4), 2),
+    "paired": (lambda: PairedTraining(classifier(5), PairedConfig(0.25), [ColorJitter()]), Fraction(15, 4), 1.25),
     "ait": (lambda: InvariantTraining(classifier(5), InvariantConfig()), Fraction(3), 2),
     "multi_ait of three": (lambda: MultiInvariantTraining(three(), MultiInvariantConfig()), Fraction(9), 1),
     "mutual of three": (lambda: MutualLearning(three()), Fraction(15), None),
@@ -49,6 +51,11 @@ CASES = {
     "transinv": (lambda: over(Supervised(classifier(5))), Fraction(2 * 3 + 2 + 3, 2), 1),
     "transinv, sum": (lambda: over(Supervised(classifier(5)), selection="sum"), Fraction(2 * 6 + 2 + 3, 2), 2),
     "transinv, crop": (lambda: over(Supervised(classifier(5)), "crop"), Fraction(2 * 3 + 2 + 4, 2), 1),
+    "transinv over pairs": (
+        lambda: over(PairedTraining(classifier(5), PairedConfig(0.25))),
+        Fraction(15, 4) + Fraction(5, 2),
+        1.25,
+    ),
     "transinv over ait": (
         lambda: over(InvariantTraining(classifier(5), InvariantConfig())),
         Fraction(2 * 3 * 2 + 2 + 3, 2 * 2),

@@ -22,6 +22,7 @@ from hf_transinv.objectives.l2_sp import L2SP, L2SPConfig
 from hf_transinv.objectives.multi_invariant import MultiInvariantConfig, MultiInvariantTraining
 from hf_transinv.objectives.mutual import MutualLearning
 from hf_transinv.objectives.objective import Objective
+from hf_transinv.objectives.paired import PairedConfig, PairedTraining
 from hf_transinv.objectives.supervised import Supervised
 from hf_transinv.objectives.transinv import TransInv, TransInvConfig
 from hf_transinv.training.trainer import Trainer
@@ -31,6 +32,7 @@ from tests.tiny_run import random_split, resident_feed, tiny_vit
 METHODS = (
     "augmix",
     "consistency",
+    "paired",
     "ait",
     "ait_features",
     "multi_ait",
@@ -57,6 +59,8 @@ def objective_of(method: str) -> Objective:
     if method == "consistency":
         options = ConsistencyConfig("ema", consistency_warmup=0.5)
         return ConsistencyTraining(student, options, policies, max_steps=4)
+    if method == "paired":
+        return PairedTraining(student, PairedConfig(0.5), policies)
     if method == "ait":
         return InvariantTraining(student, InvariantConfig(), [policies[0]], [policies[1]])
     if method == "ait_features":
