@@ -31,6 +31,7 @@ from hf_transinv.objectives.distillation import DistillationConfig
 from hf_transinv.objectives.hard import HardConfig
 from hf_transinv.objectives.objective import Objective
 from hf_transinv.objectives.parts import Options
+from hf_transinv.objectives.passes import Passes
 from hf_transinv.objectives.registry import LEARNED, METHODS, title_of
 from hf_transinv.objectives.supervised import Supervised
 from hf_transinv.objectives.teachaugment import TeachAugmentConfig
@@ -191,6 +192,11 @@ class Runner:
             repeats(config.inner_steps, student_turns), repeats(config.seconds, seconds)
         )
         return runner
+
+    @property
+    def passes(self) -> dict[Turn, Passes]:
+        """What each kind of turn of its rounds costs."""
+        return {turn: self.trainer.objective.passes_of(turn) for turn, _ in self.rounds[0]}
 
     def take_turns(self, count: int) -> list[tuple[Turn, float]]:
         """Who played and how many seconds it took, of so many turns in a row."""

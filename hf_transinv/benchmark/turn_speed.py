@@ -5,9 +5,9 @@ from dataclasses import asdict, dataclass
 
 from accelerate import Accelerator
 
-from hf_transinv.benchmark.bounds import PASSES, passes_of_cycle
+from hf_transinv.benchmark.bounds import passes_of_cycle
 from hf_transinv.benchmark.options import BenchmarkConfig
-from hf_transinv.benchmark.runners import Entry, Runner, entries
+from hf_transinv.benchmark.runners import Runner, entries
 from hf_transinv.benchmark.synthetic import synthetic_split
 from hf_transinv.benchmark.timing import Spread
 from hf_transinv.formats.markdown import table
@@ -72,7 +72,9 @@ def measure(config: BenchmarkConfig, accelerator: Accelerator) -> list[TurnRow]:
     return [
         row
         for runner in runners
-        for row in rows_of(runner.entry, runner.rounds, plain, config.batch_size, runner.peak_memory)
+        for row in rows_of(
+            runner.entry.title, runner.passes, runner.rounds, plain, config.batch_size, runner.peak_memory
+        )
     ]
 
 
@@ -91,7 +93,8 @@ def seconds_an_image(played: Sequence[tuple[Turn, float]], batch_size: int, turn
 
 
 def rows_of(
-    entry: Entry,
+    run: str,
+    passes: Mapping[Turn, Passes],
     rounds: Sequence[Sequence[tuple[Turn, float]]],
     plain: Sequence[float],
     batch_size: int,
@@ -100,7 +103,8 @@ def rows_of(
     """A row for each kind of turn, if there are several, and one for all.
 
     Args:
-        entry: the run.
+        run: its title.
+        passes: of each kind of turn.
         rounds: whole cycles: who played and how many seconds it took.
         plain: seconds per image of plain training in the same rounds.
         batch_size: images of each turn.
@@ -108,18 +112,17 @@ def rows_of(
     """
     kinds = list(dict.fromkeys(who for who, _ in rounds[0]))
 
-    def row(turn: Turn | None, name: str, passes: Passes, memory: int | None) -> TurnRow:
+    def row(turn: Turn | None, name: str, own: Passes, memory: int | None) -> TurnRow:
         seconds = [seconds_an_image(played, batch_size, turn) for played in rounds]
-        ratio = Spread.of([own / other for own, other in zip(seconds, plain, strict=True)])
+        ratio = Spread.of([mine / other for mine, other in zip(seconds, plain, strict=True)])
         speed = 1 / Spread.of(seconds).median
-        bound = passes.bound
-        return TurnRow(entry.title, name, speed, ratio, str(passes), bound, bound / ratio.median, memory)
+        return TurnRow(run, name, speed, ratio, str(own), own.bound, own.bound / ratio.median, memory)
 
-    of_each = [row(kind, ", ".join(kind), PASSES[entry.method][kind], peak_memory.get(kind)) for kind in kinds]
+    of_each = [row(kind, ", ".join(kind), passes[kind], peak_memory.get(kind)) for kind in kinds]
     if len(kinds) == 1:
         return of_each
-    passes = passes_of_cycle(entry.method, [who for who, _ in rounds[0]])
-    return [*of_each, row(None, ALL, passes, max(peak_memory.values(), default=None))]
+    of_all = passes_of_cycle(passes, [who for who, _ in rounds[0]])
+    return [*of_each, row(None, ALL, of_all, max(peak_memory.values(), default=None))]
 
 
 def markdown(rows: Sequence[TurnRow]) -> str:

@@ -110,7 +110,7 @@ def steps_within(steps: int, cost_of_plain: Fraction | float, cost: Fraction | f
 def passes_of_step(objective: Objective) -> Fraction:
     """Passes that a step of the student costs for each of its images: those of a cycle of turns, shared out."""
     steps = sum("student" in turn for turn in objective.turns)
-    return sum((objective.passes_of(turn) for turn in objective.turns), Fraction(0)) / steps
+    return sum((objective.passes_of(turn).total for turn in objective.turns), Fraction(0)) / steps
 
 
 def seconds_of_step(trainer: Trainer) -> float:

@@ -19,6 +19,7 @@ from hf_transinv.augment.sampled import Sampled
 from hf_transinv.models.classifier import Classifier
 from hf_transinv.objectives.objective import Objective
 from hf_transinv.objectives.parts import Parts
+from hf_transinv.objectives.passes import Passes
 from hf_transinv.objectives.turns import AUGMENTATION, Batch, Turn
 
 
@@ -89,11 +90,13 @@ class AdversarialAugmentation(Objective):
     def deform(self, nets: Mapping[str, nn.Module], images: Tensor, labels: Tensor, draws: Any) -> list[Deformed]:
         """Images [b, 3, H, W] as the task gets them: once or, summed over, several times; no gradient is needed."""
 
-    def passes_of(self, turn: Turn) -> Fraction:
+    def passes_of(self, turn: Turn) -> Passes:
         networks = tuple(player for player in turn if player != AUGMENTATION)
-        of_task = self.task.passes_of(networks) * (self.views // self.task.views) if networks else Fraction(0)
+        of_task = self.task.passes_of(networks) * (self.views // self.task.views) if networks else Passes(0)
+        if AUGMENTATION not in turn:
+            return of_task
         # Its own batch is as small as the task's: see `variants_a_network`.
-        return of_task + (self.passes[AUGMENTATION,].total / self.variants_a_network if AUGMENTATION in turn else 0)
+        return of_task + self.passes[AUGMENTATION,] * Fraction(1, self.variants_a_network)
 
     @property
     def students(self) -> Mapping[str, Classifier]:

@@ -21,7 +21,6 @@ teacher of more classes answers among the student's alone.
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import ClassVar, cast
 
 import torch
@@ -123,8 +122,8 @@ class Distillation(Objective):
         options = parts.options(DistillationConfig)
         return cls(student, parts.distilled(student), options, parts.policies, parts.label_smoothing)
 
-    def passes_of(self, turn: Turn) -> Fraction:
-        return Fraction(3 + len(self.teachers))
+    def passes_of(self, turn: Turn) -> Passes:
+        return Passes(3, len(self.teachers))
 
     def draw(self, player: str, shape: tuple[int, ...], generator: torch.Generator) -> PolicyDraws:
         return draw_all(self.policies, shape, generator)

@@ -13,7 +13,6 @@ number of peers, and takes no gradient through the left side of a KL: `multi_ait
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from itertools import combinations
 from typing import ClassVar
 
@@ -106,8 +105,8 @@ class MultiInvariantTraining(Objective):
         networks = [student, *parts.peers(student)]
         return cls(networks, parts.options(MultiInvariantConfig), parts.policies, parts.label_smoothing)
 
-    def passes_of(self, turn: Turn) -> Fraction:
-        return Fraction(3 * self.variants)
+    def passes_of(self, turn: Turn) -> Passes:
+        return Passes(3 * self.variants)
 
     @property
     def students(self) -> Mapping[str, Classifier]:

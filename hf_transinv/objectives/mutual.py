@@ -12,7 +12,6 @@ networks in training mode.
 """
 
 from collections.abc import Mapping, Sequence
-from fractions import Fraction
 from typing import ClassVar
 
 import torch
@@ -67,9 +66,9 @@ class MutualLearning(Objective):
     def build(cls, student: Classifier, parts: Parts) -> "MutualLearning":
         return cls([student, *parts.peers(student)], parts.policies, parts.label_smoothing)
 
-    def passes_of(self, turn: Turn) -> Fraction:
+    def passes_of(self, turn: Turn) -> Passes:
         networks = len(self.players)
-        return Fraction(networks * (3 + networks - 1))
+        return Passes(networks * (3 + networks - 1))
 
     @property
     def students(self) -> Mapping[str, Classifier]:

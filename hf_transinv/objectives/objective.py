@@ -250,9 +250,9 @@ class Objective(ABC):
         """Who plays in a turn, counted from 0; some methods look at what happened."""
         return self.turns[turn % len(self.turns)]
 
-    def passes_of(self, turn: Turn) -> Fraction:
-        """What a turn costs as the method is configured: passes for each of the student's images, as `passes`."""
-        return self.passes[turn].total
+    def passes_of(self, turn: Turn) -> Passes:
+        """What a turn costs as the method is configured, for each of the student's images, as `passes`."""
+        return self.passes[turn]
 
     def draw(self, player: str, shape: tuple[int, ...], generator: torch.Generator) -> Any:
         """Draw what is random in a turn, for the whole batch of that shape; sliced by `[rows]` like the batch."""

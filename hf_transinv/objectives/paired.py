@@ -115,8 +115,8 @@ class PairedTraining(Objective):
                 "augmentation, --augment transinv or a fixed policy such as augmix"
             )
 
-    def passes_of(self, turn: Turn) -> Fraction:
-        return 3 + 3 * self.share
+    def passes_of(self, turn: Turn) -> Passes:
+        return Passes(3) * (1 + self.share)
 
     def draw(self, player: str, shape: tuple[int, ...], generator: torch.Generator) -> PairedDraws:
         counted = torch.arange(shape[0] + 1) * self.share.numerator // self.share.denominator

@@ -6,8 +6,10 @@
 So plain training costs 3 F_s per image. Each method states its own numbers on its class (`Objective.passes`).
 """
 
+import math
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Self
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,24 @@ class Passes:
     student: int
     teacher: int = 0
     images: int = 1
+
+    @classmethod
+    def per_image(cls, student: Fraction, teacher: Fraction) -> Self:
+        """Passes for one image, in whole numbers for as few images as have them."""
+        images = math.lcm(student.denominator, teacher.denominator)
+        return cls(int(student * images), int(teacher * images), images)
+
+    def __add__(self, other: "Passes") -> "Passes":
+        (mine, judged), (more, more_judged) = self._each, other._each
+        return Passes.per_image(mine + more, judged + more_judged)
+
+    def __mul__(self, times: Fraction | int) -> "Passes":
+        student, teacher = self._each
+        return Passes.per_image(student * times, teacher * times)
+
+    @property
+    def _each(self) -> tuple[Fraction, Fraction]:
+        return Fraction(self.student, self.images), Fraction(self.teacher, self.images)
 
     @property
     def total(self) -> Fraction:

@@ -139,9 +139,9 @@ class TransInv(AdversarialAugmentation):
         models, config = AugmentationPanel(len(teachers), panel), parts.options(TransInvConfig)
         return cls(task, models, teachers, config, parts.max_steps, parts.ordinary)
 
-    def passes_of(self, turn: Turn) -> Fraction:
+    def passes_of(self, turn: Turn) -> Passes:
         recrops = self.judges.relative_to == "crop" and AUGMENTATION in turn
-        return super().passes_of(turn) + Fraction(recrops, self.variants_a_network)
+        return super().passes_of(turn) + Passes(0, int(recrops)) * Fraction(1, self.variants_a_network)
 
     # What is random
 
