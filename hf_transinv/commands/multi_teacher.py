@@ -10,6 +10,7 @@ transinv multi-teacher --mixed_precision bf16 \
 """
 
 from hf_transinv.experiment.entry import train
+from hf_transinv.experiment.recommended import RECOMMENDED
 from hf_transinv.resolve.shipped import config_folder
 
 
@@ -19,4 +20,4 @@ def main(description: str = __doc__ or "") -> None:
     Args:
         description: for --help.
     """
-    train("multi_teacher", description, config_folder() / "digits.yaml", augment=["transinv"])
+    train("multi_teacher", description, config_folder() / "digits.yaml", **RECOMMENDED)

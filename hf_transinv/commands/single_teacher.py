@@ -7,6 +7,7 @@ transinv single-teacher --dataset uoft-cs/cifar100 --label_column fine_label \
 """
 
 from hf_transinv.experiment.entry import train
+from hf_transinv.experiment.recommended import RECOMMENDED
 from hf_transinv.resolve.shipped import config_folder
 
 
@@ -17,4 +18,4 @@ def main(description: str = __doc__ or "") -> None:
         description: for --help.
     """
     default = config_folder() / "digits_single_teacher.yaml"
-    train("single_teacher", description, default, augment=["transinv"], student_init="teacher:1")
+    train("single_teacher", description, default, student_init="teacher:1", **RECOMMENDED)

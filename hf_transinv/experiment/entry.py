@@ -6,10 +6,11 @@ from typing import Any
 from hf_transinv.augment.policies import CorruptionConfig
 from hf_transinv.config import DataConfig, OutputConfig, StudentConfig, TrainConfig, as_dict
 from hf_transinv.errors import InputError
-from hf_transinv.experiment.arguments import told_configs
+from hf_transinv.experiment.arguments import given_fields, told_configs
 from hf_transinv.experiment.methods import GROUPS, MethodBuilder, MethodConfig, checked_mixing, new_student
 from hf_transinv.experiment.presets import parse_run
 from hf_transinv.experiment.publish import publish
+from hf_transinv.experiment.recommended import RECOMMENDED, in_words
 from hf_transinv.experiment.session import Session
 from hf_transinv.experiment.student_checks import check_student
 from hf_transinv.formats.terminal import say
@@ -58,6 +59,8 @@ def train(recipe: str, description: str, default_config: Path | None = None, **d
     session = Session(recipe, data, loop, output, as_dict(*groups), unit)
     session.mixing = mixing
     session.told += [*told_configs(default_config=default_config), preset]
+    if RECOMMENDED.keys() <= defaults.keys():
+        session.told.append(in_words(as_dict(*groups), given_fields(default_config=default_config)))
     builder = MethodBuilder(session, names, loop, options)
     if session.record:
         say("opening", f"student and teachers ({', '.join(names.teachers)})" if names.teachers else "student")

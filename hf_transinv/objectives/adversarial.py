@@ -86,6 +86,10 @@ class AdversarialAugmentation(Objective):
     def draw_deformations(self, shape: tuple[int, ...], generator: torch.Generator) -> Any:
         """Draw how the images of the task are deformed, for the whole batch."""
 
+    def kinds_of(self, draws: Any) -> Tensor | None:
+        """What each image is deformed by, of the draws of `draw_deformations`, as `told` has it; None: not known."""
+        return None
+
     @abstractmethod
     def deform(self, nets: Mapping[str, nn.Module], images: Tensor, labels: Tensor, draws: Any) -> list[Deformed]:
         """Images [b, 3, H, W] as the task gets them: once or, summed over, several times; no gradient is needed."""
@@ -114,7 +118,8 @@ class AdversarialAugmentation(Objective):
         if player == AUGMENTATION:
             return self.draw_augmentation(shape, generator)
         deformations = tuple(self.draw_deformations(shape, generator) for _ in range(self.variants))
-        return TaskDraws(deformations, self.task.draw(player, shape, generator))
+        drawn, kinds = self.task.draw(player, shape, generator), self.kinds_of(deformations[0])
+        return TaskDraws(deformations, drawn if kinds is None else self.task.told(drawn, kinds))
 
     def loss(self, player: str, nets: Mapping[str, nn.Module], batch: Batch, draws: Any) -> dict[str, Tensor]:
         if player == AUGMENTATION:

@@ -258,6 +258,15 @@ class Objective(ABC):
         """Draw what is random in a turn, for the whole batch of that shape; sliced by `[rows]` like the batch."""
         return None
 
+    def told(self, draws: Any, kinds: Tensor) -> Any:
+        """The draws of a turn, for a method that looks at how a learned augmentation deforms the batch.
+
+        Args:
+            draws: as `draw` made them.
+            kinds: number of the deformation that each image gets, -1 for none, int64 [B] on the CPU.
+        """
+        return draws
+
     @abstractmethod
     def loss(self, player: str, nets: Mapping[str, nn.Module], batch: Batch, draws: Any) -> dict[str, Tensor]:
         """Losses of one player, "total" among them.

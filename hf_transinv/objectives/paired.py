@@ -14,7 +14,7 @@ batch, so that BatchNorm has the statistics of both kinds.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import ClassVar
 
@@ -59,7 +59,8 @@ class PairedDraws(Sampled):
 
     Attributes:
         policies: the draws of the fixed augmentations.
-        is_paired: whether an image is shown as it is besides, bool [B] on the CPU: every 1/s-th one.
+        is_paired: whether an image is shown as it is besides, bool [B] on the CPU: every 1/s-th one, or of those
+            that a learned augmentation deforms.
     """
 
     policies: PolicyDraws
@@ -70,8 +71,7 @@ class PairedTraining(Objective):
     """min over theta of the mean L_i, as above.
 
     Under a learned augmentation, images that were deformed are taken for the pairs, of each primitive as large a part:
-    an image that stays as it is has nothing to be compared with. The pairs of a batch that is cut up, for processes or
-    micro-batches, are then others than those of the whole batch, of the same number and distribution.
+    an image that stays as it is has nothing to be compared with.
 
     Args:
         student: the network that trains.
@@ -122,16 +122,18 @@ class PairedTraining(Objective):
         counted = torch.arange(shape[0] + 1) * self.share.numerator // self.share.denominator
         return PairedDraws(draw_all(self.policies, shape, generator), counted.diff().bool())
 
+    def told(self, draws: PairedDraws, kinds: Tensor) -> PairedDraws:
+        if self.policies:
+            return draws
+        changed = kinds.argsort(stable=True)[int((kinds < 0).sum()) :]  # an even choice gives each kind its share
+        count = min(int(draws.is_paired.sum()), len(changed))
+        chosen = changed[torch.arange(count) * len(changed) // max(count, 1)]
+        return replace(draws, is_paired=torch.zeros_like(draws.is_paired).index_fill(0, chosen, True))
+
     def loss(self, player: str, nets: Mapping[str, nn.Module], batch: Batch, draws: PairedDraws) -> dict[str, Tensor]:
         deformed = apply_all(self.policies, batch.images, draws.policies)
         original = batch.images if batch.original is None else batch.original
-        rows = draws.is_paired.nonzero().squeeze(1)
-        if batch.deformed is None or self.policies:
-            (rows,) = send_all([rows], original.device)
-        else:
-            changed = batch.deformed  # primitive by primitive: an even choice gives each of them its share
-            count = min(len(rows), len(changed))
-            rows = changed[torch.arange(count, device=changed.device) * len(changed) // max(count, 1)]
+        (rows,) = send_all([draws.is_paired.nonzero().squeeze(1)], original.device)
         answers, own = nets["student"](torch.cat([deformed, original[rows]])).tensor_split([len(deformed)])
         labels, smoothing = batch.labels, self.label_smoothing
         labelled = cross_entropy(answers, labels, smoothing, batch.class_weights)

@@ -161,6 +161,10 @@ class TransInv(AdversarialAugmentation):
         drawn = (panel.draw_samples(shape, device, generator, selection._replace(r=r)) for r in choices)
         return DeformationDraws(tuple(drawn))
 
+    def kinds_of(self, draws: DeformationDraws) -> Tensor:
+        first, num_primitives = draws.passes[0], self.panel.num_primitives
+        return torch.where(first.choice < num_primitives, first.model * num_primitives + first.choice, -1)
+
     def selection(self) -> Selection:
         """p, q, r and the multipliers on the CPU: copied from the device once after each augmentation turn."""
         if self._drawn_from is None:

@@ -80,7 +80,7 @@ class TestUnderALearnedAugmentation:
         draws = draws_of(objective, batch)
         drawn = draws.deformations[0].passes[0]
         deformed, changed = objective.panel.deform(batch.images, drawn), (drawn.choice < K).nonzero().squeeze(1)
-        by_primitive = sorted(changed.tolist(), key=lambda row: (drawn.choice[row], drawn.model[row]))
+        by_primitive = sorted(changed.tolist(), key=lambda row: (drawn.model[row], drawn.choice[row]))
         rows = [by_primitive[place * len(changed) // 4] for place in range(4)]
         labelled, moved = expected_of(objective.task, batch.images, deformed, batch.labels.tolist(), rows)
         found = losses_of(objective, batch, draws)
@@ -101,6 +101,18 @@ class TestUnderALearnedAugmentation:
 
 def test_parts_add_up():
     check_parts_add_up(objective_of(0.4))
+
+
+def test_parts_add_up_under_a_learned_augmentation():
+    objective, whole = TestUnderALearnedAugmentation().build(0.5), batch_of(16)
+    whole = replace(whole, images=whole.images.float())
+    draws = draws_of(objective, whole)
+    parts = [
+        losses_of(objective, replace(whole, images=whole.images[rows], labels=whole.labels[rows]), draws[rows])
+        for rows in (slice(0, 5), slice(5, 16))
+    ]
+    for name, value in losses_of(objective, whole, draws).items():
+        assert value.item() == pytest.approx(sum(part[name].item() for part in parts), rel=1e-5)
 
 
 @pytest.mark.parametrize("fields", [(0.0,), (1.1,), (float("nan"),), (0.5, -1.0), (0.5, float("inf"))])

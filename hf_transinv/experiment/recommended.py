@@ -1,0 +1,61 @@
+"""The settings of TransInv that the tables favour, from which the commands start that are for it.
+
+`multi_teacher` and `single_teacher` have them as defaults; `train` and `compare` have those of the dataclasses. They
+are for the constrained form under the estimator expectation. With another form or estimator, such as `--objective
+paper`, what was not given is as the dataclasses have it, which with `--primitives paper` is the paper's.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from hf_transinv.experiment.field_help import default_of, flat_fields
+
+RECOMMENDED: Mapping[str, Any] = MappingProxyType(
+    {
+        "augment": ["transinv"],
+        "method": "paired",
+        "inner_steps": 10,
+        "primitives": ["wide"],
+        "chain": 2,
+        "q_init": 0.9,
+        "tolerance": 0.25,
+        "tolerance_relative_to": "entropy",
+    }
+)
+"""By the names of their fields; the augmentation itself among them."""
+_ALWAYS = ("augment",)
+
+
+def is_recommended(values: Mapping[str, Any]) -> bool:
+    """Whether the form and the estimator are those that the settings are for."""
+    return (values["objective"], values["estimator"]) == ("constrained", "expectation")
+
+
+def without_unfit(values: Mapping[str, Any], given: Collection[str], groups: Sequence[type]) -> dict[str, Any]:
+    """The fields of a run whose defaults are the recommended ones, without those that do not fit what was given.
+
+    Args:
+        values: by name.
+        given: names of those that a YAML or a flag gave.
+        groups: dataclasses of all fields.
+    """
+    if is_recommended(values):
+        return dict(values)
+    own = {flat.name: default_of(flat) for group in groups for flat in flat_fields(group)}
+    unfit = [name for name in RECOMMENDED if name not in given and name not in _ALWAYS]
+    return {**values, **{name: own[name] for name in unfit}}
+
+
+def in_words(values: Mapping[str, Any], given: Collection[str]) -> str:
+    """On one line: what is as recommended, and what was given."""
+    names = [name for name in RECOMMENDED if name not in _ALWAYS]
+    if not is_recommended(values):
+        return f"transinv    objective {values['objective']}, estimator {values['estimator']}: nothing as recommended"
+    own = ", ".join(name for name in names if name in given)
+    shown = ", ".join(f"{name} {_text(values[name])}" for name in names)
+    return f"transinv    as recommended: {shown}" + (f" (given: {own})" if own else "")
+
+
+def _text(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
