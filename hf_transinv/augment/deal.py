@@ -5,7 +5,9 @@ each primitive's images are one slice of the sorted batch. The device gets indic
 is known to the host: no mask, no `nonzero`, no shape that depends on the device.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -51,44 +53,54 @@ class Deal:
         return self.order[: len(self.order) - self.num_chosen[-1]]
 
 
+class Drawn(Protocol):
+    """What is dealt: each image's augmentation model, primitive, weight and noise; see `selection.Draws`."""
+
+    @property
+    def model(self) -> Tensor: ...
+    @property
+    def choice(self) -> Tensor: ...
+    @property
+    def share(self) -> Tensor: ...
+    @property
+    def noise_row(self) -> Tensor: ...
+
+
 def deal_out(
-    model: Tensor,
-    choice: Tensor,
-    share: Tensor,
-    noise_row: Tensor,
+    draws: Sequence[Drawn],
     num_models: int,
     num_primitives: int,
     device: torch.device,
     asks_clean: bool = True,
-) -> Deal:
-    """Deal images out, on the host, and copy the indices to the device at once.
+) -> list[Deal]:
+    """Deal images out, once for each of several draws, on the host, and copy all indices to the device at once.
 
     Args:
-        model: augmentation model of each image, int64 [b].
-        choice: its primitive, int64 [b]; K for none.
-        share: its weight within its stratum, [b].
-        noise_row: its row in the noise, int64 [b]; -1 for none.
+        draws: of the same images each.
         num_models: L.
         num_primitives: K.
         device: of the images.
         asks_clean: whether teachers judge images that stay as they are.
     """
-    order = torch.argsort(choice * num_models + model, stable=True)
-    back = inverse(order)
-    asks = torch.ones_like(choice, dtype=torch.bool) if asks_clean else choice < num_primitives
-    # Those that are not judged go behind all others.
-    judge = torch.where(asks, model, num_models)
-    asked = torch.argsort(judge, stable=True)
-    bits = share.double().view(torch.int64)  # all in one copy
-    rows = [order, back, model[order], choice[order], noise_row[order].clamp_min(0), model, choice, asked, bits]
-    indices = send(torch.stack(rows), device)
-    tensors = dict(zip(_FIELDS, indices.unbind(), strict=True))
-    tensors["share"] = tensors["share"].view(torch.float64).float()
-    return Deal(
-        **tensors,
-        num_chosen=tuple(torch.bincount(choice, minlength=num_primitives + 1).tolist()),
-        num_asked=tuple(torch.bincount(judge, minlength=num_models + 1)[:num_models].tolist()),
-    )
+    rows, sizes = [], []
+    for drawn in draws:
+        model, choice = drawn.model, drawn.choice
+        order = torch.argsort(choice * num_models + model, stable=True)
+        asks = torch.ones_like(choice, dtype=torch.bool) if asks_clean else choice < num_primitives
+        # Those that are not judged go behind all others.
+        judge = torch.where(asks, model, num_models)
+        asked, noise_row = torch.argsort(judge, stable=True), drawn.noise_row[order].clamp_min(0)
+        bits = drawn.share.double().view(torch.int64)  # all in one copy
+        rows += [order, inverse(order), model[order], choice[order], noise_row, model, choice, asked, bits]
+        chosen, judged = choice.bincount(minlength=num_primitives + 1), judge.bincount(minlength=num_models)
+        sizes.append((tuple(chosen.tolist()), tuple(judged[:num_models].tolist())))
+    indices = send(torch.stack(rows), device).unflatten(0, (-1, len(_FIELDS)))
+    found = []
+    for own, (num_chosen, num_asked) in zip(indices, sizes, strict=True):
+        tensors = dict(zip(_FIELDS, own.unbind(), strict=True))
+        tensors["share"] = tensors["share"].view(torch.float64).float()
+        found.append(Deal(**tensors, num_chosen=num_chosen, num_asked=num_asked))
+    return found
 
 
 def sort_into_groups(kind: Tensor, num_kinds: int) -> tuple[Tensor, list[slice]]:

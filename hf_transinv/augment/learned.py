@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from hf_transinv.augment.augmentation_config import AugmentationConfig
 from hf_transinv.augment.augmentation_model import AugmentationModel
 from hf_transinv.augment.batched_phi import learned_parameters
-from hf_transinv.augment.deal import Deal, deal_out
+from hf_transinv.augment.deal import deal_out
 from hf_transinv.augment.fixed_primitives import FixedPrimitive
 from hf_transinv.augment.primitives import Primitive
 from hf_transinv.augment.selection import (
@@ -155,14 +155,13 @@ class AugmentationPanel(nn.Module):
         """Factors of the images' losses, [B], all 1, whose gradient is that of sampling the further links from p.
 
         Args:
-            draws: of the images.
+            draws: of the images, `dealt`.
             selection: in the graph.
         """
         weights: Tensor | float = 1.0
         for link in draws.links:
-            deal = self.deal(selection.p.device, link)
             never = torch.ones_like(selection.p[:, :1])  # the choice of an image that stays as it is
-            chosen = torch.cat([selection.p, never], dim=1)[deal.model, deal.choice]
+            chosen = torch.cat([selection.p, never], dim=1)[link.deal.model, link.deal.choice]
             weights = weights * (chosen / chosen.detach())
         return weights
 
@@ -201,21 +200,26 @@ class AugmentationPanel(nn.Module):
             seed=int(torch.randint(2**62, (), generator=generator)) if self.needs_seed else None,
         )
 
-    def deal(self, device: torch.device, draws: Draws, asks_clean: bool = True) -> Deal:
-        """How the images of these draws are dealt to models and primitives; copied to the device once.
+    def dealt(self, device: torch.device, draws: Sequence[Draws], asks_clean: bool = True) -> list[Draws]:
+        """Draws and their links with how images are dealt to models and primitives, copied to the device at once.
 
         Args:
             device: of the images.
-            draws: of these images.
+            draws: of the same images each.
             asks_clean: whether teachers judge images that stay as they are.
         """
-        if draws.deal is not None:
-            return draws.deal
-        sizes = len(self.models), self.num_primitives
-        return deal_out(draws.model, draws.choice, draws.share, draws.noise_row, *sizes, device, asks_clean)
+        if all(each.dealt for each in draws):
+            return list(draws)
+        flat = [one for each in draws for one in (each, *each.links)]
+        deals = iter(deal_out(flat, len(self.models), self.num_primitives, device, asks_clean))
+        return [
+            replace(each, dealt=next(deals), links=tuple(replace(link, dealt=next(deals)) for link in each.links))
+            for each in draws
+        ]
 
     def deform(self, images: Tensor, draws: Draws) -> Tensor:
         """The images of `forward`, without the selection."""
+        (draws,) = self.dealt(images.device, [draws])
         with torch.autocast(images.device.type, enabled=False):
             if draws.gumbel is not None:
                 return self._deform_relaxed(images.float(), draws, *draws.gumbel)
@@ -253,7 +257,7 @@ class AugmentationPanel(nn.Module):
         return torch.stack(rows)
 
     def _deform_chosen(self, images: Tensor, draws: Draws) -> Tensor:
-        generator, deal = draws.generator(images.device), self.deal(images.device, draws)
+        generator, deal = draws.generator(images.device), draws.deal
         images, z = images[deal.order], draws.z[deal.order]
         parameters = learned_parameters(self._primitives(), z, deal.sorted_model, deal.sorted_choice)
         deformed, start = [], 0
@@ -276,8 +280,7 @@ class AugmentationPanel(nn.Module):
         return [model.primitives for model in self.models]
 
     def _deform_relaxed(self, images: Tensor, draws: Draws, gumbel_p: Tensor, logistic_q: Tensor) -> Tensor:
-        config = self.config
-        deal = self.deal(images.device, draws)
+        config, deal = self.config, draws.deal
         model = deal.model
         selection = self.selection()
         weights = relaxed_categorical(

@@ -73,7 +73,7 @@ class Draws:
         gumbel_r: for the relaxed choice: Gumbel noise for r, [L], drawn once per turn.
         seed: of the fixed primitives; None if there are none. Each part of a batch that is cut up has
             its own noise, so the parts equal the whole batch only in distribution.
-        deal: of a part of a batch that is about to be deformed, where it was made beforehand.
+        dealt: of a part of a batch that is about to be deformed: see `AugmentationPanel.dealt`.
         links: of the further primitives of a chain, one after another; an image that stays as it is stays so in all.
         recrop: of one more crop and mirror of the image, where its teacher is asked how far those alone move it.
     """
@@ -87,7 +87,7 @@ class Draws:
     gumbel: tuple[Tensor, Tensor] | None = None
     gumbel_r: Tensor | None = None
     seed: int | None = None
-    deal: Deal | None = None
+    dealt: Deal | None = None
     links: tuple["Draws", ...] = ()
     recrop: CropDraws | None = None
 
@@ -102,10 +102,17 @@ class Draws:
             share=self.share[rows],
             gumbel=None if self.gumbel is None else (self.gumbel[0][rows], self.gumbel[1][rows]),
             seed=None if self.seed is None else self.seed + (rows.start or 0),
-            deal=None,
+            dealt=None,
             links=tuple(link[rows] for link in self.links),
             recrop=None if self.recrop is None else self.recrop[rows],
         )
+
+    @property
+    def deal(self) -> Deal:
+        """Which image is whose, on the device."""
+        if self.dealt is None:
+            raise TypeError("these draws are not dealt to models and primitives: see AugmentationPanel.dealt")
+        return self.dealt
 
     def generator(self, device: torch.device) -> torch.Generator | None:
         """The generator of the fixed primitives on the device of the images; None if there are none."""

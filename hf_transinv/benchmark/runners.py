@@ -1,6 +1,7 @@
 """Every method, ready to take its real turns: the library's objectives and Trainer, on images that are on the device.
 
-Each is as `recipes/train.py --method NAME` has it by default, under crop and flip. What is particular:
+Each is as `recipes/train.py --method NAME` has it by default, under crop and flip, and TransInv besides as
+`recipes/multi_teacher.py` has it. What is particular:
 
     teachers       networks of the student's architecture with random weights, frozen; TeachAugment's is the average
     peers          one, of the student's architecture
@@ -18,6 +19,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
+from hf_transinv.augment.augmentation_config import AugmentationConfig
 from hf_transinv.augment.policies import Policy, PolicyConfig, build_policies
 from hf_transinv.benchmark.options import MAX_STEPS, BenchmarkConfig
 from hf_transinv.benchmark.synthetic import class_names
@@ -25,6 +27,7 @@ from hf_transinv.benchmark.timing import Stopwatch, repeats
 from hf_transinv.data.batches import Feed
 from hf_transinv.data.resident import ResidentFeed, ResidentSplit
 from hf_transinv.data.transforms import CropFlip
+from hf_transinv.experiment.recommended import RECOMMENDED, as_recommended
 from hf_transinv.models.classifier import Classifier, open_classifier
 from hf_transinv.models.teacher import Teacher
 from hf_transinv.objectives.distillation import DistillationConfig
@@ -51,11 +54,13 @@ class Entry:
         title: in the table.
         method: as the registry names it; "supervised" is plain training.
         num_teachers: for methods that have teachers.
+        is_recommended: with the settings of `RECOMMENDED`, its n_inner among them; for TransInv.
     """
 
     title: str
     method: str
     num_teachers: int = 1
+    is_recommended: bool = False
 
 
 def entries(config: BenchmarkConfig) -> list[Entry]:
@@ -67,6 +72,7 @@ def entries(config: BenchmarkConfig) -> list[Entry]:
                 Entry(f"{title_of(method)}, {count} teacher{'s' * (count > 1)}", method, count)
                 for count in config.teacher_counts
             ]
+            found.append(Entry(f"{title_of(method)} as recommended", method, is_recommended=True))
         else:
             found.append(Entry(title_of(method), method))
     return found
@@ -82,7 +88,8 @@ def build_objective(entry: Entry, config: BenchmarkConfig, device: torch.device)
     student, parts = _network(config), BenchmarkParts(entry, config, device)
     if entry.method in METHODS:
         return METHODS[entry.method].build(student, parts)
-    return LEARNED[entry.method].build_over(Supervised(student), student, parts)
+    task = METHODS[RECOMMENDED["method"]].build(student, parts) if entry.is_recommended else Supervised(student)
+    return LEARNED[entry.method].build_over(task, student, parts)
 
 
 class BenchmarkParts:
@@ -114,6 +121,8 @@ class BenchmarkParts:
             TransInvConfig: TransInvConfig(inner_steps=turns),
             TeachAugmentConfig: TeachAugmentConfig(teach_inner_steps=turns, teach_replay_epochs=1.0),
         }
+        if entry.is_recommended:
+            self._options |= {kind: as_recommended(kind) for kind in (TransInvConfig, AugmentationConfig)}
 
     def options(self, kind: type[Options]) -> Options:
         """The defaults, but for what a benchmark has to choose."""

@@ -7,7 +7,7 @@ paper`, what was not given is as the dataclasses have it, which with `--primitiv
 
 from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 from hf_transinv.experiment.field_help import default_of, flat_fields
 
@@ -25,6 +25,12 @@ RECOMMENDED: Mapping[str, Any] = MappingProxyType(
 )
 """By the names of their fields; the augmentation itself among them."""
 _ALWAYS = ("augment",)
+_Config = TypeVar("_Config")
+
+
+def as_recommended(kind: type[_Config]) -> _Config:
+    """A group of options with its recommended settings."""
+    return kind(**{flat.name: RECOMMENDED[flat.name] for flat in flat_fields(kind) if flat.name in RECOMMENDED})
 
 
 def is_recommended(values: Mapping[str, Any]) -> bool:

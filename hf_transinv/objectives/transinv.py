@@ -176,24 +176,25 @@ class TransInv(AdversarialAugmentation):
     def deform(
         self, nets: Mapping[str, nn.Module], images: Tensor, labels: Tensor, draws: DeformationDraws
     ) -> list[Deformed]:
-        dealt = [(drawn, self.panel.deal(images.device, drawn)) for drawn in draws.passes]
-        return [Deformed(self.panel.deform(images, replace(drawn, deal=deal)), deal.deformed) for drawn, deal in dealt]
+        dealt = self.panel.dealt(images.device, draws.passes)
+        return [Deformed(self.panel.deform(images, each), each.deal.deformed) for each in dealt]
 
     def augmentation_loss(self, nets: Mapping[str, nn.Module], batch: Batch, draws: Draws) -> dict[str, Tensor]:
         config = self.config
         # KL of an image that is left as it is: exactly 0, unless the choice is relaxed.
-        deal = self.panel.deal(batch.images.device, draws, config.keep != "kl" or draws.gumbel is not None)
-        augmented, selection = nets["augmentation"](batch.images, replace(draws, deal=deal))
+        asks_clean = config.keep != "kl" or draws.gumbel is not None
+        (draws,) = self.panel.dealt(batch.images.device, [draws], asks_clean)
+        augmented, selection = nets["augmentation"](batch.images, draws)
         hard = cross_entropy(self.student(augmented), batch.labels)
-        keep, yardstick = self.judges(batch.images, augmented, deal, draws.recrop)
+        keep, yardstick = self.judges(batch.images, augmented, draws.deal, draws.recrop)
         # Constants of a turn are shared out over micro-batches as the images are.
         part = len(batch.images) * batch.world_size / batch.global_batch_size
         measured = Measured(
             hard,
             keep,
-            deal.model,
-            deal.choice,
-            deal.share * batch.world_size * self.panel.link_weights(draws, selection),
+            draws.deal.model,
+            draws.deal.choice,
+            draws.deal.share * batch.world_size * self.panel.link_weights(draws, selection),
             selection,
             part,
             is_relaxed=draws.gumbel is not None,

@@ -1,5 +1,7 @@
 """How images are dealt to models and primitives, against one image after another."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -15,7 +17,10 @@ def test_a_deal(batch, asks_clean):
     choice = torch.randint(primitives + 1, (batch,), generator=generator)
     share = torch.rand(batch, generator=generator)
     noise_row = torch.where(choice == 2, (choice == 2).cumsum(0) - 1, -1)
-    deal = deal_out(model, choice, share, noise_row, models, primitives, torch.device("cpu"), asks_clean)
+    drawn = SimpleNamespace(model=model, choice=choice, share=share, noise_row=noise_row)
+    other = SimpleNamespace(**vars(drawn) | {"choice": choice.flip(0)})
+    deal, flipped = deal_out([drawn, other], models, primitives, torch.device("cpu"), asks_clean)
+    assert flipped.choice.tolist() == choice.flip(0).tolist() and deal.choice.tolist() == choice.tolist()
     order = sorted(range(batch), key=lambda b: (int(choice[b]), int(model[b])))
     assert deal.order.tolist() == order
     assert [order[place] for place in deal.back.tolist()] == list(range(batch))

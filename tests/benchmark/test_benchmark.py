@@ -143,7 +143,7 @@ def test_turns_have_a_row_for_every_run_and_kind_of_turn(turn_section):
     rows = [(row["run"], row["turn"]) for row in turn_section[1]["turns"]]
     several = ("student", "augmentation", "all")
     expected = [(PLAIN, "student")]
-    for run in ("TransInv, 1 teacher", "TransInv, 3 teachers", "TeachAugment"):
+    for run in ("TransInv, 1 teacher", "TransInv, 3 teachers", "TransInv as recommended", "TeachAugment"):
         expected += [(run, turn) for turn in several]
     for method in [name for name in METHODS if name != "supervised"]:
         turns = {"mutual": ("student, peer",), "hard": several}.get(method, ("student",))
@@ -161,6 +161,8 @@ def test_bounds_in_the_table_are_those_of_its_cycles_whatever_the_number_of_teac
     bounds = {(row["run"], row["turn"]): row["bound"] for row in turn_section[1]["turns"]}
     for run in ("TransInv, 1 teacher", "TransInv, 3 teachers"):
         assert bounds[run, "all"] == (2 * 3 + 2 + 3) / (2 * 3)
+    assert bounds["TransInv as recommended", "student"] == pytest.approx(1.3)
+    assert bounds["TransInv as recommended", "all"] == pytest.approx(1.3 + 5 / 3 / 10)
     assert bounds["TeachAugment", "all"] == (2 * 3 + 2 + 2) / (2 * 3)
     assert bounds[METHODS["hard"].title, "all"] == 14 / 3
 

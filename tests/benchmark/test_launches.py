@@ -16,6 +16,7 @@ from hf_transinv.errors import InputError
 TINY = BenchmarkConfig(
     student="wrn10_1_cifar", num_classes=3, batch_size=24, inner_steps=2, teacher_counts=(1, 3), sections=("launches",)
 )
+TRANSINV = ("TransInv, 2 teachers", "TransInv as recommended")
 HOST = torch.device("cpu")
 
 
@@ -60,7 +61,8 @@ def test_the_section_has_a_row_for_every_kind_of_turn_and_its_markdown_agrees(ac
     config = BenchmarkConfig(**{**vars(TINY), "methods": ("transinv", "mutual"), "teacher_counts": (2,)})
     text, found = launches.section(config, accelerator)
     rows = json.loads(json.dumps(found))["launches"]
-    kinds = [(PLAIN, "student"), ("TransInv, 2 teachers", "student"), ("TransInv, 2 teachers", "augmentation")]
+    learned = [(run, turn) for run in TRANSINV for turn in ("student", "augmentation")]
+    kinds = [(PLAIN, "student"), *learned]
     assert [(row["run"], row["turn"]) for row in rows] == [*kinds, ("mutual learning", "student, peer")]
     assert rows[0]["ratio"] == rows[0]["loop_ratio"] == 1
     lines = [line.strip("| ").split(" | ") for line in text.split("\n\n")[0].splitlines()[2:]]
@@ -98,8 +100,9 @@ def test_no_turn_waits_for_the_device(accelerator, entry):
     # Losses are looked at once only on the CPU, elsewhere with each line of metrics: a turn alone looks at none.
     counts = launches.count_turns(entry, TINY, accelerator)
     waits = {", ".join(turn): dict(each.places) for turn, seen in counts.items() for each in seen if each.waits}
-    # The images' numbers, the crops (two variants have two), and what the method draws.
-    copies, most = max(each.copies for seen in counts.values() for each in seen), 2 + (entry.method != "supervised")
+    # The images' numbers, the crops (two variants have two), what the method draws, and which images are pairs.
+    copies = max(each.copies for seen in counts.values() for each in seen)
+    most = 2 + (entry.method != "supervised") + entry.is_recommended
     if copies > most:
         pytest.fail(f"{copies} copies in a turn, more than {most}")  # also where a wait is expected
     assert not waits
