@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, TypeVar
 
+from hf_transinv.augment.primitive_sets import SETS
 from hf_transinv.experiment.field_help import default_of, flat_fields
 
 RECOMMENDED: Mapping[str, Any] = MappingProxyType(
@@ -64,4 +65,7 @@ def in_words(values: Mapping[str, Any], given: Collection[str]) -> str:
 
 
 def _text(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    if not isinstance(value, (list, tuple)):
+        return str(value)
+    names = [name for name, members in SETS.items() if tuple(value) == members]
+    return " ".join(names or map(str, value))

@@ -52,5 +52,9 @@ def test_what_is_given_stays():
 
 def test_they_are_said_in_a_line():
     said = in_words(values_of("--chain", "3"), {"chain"})
-    assert "as recommended: method paired" in said and "chain 3" in said and said.endswith("(given: chain)")
+    assert (
+        "as recommended: method paired" in said
+        and "primitives wide, chain 3" in said
+        and said.endswith("(given: chain)")
+    )
     assert "nothing as recommended" in in_words(values_of("--objective", "paper"), {"objective"})
