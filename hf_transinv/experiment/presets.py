@@ -19,7 +19,7 @@ from typing import Any
 from hf_transinv.config import StudentConfig, TrainConfig
 from hf_transinv.errors import InputError
 from hf_transinv.experiment.arguments import build, given_fields, read_fields
-from hf_transinv.experiment.recommended import RECOMMENDED, without_unfit
+from hf_transinv.experiment.recommended import RECOMMENDED, fitted
 from hf_transinv.models.layer_groups import is_transformer, knows_layers, outline
 from hf_transinv.objectives.registry import METHODS
 
@@ -83,7 +83,7 @@ def parse_run(
     values = read_fields(groups, argv, default_config, description, defaults)
     given = given_fields(argv, default_config)
     if RECOMMENDED.keys() <= (defaults or {}).keys():
-        values = without_unfit(values, given, groups)
+        values = fitted(values, given, groups)
     parsed = build(groups, values)
     names = next((one for one in parsed if isinstance(one, StudentConfig)), None)
     if names is None:

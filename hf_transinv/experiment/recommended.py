@@ -2,7 +2,8 @@
 
 `multi_teacher` and `single_teacher` have them as defaults; `train` and `compare` have those of the dataclasses. They
 are for the constrained form under the estimator expectation. With another form or estimator, such as `--objective
-paper`, what was not given is as the dataclasses have it, which with `--primitives paper` is the paper's.
+paper`, what was not given is as the dataclasses have it, which with `--primitives paper` is the paper's. Where images
+are not cropped, the tolerance is a share of the teachers' entropy.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Any, TypeVar
 
 from hf_transinv.augment.primitive_sets import SETS
 from hf_transinv.experiment.field_help import default_of, flat_fields
+from hf_transinv.objectives.transinv_config import TransInvConfig
 
 RECOMMENDED: Mapping[str, Any] = MappingProxyType(
     {
@@ -20,11 +22,13 @@ RECOMMENDED: Mapping[str, Any] = MappingProxyType(
         "primitives": ["wide"],
         "chain": 2,
         "q_init": 0.9,
-        "tolerance": 0.25,
-        "tolerance_relative_to": "entropy",
+        "tolerance": 0.5,
+        "tolerance_relative_to": "crop",
     }
 )
 """By the names of their fields; the augmentation itself among them."""
+_TOLERANCES = {"crop": 0.5, "entropy": 0.25, "none": TransInvConfig.tolerance}
+"""By what they are relative to."""
 _ALWAYS = ("augment",)
 _Config = TypeVar("_Config")
 
@@ -39,8 +43,8 @@ def is_recommended(values: Mapping[str, Any]) -> bool:
     return (values["objective"], values["estimator"]) == ("constrained", "expectation")
 
 
-def without_unfit(values: Mapping[str, Any], given: Collection[str], groups: Sequence[type]) -> dict[str, Any]:
-    """The fields of a run whose defaults are the recommended ones, without those that do not fit what was given.
+def fitted(values: Mapping[str, Any], given: Collection[str], groups: Sequence[type]) -> dict[str, Any]:
+    """The fields of a run whose defaults are the recommended ones, changed where they do not fit what was given.
 
     Args:
         values: by name.
@@ -48,7 +52,11 @@ def without_unfit(values: Mapping[str, Any], given: Collection[str], groups: Seq
         groups: dataclasses of all fields.
     """
     if is_recommended(values):
-        return dict(values)
+        measure = values["tolerance_relative_to"]
+        if "tolerance_relative_to" not in given and values["crop"] == "none":
+            measure = "entropy"
+        tolerance = values["tolerance"] if "tolerance" in given else _TOLERANCES[measure]
+        return {**values, "tolerance_relative_to": measure, "tolerance": tolerance}
     own = {flat.name: default_of(flat) for group in groups for flat in flat_fields(group)}
     unfit = [name for name in RECOMMENDED if name not in given and name not in _ALWAYS]
     return {**values, **{name: own[name] for name in unfit}}

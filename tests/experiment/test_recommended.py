@@ -45,9 +45,24 @@ def test_what_is_given_stays():
     given = ["--chain", "3", "--method", "ait", "--tolerance", "0.1"]
     values = values_of(*given)
     assert (values["chain"], values["method"], values["tolerance"]) == (3, "ait", 0.1)
-    assert values["tolerance_relative_to"] == "entropy" and values["q_init"] == 0.9
+    assert values["tolerance_relative_to"] == "crop" and values["q_init"] == 0.9
     paper = values_of("--objective", "paper", "--inner_steps", "3")
     assert (paper["inner_steps"], paper["chain"], paper["method"]) == (3, 1, "supervised")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ([], (0.25, "entropy")),
+        (["--tolerance", "0.5"], (0.5, "entropy")),
+        (["--tolerance_relative_to", "none"], (0.1, "none")),
+        (["--tolerance", "0.2", "--tolerance_relative_to", "none"], (0.2, "none")),
+        (["--objective", "paper"], (0.1, "none")),
+    ],
+)
+def test_where_images_are_not_cropped_entropy_is_the_measure(given, expected):
+    values = values_of("--crop", "none", "--flip", "false", *given)
+    assert (values["tolerance"], values["tolerance_relative_to"]) == expected
 
 
 def test_they_are_said_in_a_line():
