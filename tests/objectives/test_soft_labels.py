@@ -13,7 +13,18 @@ from hf_transinv.objectives.turns import Batch
 from tests.objectives.tiny import classifier, panel, pixels, seeded, teacher
 from tests.objectives.trained import objective_of
 
-METHODS = ("supervised", "augmix", "ait", "multi_ait", "mutual", "distillation", "l2_sp", "transinv")
+METHODS = (
+    "supervised",
+    "augmix",
+    "consistency",
+    "paired",
+    "ait",
+    "multi_ait",
+    "mutual",
+    "distillation",
+    "l2_sp",
+    "transinv",
+)
 WEIGHTS = torch.tensor([0.5, 1.0, 4.0])
 
 
