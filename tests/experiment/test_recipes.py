@@ -96,7 +96,7 @@ def test_the_output_folder_has_everything(finished, teachers):
     assert run["status"] == "finished" and run["seconds"] > 0
     assert run["config"]["teachers"] == teachers and run["config"]["seed"] == 3
     assert run["versions"]["torch"] == torch.__version__.partition("+")[0] or torch.__version__
-    assert "commit" in run and run["rows"].keys() == {"TransInv", "fine-tuning"}
+    assert "commit" in run and run["rows"].keys() == {"paired + TransInv", "fine-tuning"}
     for row in run["rows"].values():
         assert row["steps"] == 12 and row["images_seen"] == 12 * 16 and row["train_seconds"] > 0
         assert 0 <= row["results"]["clean"]["top1"] <= 100
@@ -113,7 +113,7 @@ def test_the_card_is_that_of_the_record(finished, folder, teachers):
     assert sorted(links) == [f"figures/{name}.png" for name in shown]
     assert all((out / "student" / link).is_file() for link in links)
     assert str(folder) not in card and str(folder) not in json.dumps(published(run))
-    assert run["command"].startswith("recipes/multi_teacher.py ") and run["main_row"] == "TransInv"
+    assert run["command"].startswith("recipes/multi_teacher.py ") and run["main_row"] == "paired + TransInv"
     assert [teacher["name"] for teacher in run["teachers"]] == ["wide", "vit", "ema"]
     assert [of_teacher.keys() for of_teacher in run["magnitudes"]] == [set(run["config"]["primitives"])] * 3
     last = read_metrics(out / "metrics.jsonl")[-1]
@@ -132,7 +132,7 @@ def test_p_q_and_r_are_distributions_in_every_line(finished):
     assert [line["step"] for line in lines] == [3, 4, 6, 8, 9, 12]
     for line in lines:
         assert len(line["r"]) == 3 and sum(line["r"]) == pytest.approx(1, abs=1e-6)
-        assert [len(p) for p in line["p"]] == [4, 4, 4]
+        assert [len(p) for p in line["p"]] == [9, 9, 9]
         assert all(sum(p) == pytest.approx(1, abs=1e-6) for p in line["p"])
         assert all(0 < q < 1 for q in line["q"])
 
