@@ -230,7 +230,7 @@ def test_a_truncated_image_is_named_or_skipped_and_counted(refused, run, caplog,
     assert "Row 7" in refused(*flags)
     code, said = run(*flags, "--on_bad_image", "skip")
     assert code == 0, said
-    row = json.loads(Path("out/run.json").read_text())["rows"]["TransInv"]
+    row = json.loads(Path("out/run.json").read_text())["rows"]["paired + TransInv"]
     assert row["results"]["num_images"] == 39
     if not reading:  # a stream counts what it meets
         assert row["images_skipped"] == 1
@@ -256,7 +256,7 @@ def test_an_error_that_nobody_expected_keeps_its_traceback_and_says_where_to_go_
     with pytest.raises(AttributeError, match="a fault of ours"):
         run(*LEAST, "--save_steps", "2")
     said = capsys.readouterr().err
-    assert "an unexpected error while training 'TransInv'. Its last checkpoint is out/checkpoints/" in said
+    assert "an unexpected error while training 'paired + TransInv'. Its last checkpoint is out/checkpoints/" in said
     assert "--output_dir out --resume_from latest" in said and "Please report it" in said
 
 

@@ -162,7 +162,7 @@ def test_the_recipe_runs_in_two_processes(tmp_path):
     done = succeed(TWO_PROCESSES, MULTI_TEACHER, *flags(tmp_path), cwd=tmp_path, **ON_CPU)
     assert done.stdout.count("Measured on 796 images") == 1
     run = json.loads((tmp_path / "out" / "run.json").read_text())
-    assert run["status"] == "finished" and run["rows"]["TransInv"]["images_seen"] == 48
+    assert run["status"] == "finished" and run["rows"]["paired + TransInv"]["images_seen"] == 48
     assert (tmp_path / "out" / "student" / "model.safetensors").exists()
 
 
