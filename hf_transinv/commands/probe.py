@@ -12,14 +12,16 @@ transinv probe --mixed_precision bf16 --config cifar100_probe \
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hf_transinv.augment.corruptions import CORRUPTIONS, check_corruption
+from hf_transinv.augment.corruptions.severities import SEVERITIES
 from hf_transinv.augment.learned import AugmentationConfig, AugmentationPanel
 from hf_transinv.config import DataConfig, OutputConfig, StudentConfig, TrainConfig, as_dict
 from hf_transinv.config.checks import choice
 from hf_transinv.errors import InputError
+from hf_transinv.evaluation import evaluate
 from hf_transinv.experiment.arguments import told_configs
 from hf_transinv.experiment.methods import new_student
 from hf_transinv.experiment.presets import parse_run
@@ -27,6 +29,7 @@ from hf_transinv.experiment.session import Session
 from hf_transinv.figures import plot_probe
 from hf_transinv.files import atomic_write_text, write_json
 from hf_transinv.formats.markdown import escape, table
+from hf_transinv.models.classifier import Classifier
 from hf_transinv.models.teacher import build_teachers
 from hf_transinv.objectives.supervised import Supervised
 from hf_transinv.objectives.transinv import TransInv, TransInvConfig
@@ -40,31 +43,80 @@ class ProbeConfig:
     Attributes:
         own: the corruption that each teacher is robust to, in the order of teachers; marked in figure and table.
         seeds: each teacher is probed once with each.
+        matched_drop: points of top-1 that each corruption among the primitives is to cost the student as it starts:
+            each is taken at the severity that comes nearest, in the place of its own. What is hard for the student is
+            then no reason why one of them wins.
     """
 
     own: tuple[str, ...] = choice((), CORRUPTIONS, is_closed=False)
     seeds: tuple[int, ...] = (0,)
+    matched_drop: float | None = None
 
     def __post_init__(self) -> None:
         for name in self.own:
             check_corruption(name)
         if not self.seeds or min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
             raise InputError(f"seeds {list(self.seeds)}: expected at least one, each once, none negative")
+        if self.matched_drop is not None and not 0 < self.matched_drop < 100:
+            raise InputError(f"matched_drop is in points of top-1, between 0 and 100, given {self.matched_drop}")
+
+
+def nearest_severities(clean: float, corrupted: Mapping[str, Mapping[str, Any]], drop: float) -> dict[str, int]:
+    """Corruption -> the severity at which it costs the nearest to `drop` points; the lower one of two as near.
+
+    Args:
+        clean: top-1 without corruption, in percent.
+        corrupted: corruption -> severity, as text -> top-1.
+        drop: points of top-1.
+    """
+    return {
+        name: min(SEVERITIES, key=lambda severity: abs(clean - found[str(severity)] - drop))
+        for name, found in corrupted.items()
+    }
+
+
+def match(session: Session, student: Classifier, primitives: Sequence[str], drop: float) -> dict[str, Any]:
+    """The primitives at the severities that cost a student as much as each other.
+
+    Args:
+        session: of the probe; its evaluation images decide.
+        student: as it starts.
+        primitives: CORRUPTION:SEVERITY each.
+        drop: points of top-1.
+
+    Returns:
+        {"drop", "clean": top-1 of the student, "costs": CORRUPTION:SEVERITY -> points that it costs}.
+
+    Raises:
+        InputError: the student has less than `drop` points to lose.
+    """
+    names = [name.partition(":")[0] for name in primitives]
+    student.to(session.accelerator.device)
+    found = evaluate(student, session.data.evaluation, accelerator=session.accelerator, corruptions=names)
+    clean, corrupted = found["clean"]["top1"], found["corruptions"]
+    if clean <= drop:
+        raise InputError(
+            f"the student has {clean:.1f} % on clean images and cannot lose {drop:g} points: give a smaller "
+            "matched_drop, or a student that is trained (student_init pretrained)"
+        )
+    chosen = nearest_severities(clean, corrupted, drop)
+    costs = {f"{name}:{severity}": clean - corrupted[name][str(severity)] for name, severity in chosen.items()}
+    return {"drop": drop, "clean": clean, "costs": costs}
 
 
 def probe_results(
-    rows: Mapping[str, Mapping[str, Any]], teachers: Sequence[str], own: Sequence[str], config: Mapping[str, Any]
+    rows: Mapping[str, Mapping[str, Any]], teachers: Sequence[str], probe: ProbeConfig, primitives: Sequence[str]
 ) -> list[dict[str, Any]]:
     """One entry per probe: teacher, seed, p of each primitive, q, and whether the teacher's own corruption leads."""
     results = []
     for place, teacher in enumerate(teachers):
-        for seed in config["seeds"]:
+        for seed in probe.seeds:
             learned = rows[f"{teacher} seed {seed}"]["learned"]
-            p = dict(zip(config["primitives"], learned["p"][0], strict=True))
+            p = dict(zip(primitives, learned["p"][0], strict=True))
             largest = max(p, key=p.__getitem__).partition(":")[0]
             result = {"teacher": teacher, "seed": seed, "largest": largest, "p": p, "q": learned["q"][0]}
-            if own:
-                result |= {"own": own[place], "own_is_largest": largest == own[place]}
+            if probe.own:
+                result |= {"own": probe.own[place], "own_is_largest": largest == probe.own[place]}
             results.append(result)
     return results
 
@@ -101,10 +153,20 @@ def main(description: str = __doc__ or "") -> None:
     data, names, train, method, augment, output, probe = groups
     if probe.own and len(probe.own) != len(names.teachers):
         raise InputError(f"own names {len(probe.own)} corruptions for {len(names.teachers)} teachers: one for each")
+    no_corruption = [name for name in augment.primitives if ":" not in name]
+    if probe.matched_drop is not None and no_corruption:
+        raise InputError(f"matched_drop is for corruptions: primitives {', '.join(no_corruption)} have no severity")
     if train.ema != "none":
         raise InputError(f"ema {train.ema}: a probe asks for p and q, and exports no student; leave it out")
     session = Session("probe", data, train, output, as_dict(*groups))
     session.told += [*told_configs(default_config=default_config), preset]
+    matched = None
+    if probe.matched_drop is not None:
+        start = new_student(names, session.label_names, probe.seeds[0])
+        matched = match(session, start, augment.primitives, probe.matched_drop)
+        augment = replace(augment, primitives=tuple(matched["costs"]))
+        costs = ", ".join(f"{name} {cost:.1f}" for name, cost in matched["costs"].items())
+        session.told.append(f"matched     to {probe.matched_drop:g} points of {matched['clean']:.1f} %: {costs}")
     for teacher in names.teachers:
         for seed in probe.seeds:
             student = new_student(names, session.label_names, seed)
@@ -115,9 +177,9 @@ def main(description: str = __doc__ or "") -> None:
             session.fit(f"{teacher} seed {seed}", objective, data.crop, data.flip, seed)
 
     if session.record:
-        config = session.record.content["config"]
-        results = probe_results(session.rows, names.teachers, probe.own, config)
-        write_json(session.folder / "probe.json", {"estimator": augment.estimator, "probes": results})
+        results = probe_results(session.rows, names.teachers, probe, augment.primitives)
+        told = {"estimator": augment.estimator, "probes": results} | ({"matched": matched} if matched else {})
+        write_json(session.folder / "probe.json", told)
         shown = probe_markdown(results)
         atomic_write_text(session.folder / "probe.md", shown)
         plot_probe(results, session.folder / "figures" / "probe.png")

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from hf_transinv.commands.probe import nearest_severities
 from tests.launching import PYTHON, REPOSITORY, launch, succeed, tiny_teachers
 
 PROBE = REPOSITORY / "recipes" / "probe.py"
@@ -48,9 +49,34 @@ def test_a_finished_probe_is_not_run_again(probed):
     assert "evaluate" not in again.stderr
 
 
+def test_severities_that_cost_as_much_as_each_other():
+    corrupted = {
+        "fog": {"1": 78.0, "2": 70.0, "3": 61.0, "4": 50.0, "5": 30.0, "mean": 57.8},
+        "contrast": {"1": 80.0, "2": 79.0, "3": 78.0, "4": 77.0, "5": 76.0, "mean": 78.0},
+        "snow": {"1": 65.0, "2": 55.0, "3": 40.0, "4": 35.0, "5": 20.0, "mean": 43.0},
+    }
+    assert nearest_severities(80.0, corrupted, 20.0) == {"fog": 3, "contrast": 5, "snow": 1}
+
+
+def test_a_matched_probe_says_and_records_its_severities(tmp_path):
+    plain = REPOSITORY / "model_cards" / "digits_elastic"
+    flags = [*TINY, "--dataset", "digits/source", "--student", plain, "--student_init", "pretrained"]
+    flags += ["--teachers", tiny_teachers(tmp_path)[0], "--output_dir", "out", "--matched_drop", 5]
+    done = succeed(PYTHON, PROBE, *flags, cwd=tmp_path)
+    result = json.loads((tmp_path / "out" / "probe.json").read_text())
+    matched = result["matched"]
+    assert [name.partition(":")[0] for name in matched["costs"]] == ["contrast", "pixelate"]
+    assert result["probes"][0]["p"].keys() == matched["costs"].keys()
+    assert "matched     to 5 points of " in done.stdout and all(name in done.stdout for name in matched["costs"])
+    refused = launch(PYTHON, PROBE, *flags, "--matched_drop", 99.9, "--output_dir", "no", cwd=tmp_path)
+    assert refused.returncode == 2 and "cannot lose 99.9 points" in refused.stderr
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
+        (["--matched_drop", 0], "between 0 and 100"),
+        (["--matched_drop", 5, "--primitives", "contrast:3", "geometric"], "geometric have no severity"),
         (["--own", "contrast"], "1 corruptions for 2 teachers"),
         (["--own", "rain", "contrast"], "Unknown corruption 'rain'"),
         (["--seeds", 1, 1], "each once"),
