@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from torch.utils.flop_counter import FlopCounterMode
 
 from hf_transinv.benchmark.options import BenchmarkConfig
-from hf_transinv.benchmark.runners import Entry, build_objective, build_trainer, cycle_of, entries
+from hf_transinv.benchmark.runners import Entry, build_objective, build_trainer, cycle_of
 from hf_transinv.benchmark.synthetic import synthetic_split
 from hf_transinv.benchmark.timing import Work, measure_in_rounds
 from hf_transinv.benchmark.turn_speed import ALL, measure, seconds_an_image
@@ -61,17 +61,20 @@ def turn_flops(entry: Entry, config: BenchmarkConfig, accelerator: Accelerator) 
     return flops if len(flops) == 1 else flops | {ALL: seconds_an_image(played, config.batch_size)}
 
 
-def measure_shares(config: BenchmarkConfig, accelerator: Accelerator, peak: float) -> list[dict[str, Any]]:
+def measure_shares(
+    config: BenchmarkConfig, accelerator: Accelerator, peak: float, runs: Sequence[Entry]
+) -> list[dict[str, Any]]:
     """`turn_speed.measure`, each row with its FLOPs per image and its share of a peak.
 
     Args:
         config: of the turns.
         accelerator: says where.
         peak: FLOP/s.
+        runs: what is measured; the first is plain training.
     """
-    flops = {entry.title: turn_flops(entry, config, accelerator) for entry in entries(config)}
+    flops = {entry.title: turn_flops(entry, config, accelerator) for entry in runs}
     rows = []
-    for row in measure(config, accelerator):
+    for row in measure(config, accelerator, runs):
         of_image = flops[row.run][row.turn]
         rows.append({**asdict(row), "flops": of_image, "share": row.images_per_second * of_image / peak})
     return rows

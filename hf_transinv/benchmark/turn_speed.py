@@ -7,7 +7,7 @@ from accelerate import Accelerator
 
 from hf_transinv.benchmark.bounds import passes_of_cycle
 from hf_transinv.benchmark.options import BenchmarkConfig
-from hf_transinv.benchmark.runners import Runner, entries
+from hf_transinv.benchmark.runners import Entry, Runner, entries
 from hf_transinv.benchmark.synthetic import synthetic_split
 from hf_transinv.benchmark.timing import Spread
 from hf_transinv.formats.markdown import table
@@ -52,18 +52,15 @@ class TurnRow:
 
 def section(config: BenchmarkConfig, accelerator: Accelerator) -> tuple[str, dict]:
     """The table as Markdown, and its numbers."""
-    rows = measure(config, accelerator)
+    rows = measure(config, accelerator, entries(config))
     return f"{markdown(rows)}\n\n{NOTE}", {"turns": [asdict(row) for row in rows]}
 
 
-def measure(config: BenchmarkConfig, accelerator: Accelerator) -> list[TurnRow]:
-    """All rows; the first is plain training."""
+def measure(config: BenchmarkConfig, accelerator: Accelerator, runs: Sequence[Entry]) -> list[TurnRow]:
+    """All rows of the runs, of which the first is plain training."""
     size, images = config.image_size, _BATCHES * config.batch_size
     split = synthetic_split(images, size, config.num_classes, config.seed, accelerator.device)
-    runners = [
-        Runner.start(entry, config, accelerator, split)
-        for entry in stages(entries(config), "turns, warming up", "run")
-    ]
+    runners = [Runner.start(entry, config, accelerator, split) for entry in stages(runs, "turns, warming up", "run")]
     for _ in stages(range(config.rounds), "turns", "round"):
         for runner in runners:
             runner.rounds.append(runner.take_turns(runner.turns_a_round))

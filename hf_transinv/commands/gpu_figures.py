@@ -6,7 +6,7 @@ python -m hf_transinv.commands.gpu_figures turns FILE [--tiny]
 
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -61,17 +61,19 @@ def turns(accelerator: Accelerator, tiny: bool) -> Figures:
     config = replace(config, **_TINY, **_TINY_QUICK) if tiny else config
     for compiled in (False,) if tiny else (False, True):
         for student in (SMALLEST,) if tiny else STUDENTS:
-            for entry in entries(config)[1:]:
-                of_entry: dict[str, Any] = {"methods": (entry.method,), "teacher_counts": (entry.num_teachers,)}
-                chosen = replace(config, student=student, compile=compiled, **of_entry)
+            plain, *others = entries(config)
+            for entry in others:
+                chosen = replace(config, student=student, compile=compiled)
                 name = f"{student}{', compiled' * compiled}: {entry.title}"
-                yield name, partial(_turns_of, chosen, accelerator, (64, 128) if tiny else SIZES)
+                yield name, partial(_turns_of, chosen, (plain, entry), accelerator, (64, 128) if tiny else SIZES)
 
 
-def _turns_of(config: BenchmarkConfig, accelerator: Accelerator, sizes: tuple[int, ...]) -> dict[str, Any]:
+def _turns_of(
+    config: BenchmarkConfig, runs: Sequence[Entry], accelerator: Accelerator, sizes: tuple[int, ...]
+) -> dict[str, Any]:
     torch.compiler.reset()  # torch compiles a function for a few networks only, and would run the next one as it is
     peak = measured_peak(accelerator.device, sizes, config.seconds / 10)
-    rows = measure_shares(config, accelerator, peak)
+    rows = measure_shares(config, accelerator, peak, runs)
     return {"student": config.student, "compiled": config.compile, "peak": peak, "rows": rows}
 
 

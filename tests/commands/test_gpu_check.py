@@ -242,8 +242,9 @@ def measured(accelerator, tmp_path_factory) -> dict[str, list[dict]]:
 
 
 def test_turns_have_their_speed_beside_plain_training_and_their_share_of_a_peak(measured):
-    (line,) = measured["turns"]
-    assert [row["turn"] for row in line["rows"]] == ["student", "student", "augmentation", "all"], line
+    line, recommended = measured["turns"]
+    for each in (line, recommended):
+        assert [row["turn"] for row in each["rows"]] == ["student", "student", "augmentation", "all"], each
     for row in line["rows"]:
         assert row["share"] == pytest.approx(row["images_per_second"] * row["flops"] / line["peak"])
         assert row["share"] > 0
@@ -252,7 +253,9 @@ def test_turns_have_their_speed_beside_plain_training_and_their_share_of_a_peak(
 
 
 def test_each_method_has_its_loss(measured):
-    assert [line["run"] for line in measured["losses"]] == ["plain training (crop + flip)", "TransInv, 1 teacher"]
+    assert [line["run"] for line in measured["losses"]] == [
+        *("plain training (crop + flip)", "TransInv, 1 teacher", "TransInv as recommended"),
+    ]
     other = [{**line, "device": "cuda"} for line in measured["losses"][:1]]
     text = "\n".join(gpu_parts.show_losses([*measured["losses"], *other]))
     value = f"{measured['losses'][0]['means']['student/total']:.4f}"
