@@ -59,7 +59,7 @@ def train(recipe: str, description: str, default_config: Path | None = None, **d
     session = Session(recipe, data, loop, output, as_dict(*groups), unit)
     session.mixing = mixing
     session.told += [*told_configs(default_config=default_config), preset]
-    if RECOMMENDED.keys() <= defaults.keys():
+    if RECOMMENDED.keys() <= defaults.keys() and "transinv" in method.augment:
         session.told.append(in_words(as_dict(*groups), given_fields(default_config=default_config)))
     builder = MethodBuilder(session, names, loop, options)
     if session.record:

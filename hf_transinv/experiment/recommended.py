@@ -1,9 +1,9 @@
 """The settings of TransInv that the tables favour, from which the commands start that are for it.
 
 `multi_teacher` and `single_teacher` have them as defaults; `train` and `compare` have those of the dataclasses. They
-are for the constrained form under the estimator expectation. With another form or estimator, such as `--objective
-paper`, what was not given is as the dataclasses have it, which with `--primitives paper` is the paper's. Where images
-are not cropped, the tolerance is a share of the teachers' entropy.
+are for TransInv's constrained form under the estimator expectation. With another form, estimator or augmentation, such
+as `--objective paper`, what was not given is as the dataclasses have it, which with `--primitives paper` is the
+paper's. Where images are not cropped, the tolerance is a share of the teachers' entropy.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -39,8 +39,9 @@ def as_recommended(kind: type[_Config]) -> _Config:
 
 
 def is_recommended(values: Mapping[str, Any]) -> bool:
-    """Whether the form and the estimator are those that the settings are for."""
-    return (values["objective"], values["estimator"]) == ("constrained", "expectation")
+    """Whether TransInv is what is learned, in the form and by the estimator that the settings are for."""
+    form = values["objective"], values["estimator"]
+    return "transinv" in values["augment"] and form == ("constrained", "expectation")
 
 
 def fitted(values: Mapping[str, Any], given: Collection[str], groups: Sequence[type]) -> dict[str, Any]:

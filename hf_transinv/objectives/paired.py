@@ -38,8 +38,8 @@ class PairedConfig:
     """Training on pairs of an image and its deformed copy.
 
     Attributes:
-        paired_share: s, share of the images that are shown as they are besides, in (0, 1]; a step costs 1 + s times
-            plain training.
+        paired_share: s, share of the images that are shown as they are besides, from 0.001 to 1, one of a batch at
+            least; a step costs 1 + s times plain training.
         paired_weight: lambda, weight of the Jensen-Shannon divergence in nats.
     """
 
@@ -47,8 +47,8 @@ class PairedConfig:
     paired_weight: float = 12.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.paired_share <= 1:
-            raise InputError(f"paired_share is a share of the images, in (0, 1], given {self.paired_share}")
+        if not 0.001 <= self.paired_share <= 1:
+            raise InputError(f"paired_share is a share of the images, from 0.001 to 1, given {self.paired_share}")
         if not 0 <= self.paired_weight < float("inf"):
             raise InputError(f"paired_weight must be at least 0 and finite, given {self.paired_weight}")
 
@@ -120,7 +120,9 @@ class PairedTraining(Objective):
 
     def draw(self, player: str, shape: tuple[int, ...], generator: torch.Generator) -> PairedDraws:
         counted = torch.arange(shape[0] + 1) * self.share.numerator // self.share.denominator
-        return PairedDraws(draw_all(self.policies, shape, generator), counted.diff().bool())
+        is_paired = counted.diff().bool()
+        is_paired[-1:] |= not is_paired.any()
+        return PairedDraws(draw_all(self.policies, shape, generator), is_paired)
 
     def told(self, draws: PairedDraws, kinds: Tensor) -> PairedDraws:
         if self.policies:

@@ -64,6 +64,7 @@ def test_the_gradient_of_p_is_that_of_the_mean_over_all_chains():
     for _ in range(800):
         selection = panel.selection()
         draws = panel.draw_strata((64, 3, 1, 1), CPU, generator, probabilities(panel))
+        (draws,) = panel.dealt(CPU, [draws])
         weights = panel.link_weights(draws, selection)
         objective = table[draws.choice, draws.links[0].choice]
         mean = expected_objectives(

@@ -91,8 +91,8 @@ def test_a_run_that_ends_early_is_finished(run, measured, monkeypatch):  # noqa:
     early = [*LEAST, "--max_steps", 40, *CHOOSING, "--early_stopping_patience", 1]
     assert run(*early)[0] == 0
     content = record()
-    assert content["status"] == "finished" and content["rows"]["TransInv"]["steps"] == 4
-    assert content["rows"]["TransInv"]["validation"]["stopped_early"]
+    assert content["status"] == "finished" and content["rows"]["paired + TransInv"]["steps"] == 4
+    assert content["rows"]["paired + TransInv"]["validation"]["stopped_early"]
     assert (
         "The training ended early: 1 measurements in a row were no better" in Path("out/student/README.md").read_text()
     )
@@ -106,7 +106,7 @@ def test_a_dataset_without_a_test_split_chooses_and_measures_on_the_same_images(
     flags = [*LEAST, "--dataset", "data", "--batch_size", 8, "--learning_rate", 0.01]
     assert run(*flags, *CHOOSING)[0] == 0
     assert measured == {"while training": [4, 4], "at the end": [4]}
-    assert record()["rows"]["TransInv"]["validation"]["is_evaluation"]
+    assert record()["rows"]["paired + TransInv"]["validation"]["is_evaluation"]
     assert "The images that it is measured on also chose it" in Path("out/student/README.md").read_text()
 
 
@@ -120,7 +120,7 @@ def test_a_finished_run_goes_on_for_more_steps_with_all_its_rows(run):  # noqa: 
     assert run(*longer, 6)[0] == 0
     content = record()
     assert content["extensions"] == [{"at_step": 4, "to_steps": 6}] and content["config"]["max_steps"] == 4
-    assert {name: row["steps"] for name, row in content["rows"].items()} == {"TransInv": 6, "fine-tuning": 6}
+    assert {name: row["steps"] for name, row in content["rows"].items()} == {"paired + TransInv": 6, "fine-tuning": 6}
     assert "extended at step 4 to 6 steps" in Path("out/student/README.md").read_text()
     rates = [json.loads(line)["learning_rate"] for line in Path("out/metrics.jsonl").read_text().splitlines()]
     assert rates == [0.0, 0.0]  # at the end of the cosine, twice
@@ -164,7 +164,7 @@ def test_the_baseline_crops_as_the_run_does(run, monkeypatch, crop, title):  # n
     monkeypatch.setattr(Trainer, "train", spy)
     cut = ["--crop_scale", 0.5, 1] if crop == "resized" else []
     assert run(*LEAST, "--max_steps", 1, "--crop", crop, *cut, "--flip", "false", "--baselines", "crop_flip")[0] == 0
-    assert list(record()["rows"]) == ["TransInv", title]
+    assert list(record()["rows"]) == ["paired + TransInv", title]
     own, fair = seen
     assert own.crop == crop and not own.flip
     assert fair == replace(own, flip=True, crop="resized" if crop == "resized" else "pad")

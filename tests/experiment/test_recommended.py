@@ -36,8 +36,16 @@ def test_they_are_the_defaults_of_the_commands():
     assert len(wide) == 9 and values["method"] in METHODS
 
 
-@pytest.mark.parametrize("form", [["--objective", "paper"], ["--objective", "normalised"], ["--estimator", "gumbel"]])
-def test_another_form_or_estimator_is_as_the_dataclasses_have_it(form):
+@pytest.mark.parametrize(
+    "form",
+    [
+        ["--objective", "paper"],
+        ["--objective", "normalised"],
+        ["--estimator", "gumbel"],
+        ["--augment", "teachaugment"],
+    ],
+)
+def test_another_form_estimator_or_augmentation_is_as_the_dataclasses_have_it(form):
     assert values_of(*form) == values_of(*form, defaults=None)
 
 

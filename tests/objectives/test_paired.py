@@ -115,7 +115,13 @@ def test_parts_add_up_under_a_learned_augmentation():
         assert value.item() == pytest.approx(sum(part[name].item() for part in parts), rel=1e-5)
 
 
-@pytest.mark.parametrize("fields", [(0.0,), (1.1,), (float("nan"),), (0.5, -1.0), (0.5, float("inf"))])
+def test_a_batch_has_one_pair_at_least():
+    draws = objective_of(0.3).draw("student", (2, 3, 8, 8), torch.Generator())
+    assert draws.is_paired.tolist() == [False, True]
+    assert objective_of(0.3).draw("student", (20, 3, 8, 8), torch.Generator()).is_paired.sum() == 6
+
+
+@pytest.mark.parametrize("fields", [(0.0,), (0.0009,), (1.1,), (float("nan"),), (0.5, -1.0), (0.5, float("inf"))])
 def test_refused(fields):
     with pytest.raises(InputError, match="paired_"):
         PairedConfig(*fields)
