@@ -54,6 +54,15 @@ class ConsistencyConfig:
             raise InputError(f"consistency_warmup is a share of the steps, in [0, 1], given {self.consistency_warmup}")
 
 
+def check_deforms(method: str, augment: Sequence[str]) -> None:
+    """Raises InputError for a method that looks at deformed images and has no augmentation."""
+    if not augment:
+        raise InputError(
+            f"method {method} compares the answer to a deformed image with that to the image itself: give it an "
+            "augmentation, --augment transinv or a fixed policy such as augmix"
+        )
+
+
 class ConsistencyTraining(Objective):
     """min over theta of mean_i [CE(y_i, F(a(x_i))) + w(t) KL(F*(x_i) || F(a(x_i)))].
 
@@ -96,11 +105,7 @@ class ConsistencyTraining(Objective):
 
     @classmethod
     def check_augment(cls, augment: Sequence[str], learned: str | None) -> None:
-        if not augment:
-            raise InputError(
-                "method consistency compares the answer to a deformed image with that to the image itself: give it "
-                "an augmentation, --augment transinv or a fixed policy such as augmix"
-            )
+        check_deforms(cls.name, augment)
 
     def draw(self, player: str, shape: tuple[int, ...], generator: torch.Generator) -> PolicyDraws:
         return draw_all(self.policies, shape, generator)
@@ -108,7 +113,7 @@ class ConsistencyTraining(Objective):
     def loss(self, player: str, nets: Mapping[str, nn.Module], batch: Batch, draws: PolicyDraws) -> dict[str, Tensor]:
         logits = nets["student"](apply_all(self.policies, batch.images, draws))
         labelled = cross_entropy(logits, batch.labels, self.label_smoothing, batch.class_weights).sum() * batch.share
-        original = batch.images if batch.original is None else batch.original
+        original = batch.undeformed
         # Several processes make the same calls, whatever was deformed on which.
         if not self.policies and batch.deformed is not None and batch.world_size == 1:
             original, logits = original[batch.deformed], logits[batch.deformed]

@@ -27,6 +27,7 @@ from hf_transinv.data.transfer import send_all
 from hf_transinv.divergences import cross_entropy, jensen_shannon
 from hf_transinv.errors import InputError
 from hf_transinv.models.classifier import Classifier
+from hf_transinv.objectives.consistency import check_deforms
 from hf_transinv.objectives.objective import Objective
 from hf_transinv.objectives.parts import Parts
 from hf_transinv.objectives.passes import Passes
@@ -109,11 +110,7 @@ class PairedTraining(Objective):
 
     @classmethod
     def check_augment(cls, augment: Sequence[str], learned: str | None) -> None:
-        if not augment:
-            raise InputError(
-                "method paired compares the answer to a deformed image with that to the image itself: give it an "
-                "augmentation, --augment transinv or a fixed policy such as augmix"
-            )
+        check_deforms(cls.name, augment)
 
     def passes_of(self, turn: Turn) -> Passes:
         return Passes(3) * (1 + self.share)
@@ -134,7 +131,7 @@ class PairedTraining(Objective):
 
     def loss(self, player: str, nets: Mapping[str, nn.Module], batch: Batch, draws: PairedDraws) -> dict[str, Tensor]:
         deformed = apply_all(self.policies, batch.images, draws.policies)
-        original = batch.images if batch.original is None else batch.original
+        original = batch.undeformed
         (rows,) = send_all([draws.is_paired.nonzero().squeeze(1)], original.device)
         answers, own = nets["student"](torch.cat([deformed, original[rows]])).tensor_split([len(deformed)])
         labels, smoothing = batch.labels, self.label_smoothing

@@ -46,6 +46,11 @@ class Batch:
         return self.world_size / self.global_batch_size
 
     @property
+    def undeformed(self) -> Tensor:
+        """The images as they were before a learned augmentation, [b, 3, H, W]."""
+        return self.images if self.original is None else self.original
+
+    @property
     def variants(self) -> tuple[Tensor, ...]:
         """All variants of the images, each [b, 3, H, W]."""
         return (self.images, *self.others)
