@@ -29,7 +29,7 @@ RECOMMENDED: Mapping[str, Any] = MappingProxyType(
 """By the names of their fields; the augmentation itself among them."""
 _TOLERANCES = {"crop": 0.5, "entropy": 0.25, "none": TransInvConfig.tolerance}
 """By what they are relative to."""
-_ALWAYS = ("augment",)
+_SETTINGS = tuple(name for name in RECOMMENDED if name != "augment")
 _Config = TypeVar("_Config")
 
 
@@ -59,17 +59,16 @@ def fitted(values: Mapping[str, Any], given: Collection[str], groups: Sequence[t
         tolerance = values["tolerance"] if "tolerance" in given else _TOLERANCES[measure]
         return {**values, "tolerance_relative_to": measure, "tolerance": tolerance}
     own = {flat.name: default_of(flat) for group in groups for flat in flat_fields(group)}
-    unfit = [name for name in RECOMMENDED if name not in given and name not in _ALWAYS]
+    unfit = [name for name in _SETTINGS if name not in given]
     return {**values, **{name: own[name] for name in unfit}}
 
 
 def in_words(values: Mapping[str, Any], given: Collection[str]) -> str:
     """On one line: what is as recommended, and what was given."""
-    names = [name for name in RECOMMENDED if name not in _ALWAYS]
     if not is_recommended(values):
         return f"transinv    objective {values['objective']}, estimator {values['estimator']}: nothing as recommended"
-    own = ", ".join(name for name in names if name in given)
-    shown = ", ".join(f"{name} {_text(values[name])}" for name in names)
+    own = ", ".join(name for name in _SETTINGS if name in given)
+    shown = ", ".join(f"{name} {_text(values[name])}" for name in _SETTINGS)
     return f"transinv    as recommended: {shown}" + (f" (given: {own})" if own else "")
 
 
