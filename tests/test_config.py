@@ -227,7 +227,7 @@ def test_a_missing_yaml_is_named():
         ("--student_init warm", "expected scratch, pretrained or teacher:K"),
         ("--objective constrained --keep cross_entropy", "needs keep 'kl'"),
         ("--objective best", "not one of paper, normalised, constrained"),
-        ("--q_min 0.6", "q_min < q_init"),
+        ("--q_init 1", "q_init must be between 0 and 1"),
         ("--primitives sepia", "sepia.*expected some of"),
         ("--estimator guess", "estimator 'guess' is not one of expectation, gumbel"),
         ("--inner_steps 0", "inner_steps must be at least 1"),

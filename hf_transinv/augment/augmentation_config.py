@@ -17,7 +17,6 @@ class AugmentationConfig:
             the corruption contrast at severity 3; augmix and other fixed policies are chosen as a whole.
         primitive: what the paper leaves open about the primitives.
         q_init: probability of deforming an image at the start of training.
-        q_min: lower bound of q, in [0, 1); 0 leaves q free.
         estimator: "expectation" (strata: unbiased, one primitive per image) or "gumbel" (the paper's relaxation).
         chain: primitives one after another on each image that is deformed at all. The constraint is on what the whole
             chain does; p is the distribution of each link.
@@ -28,7 +27,6 @@ class AugmentationConfig:
     primitives: tuple[str, ...] = choice(SETS["paper"], (*SETS, *KNOWN, "CORRUPTION:SEVERITY"), is_closed=False)
     primitive: PrimitiveConfig = field(default_factory=PrimitiveConfig)
     q_init: float = 0.5
-    q_min: float = 0.0
     estimator: str = choice("expectation", ("expectation", "gumbel"))
     chain: int = 1
     gumbel_temperature: float = 1.0
@@ -40,8 +38,8 @@ class AugmentationConfig:
             raise InputError(f"primitives {list(self.primitives)}: expected some of {list(KNOWN)}, each once")
         for name in self.primitives:
             check_primitive(name)
-        if not 0 <= self.q_min < self.q_init < 1:
-            raise InputError(f"expected 0 <= q_min < q_init < 1, given q_min {self.q_min} and q_init {self.q_init}")
+        if not 0 < self.q_init < 1:
+            raise InputError(f"q_init must be between 0 and 1, given {self.q_init}")
         check_choices(self)
         if self.chain < 1:
             raise InputError(f"chain must be at least 1, given {self.chain}")

@@ -20,12 +20,10 @@ class AugmentationModel(nn.Module):
 
     def __init__(self, config: AugmentationConfig) -> None:
         super().__init__()
-        self.q_min = config.q_min
         primitives = nn.ModuleList(build_primitive(name, config.primitive) for name in config.primitives)
         self.primitives = cast(Sequence[Primitive], primitives)
         self.logits_p = nn.Parameter(torch.zeros(len(config.primitives)))
-        start = torch.tensor((config.q_init - config.q_min) / (1 - config.q_min))
-        self.logit_q = nn.Parameter(torch.logit(start))
+        self.logit_q = nn.Parameter(torch.logit(torch.tensor(config.q_init)))
 
     @property
     def p(self) -> Tensor:
@@ -34,5 +32,5 @@ class AugmentationModel(nn.Module):
 
     @property
     def q(self) -> Tensor:
-        """The probability of deforming an image at all, a scalar in (q_min, 1)."""
-        return self.q_min + (1 - self.q_min) * torch.sigmoid(self.logit_q)
+        """The probability of deforming an image at all, a scalar in (0, 1)."""
+        return torch.sigmoid(self.logit_q)

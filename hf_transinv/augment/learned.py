@@ -2,8 +2,8 @@
 
     A_{phi,p,q}(x, z) = b a_i(x, z) + (1 - b) x,    i ~ Categorical(p),  b ~ Bernoulli(q),  z ~ N(0, I_M)
 
-Symbols: phi, the parameters of the primitives' MLPs; p = softmax(`logits_p`); q = q_min + (1 - q_min)
-sigmoid(`logit_q`); r = softmax(`logits_r`); lambda, the `multipliers` of the constrained objective.
+Symbols: phi, the parameters of the primitives' MLPs; p = softmax(`logits_p`); q = sigmoid(`logit_q`);
+r = softmax(`logits_r`); lambda, the `multipliers` of the constrained objective.
 """
 
 from collections.abc import Sequence
@@ -84,8 +84,7 @@ class AugmentationPanel(nn.Module):
     def selection(self) -> Selection:
         """The current p, q, r and multipliers, in the graph."""
         p = torch.softmax(torch.stack([model.logits_p for model in self.models]), dim=1)
-        q_min, logits_q = self.config.q_min, torch.stack([model.logit_q for model in self.models])
-        q = q_min + (1 - q_min) * torch.sigmoid(logits_q)
+        q = torch.sigmoid(torch.stack([model.logit_q for model in self.models]))
         return Selection(p, q, torch.softmax(self.logits_r, dim=0), self.multipliers)
 
     @torch.no_grad()

@@ -91,6 +91,9 @@ def read_config(folder: Path) -> tuple[AugmentationConfig, list[str]]:
         raise InputError(f"{path} of a learned augmentation cannot be read: {error}") from error
     teachers = _checked_names(saved, "teachers", path)
     given = dict(_checked_object(saved, "augmentation", path))
+    floor = given.pop("q_min", 0)
+    if floor != 0:
+        raise InputError(f"{path} has q_min {floor!r}, a floor of q, which there is no more: expected 0 or none")
     primitive = _checked_object(given, "primitive", path)
     primitives = _checked_names(given, "primitives", path)
     scalars = {name: value for name, value in given.items() if name not in ("primitive", "primitives")}

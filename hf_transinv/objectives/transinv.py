@@ -44,7 +44,6 @@ from hf_transinv.objectives.adversarial import AdversarialAugmentation, Deformed
 from hf_transinv.objectives.objective import Objective
 from hf_transinv.objectives.parts import Parts
 from hf_transinv.objectives.passes import Passes
-from hf_transinv.objectives.ramp import Ramp
 from hf_transinv.objectives.sample import Sample
 from hf_transinv.objectives.transinv_config import TransInvConfig
 from hf_transinv.objectives.transinv_forms import Constraint, Measured, ascend_dual, build_form
@@ -73,7 +72,6 @@ class TransInv(AdversarialAugmentation):
         augmentation: the panel of L augmentation models; it has as many as there are teachers.
         teachers: T^1 .. T^L, frozen; an EMATeacher among them follows the student.
         config: the form of the objective; None: as its defaults are.
-        max_steps: student steps in all, for the tolerance's warm-up.
         ordinary: crop and mirror of the training images, for a tolerance that is relative to them.
 
     Raises:
@@ -99,7 +97,6 @@ class TransInv(AdversarialAugmentation):
         augmentation: AugmentationPanel,
         teachers: Sequence[Teacher] | nn.ModuleList,
         config: TransInvConfig | None = None,
-        max_steps: int = 0,
         ordinary: CropFlip | None = None,
     ) -> None:
         config, ordinary = config or TransInvConfig(), ordinary or CropFlip()
@@ -110,8 +107,6 @@ class TransInv(AdversarialAugmentation):
         relaxed = augmentation.config.estimator == "gumbel"
         if relaxed and (config.objective, config.multipliers) == ("constrained", "primitive"):
             raise InputError("multipliers 'primitive' need estimator 'expectation': a relaxed image mixes primitives")
-        if config.tolerance_warmup_ratio and not max_steps:
-            raise InputError("tolerance_warmup_ratio is a share of the run's steps: give max_steps")
         if config.tolerance_relative_to == "crop" and ordinary.crop == "none" and not ordinary.flip:
             raise InputError(
                 "tolerance_relative_to crop measures how far crop and flip move a teacher, and crop none, flip false "
@@ -129,15 +124,14 @@ class TransInv(AdversarialAugmentation):
         # What is cropped here is float, of which there are no bicubic crops.
         crop = replace(ordinary, interpolation="bilinear")
         self.judges = Judges(self.teachers, config.keep, config.tolerance_relative_to, crop)
-        self.ramp = Ramp(1.0, round(config.tolerance_warmup_ratio * max_steps))
-        self.form = build_form(config, self.student.num_classes, self.teachers, self.ramp)
+        self.form = build_form(config, self.student.num_classes, [teacher.num_classes for teacher in self.teachers])
 
     @classmethod
     def build_over(cls, task: Objective, student: Classifier, parts: Parts) -> "TransInv":
         teachers = parts.teachers(student)
         panel = replace(parts.options(AugmentationConfig), primitive=parts.options(PrimitiveConfig))
         models, config = AugmentationPanel(len(teachers), panel), parts.options(TransInvConfig)
-        return cls(task, models, teachers, config, parts.max_steps, parts.ordinary)
+        return cls(task, models, teachers, config, parts.ordinary)
 
     def passes_of(self, turn: Turn) -> Passes:
         recrops = self.judges.relative_to == "crop" and AUGMENTATION in turn
@@ -247,7 +241,6 @@ class TransInv(AdversarialAugmentation):
             ascend_dual(self.panel.multipliers, self.config.dual_learning_rate)
         super().after_step(player, nets)
         if player == STUDENT:
-            self.ramp.count += 1
             for teacher in self._averages():
                 teacher.update(self.student)
 
@@ -257,8 +250,7 @@ class TransInv(AdversarialAugmentation):
 
     def extra_state(self) -> dict[str, nn.Module]:
         averages = {f"ema{index or ''}": teacher for index, teacher in enumerate(self._averages())}
-        ramp = {"tolerance": self.ramp} if self.ramp.steps else {}
-        return super().extra_state() | averages | ramp
+        return super().extra_state() | averages
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
@@ -284,7 +276,9 @@ class TransInv(AdversarialAugmentation):
                 f"near ln(classes) = {chance:.2f}. Use --objective constrained (or a smaller --tolerance)"
             )
         if q.max() < 0.02:
-            found["idle"] = f"the augmentation has switched itself off (q at most {q.max():.3f}); try --q_min 0.2"
+            found["idle"] = (
+                f"the augmentation has switched itself off (q at most {q.max():.3f}); try a larger --tolerance"
+            )
         if len(r) > 1 and r.max() > 0.99 and self.config.selection == "r":
             found["r"] = f"r has collapsed onto teacher {int(r.argmax()) + 1}; try a larger --r_entropy"
         if p.shape[1] > 1 and p.max() > 0.99:

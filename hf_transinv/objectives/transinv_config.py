@@ -18,8 +18,6 @@ class TransInvConfig:
             entropy of the teacher's answers to the images, so that an unsure teacher, or one of many classes, may move
             further; "crop": it is a share of how far the teacher moves (KL) when the image is cropped and mirrored
             once more, as crop and flip say, at the cost of one more answer of the teacher per augmentation turn.
-        ema_tolerance: constrained form: tolerance of the teacher ema; default: as the others'.
-        tolerance_warmup_ratio: constrained form: share of the steps, in [0, 1], in which the tolerance rises from 0.
         multipliers: constrained form: one multiplier per "teacher", or one per "primitive" (each then learns its own
             range).
         dual_learning_rate: constrained form: what a multiplier gains per turn for each nat beyond the tolerance.
@@ -34,8 +32,6 @@ class TransInvConfig:
     objective: str = choice("constrained", ("paper", "normalised", "constrained"))
     tolerance: float = 0.1
     tolerance_relative_to: str = choice("none", ("none", "entropy", "crop"))
-    ema_tolerance: float | None = None
-    tolerance_warmup_ratio: float = 0.0
     multipliers: str = choice("teacher", ("teacher", "primitive"))
     dual_learning_rate: float = 0.5
     keep: str = choice("kl", ("kl", "cross_entropy"))
@@ -54,17 +50,9 @@ class TransInvConfig:
             raise InputError(
                 "the constrained objective bounds a KL divergence: it needs keep 'kl', not 'cross_entropy'"
             )
-        self._check_tolerance()
-
-    def _check_tolerance(self) -> None:
-        for name in ("tolerance", "ema_tolerance"):
-            given = getattr(self, name)
-            if given is not None and not 0 < given < math.inf:
-                raise InputError(f"{name} must be positive and finite, given {given}")
-        if not 0 <= self.tolerance_warmup_ratio <= 1:
+        if not 0 < self.tolerance < math.inf:
+            raise InputError(f"tolerance must be positive and finite, given {self.tolerance}")
+        if self.objective != "constrained" and self.tolerance_relative_to != "none":
             raise InputError(
-                f"tolerance_warmup_ratio is a share of the steps, in [0, 1], given {self.tolerance_warmup_ratio}"
+                f"tolerance_relative_to is of objective constrained, not of {self.objective}: leave it out"
             )
-        for name in ("tolerance_relative_to", "ema_tolerance", "tolerance_warmup_ratio"):
-            if self.objective != "constrained" and getattr(self, name) not in ("none", None, 0):
-                raise InputError(f"{name} is of objective constrained, not of {self.objective}: leave it out")

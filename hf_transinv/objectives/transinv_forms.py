@@ -23,9 +23,6 @@ import torch
 from torch import Tensor, nn
 
 from hf_transinv.augment.selection import Selection, expected_objectives, mean_by_model
-from hf_transinv.errors import InputError
-from hf_transinv.models.teacher import EMATeacher, Teacher
-from hf_transinv.objectives.ramp import Ramp
 from hf_transinv.objectives.transinv_config import TransInvConfig
 
 
@@ -121,65 +118,37 @@ class NormalisedForm(Form):
         return Ascent(hard / self.log_student - keep / self.log_teachers, hard, keep, hard.new_zeros(()))
 
 
-class Tolerance:
-    """What keep is held to.
-
-    Args:
-        of_teachers: each teacher's tolerance, L numbers; in nats, or shares of the yardstick.
-        ramp: from 0 to 1, by which they are multiplied.
-        is_relative: whether they are shares.
-
-    Attributes:
-        moves: whether the bounds in nats differ from turn to turn.
-    """
-
-    def __init__(self, of_teachers: Sequence[float], ramp: Ramp, is_relative: bool = False) -> None:
-        self.of_teachers, self.ramp = tuple(of_teachers), ramp
-        self.moves = is_relative or ramp.steps > 0
-        is_one = len(set(of_teachers)) == 1
-        self._values: Tensor | float = of_teachers[0] if is_one else torch.tensor(self.of_teachers)
-
-    def of_models(self, measured: Measured) -> Tensor | float:
-        """The bounds of keep under each A^k, in nats: [L], or one for all; this part's share of them."""
-        tolerance = self._now(measured)
-        if measured.yardstick is None:
-            return tolerance * measured.part
-        return tolerance * measured.mean_of_judged(measured.yardstick)
-
-    def of_images(self, measured: Measured) -> Tensor | float:
-        """The bounds of keep of each image, in nats: [B], or one for all."""
-        tolerance = self._now(measured)
-        if isinstance(self._values, Tensor):
-            tolerance = cast(Tensor, tolerance)[measured.model]
-        return tolerance if measured.yardstick is None else tolerance * measured.yardstick
-
-    def shown(self, measured: Measured) -> Tensor | None:
-        """`of_models` for the log, [L]; None where it is the same at all times."""
-        if not self.moves:
-            return None
-        return torch.as_tensor(self.of_models(measured), device=measured.keep.device).expand(len(self.of_teachers))
-
-    def _now(self, measured: Measured) -> Tensor | float:
-        if isinstance(self._values, Tensor):
-            self._values = self._values.to(measured.keep.device)  # copied once
-        return self._values * self.ramp.weight
-
-
 class Constraint(Form):
     """A form that bounds keep.
 
     Args:
-        tolerance: of each teacher.
+        tolerance: in nats, or a share of the yardstick.
+        is_relative: whether it is a share; then the bounds in nats differ from turn to turn.
+        num_teachers: L.
     """
 
-    def __init__(self, tolerance: Tolerance) -> None:
-        self.tolerance = tolerance
+    def __init__(self, tolerance: float, is_relative: bool, num_teachers: int) -> None:
+        self.tolerance, self.is_relative, self.num_teachers = tolerance, is_relative, num_teachers
+
+    def of_models(self, measured: Measured) -> Tensor | float:
+        """The bounds of keep under each A^k, in nats: [L], or one for all; this part's share of them."""
+        if measured.yardstick is None:
+            return self.tolerance * measured.part
+        return self.tolerance * measured.mean_of_judged(measured.yardstick)
+
+    def of_images(self, measured: Measured) -> Tensor | float:
+        """The bounds of keep of each image, in nats: [B], or one for all."""
+        return self.tolerance if measured.yardstick is None else self.tolerance * measured.yardstick
+
+    def shown(self, measured: Measured) -> Tensor | None:
+        """`of_models` for the log, [L]; None where it is the same at all times."""
+        return cast(Tensor, self.of_models(measured)) if self.is_relative else None
 
     def last_bounds(self, history: Sequence[Mapping[str, Any]]) -> list[float]:
         """Each teacher's bound in nats, as the lines of metrics have it last; empty before it was measured."""
-        if not self.tolerance.moves:
-            return list(self.tolerance.of_teachers)
-        names = [f"augmentation/bound_{number}" for number, _ in enumerate(self.tolerance.of_teachers, 1)]
+        if not self.is_relative:
+            return [self.tolerance] * self.num_teachers
+        names = [f"augmentation/bound_{number}" for number in range(1, self.num_teachers + 1)]
         return next(([line[name] for name in names] for line in reversed(history) if names[0] in line), [])
 
 
@@ -189,9 +158,9 @@ class TeacherConstraint(Constraint):
     def __call__(self, measured: Measured) -> Ascent:
         hard, keep = measured.mean(measured.hard), measured.mean(measured.keep)
         multipliers = measured.selection.multipliers[:, 0]
-        excess = keep - self.tolerance.of_models(measured)
+        excess = keep - self.of_models(measured)
         dual = (multipliers * excess.detach()).sum()
-        return Ascent(hard - multipliers.detach() * excess, hard, keep, dual, self.tolerance.shown(measured))
+        return Ascent(hard - multipliers.detach() * excess, hard, keep, dual, self.shown(measured))
 
 
 class PrimitiveConstraint(Constraint):
@@ -201,11 +170,11 @@ class PrimitiveConstraint(Constraint):
         hard, keep = measured.mean(measured.hard), measured.mean(measured.keep)
         selection, choice = measured.selection, measured.choice
         num_primitives = selection.p.shape[1]
-        excess = torch.where(choice < num_primitives, measured.keep - self.tolerance.of_images(measured), 0.0)
+        excess = torch.where(choice < num_primitives, measured.keep - self.of_images(measured), 0.0)
         weight = selection.multipliers[measured.model, choice.clamp_max(num_primitives - 1)]
         dual = (weight * excess.detach() * measured.share).sum()
         objectives = measured.mean(measured.hard - weight.detach() * excess)
-        return Ascent(objectives, hard, keep, dual, self.tolerance.shown(measured))
+        return Ascent(objectives, hard, keep, dual, self.shown(measured))
 
 
 @torch.no_grad()
@@ -216,27 +185,17 @@ def ascend_dual(multipliers: nn.Parameter, rate: float) -> None:
         multipliers.sub_(rate * multipliers.grad.nan_to_num(0.0, 0.0, 0.0)).clamp_(min=0)
 
 
-def build_form(config: TransInvConfig, student_classes: int, teachers: Sequence[Teacher], ramp: Ramp) -> Form:
+def build_form(config: TransInvConfig, student_classes: int, teacher_classes: Sequence[int]) -> Form:
     """The form that is configured.
 
     Args:
         config: of TransInv.
         student_classes: c.
-        teachers: T^1 .. T^L.
-        ramp: the rise of the tolerance.
-
-    Raises:
-        InputError: a tolerance is for no teacher, or all teachers have another.
+        teacher_classes: d_1 .. d_L.
     """
     if config.objective == "paper":
         return PaperForm()
     if config.objective == "normalised":
-        return NormalisedForm(student_classes, [teacher.num_classes for teacher in teachers])
-    averages = [isinstance(teacher, EMATeacher) for teacher in teachers]
-    if config.ema_tolerance is not None and len(set(averages)) == 1:
-        fault = "there is no other: give tolerance alone" if averages[0] else "it is none of the teachers"
-        raise InputError(f"ema_tolerance is for the teacher ema beside others, and {fault}")
-    of_average = config.tolerance if config.ema_tolerance is None else config.ema_tolerance
-    of_teachers = [of_average if is_average else config.tolerance for is_average in averages]
-    tolerance = Tolerance(of_teachers, ramp, config.tolerance_relative_to != "none")
-    return (TeacherConstraint if config.multipliers == "teacher" else PrimitiveConstraint)(tolerance)
+        return NormalisedForm(student_classes, teacher_classes)
+    form = TeacherConstraint if config.multipliers == "teacher" else PrimitiveConstraint
+    return form(config.tolerance, config.tolerance_relative_to != "none", len(teacher_classes))

@@ -226,13 +226,6 @@ class TestSelection:
         torch.testing.assert_close(moved.p.sum(1), torch.ones(3))
         torch.testing.assert_close(moved.r.sum(), torch.tensor(1.0))
 
-    def test_q_has_a_floor(self):
-        panel = AugmentationPanel(1, AugmentationConfig(q_min=0.2, q_init=0.4))
-        torch.testing.assert_close(panel.selection().q, torch.tensor([0.4]))
-        for logit, expected in ((-1e3, 0.2), (0.0, 0.6), (1e3, 1.0)):
-            torch.nn.init.constant_(panel.models[0].logit_q, logit)
-            torch.testing.assert_close(panel.selection().q, torch.tensor([expected]))
-
     def test_models_are_independent(self):
         panel = build(2)
         assert not {p.data_ptr() for p in panel.models[0].parameters()} & {

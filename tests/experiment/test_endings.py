@@ -94,7 +94,7 @@ def test_a_teacher_that_answers_nothing_is_refused_before_training(refused, valu
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
-        ("--q_init 0.01", ["switched itself off .*--q_min"]),
+        ("--q_init 0.01", ["switched itself off .*--tolerance"]),
         (
             "--primitives geometric gaussian_noise --selection_learning_rate 8 --r_entropy 0",
             ["r has collapsed .*--r_entropy", "p of .*--p_entropy"],

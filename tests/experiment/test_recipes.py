@@ -34,7 +34,7 @@ from tests.launching import (
 # 100 training images, 6 batches an epoch; checkpoints at 4 and 8 are in mid-epoch and in mid-cycle.
 TINY = ["--dataset", "digits/target", "--image_size", 32, "--student", "wrn10_1_cifar", "--batch_size", 16]
 TINY += ["--max_steps", 12, "--inner_steps", 2, "--save_steps", 4, "--logging_steps", 3, "--save_total_limit", 9]
-TINY += ["--eval_corruptions", "none", "--seed", 3, "--tolerance_relative_to", "crop", "--tolerance_warmup_ratio", 0.5]
+TINY += ["--eval_corruptions", "none", "--seed", 3, "--tolerance_relative_to", "crop"]
 
 
 @pytest.fixture(scope="module")

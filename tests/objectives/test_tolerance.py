@@ -1,4 +1,4 @@
-"""The tolerance of TransInv's constraint: relative to entropies or crops, another for the average, and its warm-up."""
+"""The tolerance of TransInv's constraint: relative to entropies or crops."""
 
 import pytest
 import torch
@@ -25,12 +25,12 @@ RELATIVE = ("entropy", "crop")
 MULTIPLIERS = ("teacher", "primitive")
 
 
-def build(estimator="expectation", max_steps=0, ordinary=None, has_average=False, **config):
+def build(estimator="expectation", ordinary=None, has_average=False, **config):
     """Like `test_transinv.build`, with the student's average as the second teacher where it is asked for."""
     student = classifier(CLASSES)
     teachers = nn.ModuleList([teacher(3, 8, seed=1), EMATeacher(student) if has_average else teacher(4, 12, seed=2)])
     options = TransInvConfig(**{"r_entropy": 0.0} | config)
-    return TransInv(Supervised(student), panel(2, estimator=estimator), teachers, options, max_steps, ordinary)
+    return TransInv(Supervised(student), panel(2, estimator=estimator), teachers, options, ordinary)
 
 
 def draws_of(objective, batch):
@@ -56,17 +56,18 @@ def slow_yardsticks(objective, batch, draws):
     return [[sum(cell) / len(cell) for cell in row] for row in found]
 
 
-def slow_total(objective, batch, draws, tolerances):
-    """As in `test_transinv`, where each teacher has its tolerance and each stratum its yardstick; with its bounds."""
+def slow_total(objective, batch, draws):
+    """As in `test_transinv`, where each stratum has its yardstick; with the bounds."""
     augmentation, form = objective.players["augmentation"], objective.config.multipliers
+    tolerance = objective.config.tolerance
     hard, keep = slow_strata(objective, batch, draws)
     yardsticks, total, found, bounds = slow_yardsticks(objective, batch, draws), 0.0, [], []
     for k, model in enumerate(augmentation.models):
         p, q, classes = list(model.p.double()), model.q.double(), (CLASSES, objective.teachers[k].num_classes)
         multipliers = list(augmentation.multipliers[k].double())[: 1 if form == "teacher" else K]
-        bound = tolerances[k] * sum(yardsticks[k]) / K
+        bound = tolerance * sum(yardsticks[k]) / K
         if form == "primitive":
-            keep[k] = [value - tolerances[k] * own for value, own in zip(keep[k], yardsticks[k], strict=False)] + [0.0]
+            keep[k] = [value - tolerance * own for value, own in zip(keep[k], yardsticks[k], strict=False)] + [0.0]
         fixed = [value.detach() for value in multipliers]
         threshold = bound if form == "teacher" else 0.0
         found.append(oracle.objective(form, hard[k], keep[k], p, q, classes, threshold, fixed))
@@ -80,15 +81,13 @@ def slow_total(objective, batch, draws, tolerances):
 @pytest.mark.parametrize("relative", RELATIVE)
 @pytest.mark.parametrize("multipliers", MULTIPLIERS)
 def test_the_bound_is_a_share_of_the_yardstick(relative, multipliers):
-    """Value, gradients and what is logged, with strata of unequal sizes and another tolerance for the average."""
-    objective = build(
-        has_average=True, tolerance_relative_to=relative, multipliers=multipliers, tolerance=0.3, ema_tolerance=0.7
-    )
+    """Value, gradients and what is logged, with strata of unequal sizes."""
+    objective = build(has_average=True, tolerance_relative_to=relative, multipliers=multipliers, tolerance=0.3)
     batch = batch_of(19)
     draws = draws_of(objective, batch)
     losses = losses_of(objective, "augmentation", batch, draws)
     with only_training("augmentation", objective.players):
-        expected, bounds = slow_total(objective, batch, draws, (0.3, 0.7))
+        expected, bounds = slow_total(objective, batch, draws)
     torch.testing.assert_close(losses["total"].item(), expected.item(), rtol=1e-5, atol=1e-5)
     assert min(bounds) > 1e-3
     for number, bound in enumerate(bounds, 1):
@@ -115,16 +114,8 @@ def test_a_relaxed_choice_has_the_mean_of_all_images(relative):
 @pytest.mark.parametrize("multipliers", MULTIPLIERS)
 @pytest.mark.parametrize("scale", [1, 2])
 def test_parts_add_up(relative, multipliers, scale):
-    """Micro-batches add up, processes average; while the tolerance rises."""
-    objective = build(
-        has_average=True,
-        max_steps=20,
-        tolerance_relative_to=relative,
-        multipliers=multipliers,
-        ema_tolerance=0.7,
-        tolerance_warmup_ratio=0.5,
-    )
-    objective.ramp.count.fill_(3)
+    """Micro-batches add up, processes average."""
+    objective = build(has_average=True, tolerance_relative_to=relative, multipliers=multipliers)
     draws = draws_of(objective, batch_of(8))
     whole = gradients_of(objective, "augmentation", batch_of(8), draws)
     expected = losses_of(objective, "augmentation", batch_of(8), draws)
@@ -178,62 +169,23 @@ def test_what_is_not_asked_for_changes_nothing():
     assert set(losses) == {"total", "hard", "keep"} and objective.extra_state() == {}
 
 
-class TestWarmup:
-    def build(self):
-        return build(max_steps=20, tolerance_warmup_ratio=0.5, tolerance=0.4, has_average=True, ema_tolerance=0.8)
-
-    def test_the_tolerance_rises_with_the_student_s_steps(self):
-        objective, batch, found = self.build(), batch_of(8), []
-        draws = draws_of(objective, batch)
-        for step in range(12):
-            losses = losses_of(objective, "augmentation", batch, draws)
-            found.append((losses["bound_1"].item(), losses["bound_2"].item()))
-            objective.after_step("augmentation", objective.players)
-            objective.after_step("student", objective.players)
-            assert objective.ramp.count == step + 1
-        shares = [min(1.0, step / 10) for step in range(12)]
-        assert found == [pytest.approx((0.4 * share, 0.8 * share)) for share in shares]
-
-    def test_a_state_goes_on_where_it_was(self):
-        objective = self.build()
-        for _ in range(3):
-            objective.after_step("student", objective.players)
-        resumed = self.build()
-        resumed.load_state_dict(objective.state_dict())
-        batch, bounds = batch_of(8), []
-        for each in (objective, resumed):
-            bounds.append(losses_of(each, "augmentation", batch, draws_of(objective, batch))["bound_1"])
-        assert torch.equal(*bounds) and bounds[0] == pytest.approx(0.12)
-
-
 def test_the_last_bounds_are_found_in_the_metrics():
     history = [{"p": 0, "augmentation/bound_1": 1.0, "augmentation/bound_2": 2.0}, {"p": 0}]
     assert build(tolerance_relative_to="entropy").form.last_bounds(history) == [1.0, 2.0]
     assert build(tolerance_relative_to="entropy").form.last_bounds(history[1:]) == []
-    assert build(has_average=True, ema_tolerance=0.2).form.last_bounds([]) == [0.1, 0.2]
+    assert build(tolerance=0.2).form.last_bounds([]) == [0.2, 0.2]
 
 
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
         ({"tolerance_relative_to": "image"}, "'image' is not one of none, entropy, crop"),
-        ({"ema_tolerance": 0.0}, "ema_tolerance must be positive"),
         ({"tolerance": float("nan")}, "tolerance must be positive"),
-        ({"tolerance_warmup_ratio": 1.5}, r"in \[0, 1\]"),
+        ({"tolerance": 0.0}, "tolerance must be positive"),
         ({"objective": "paper", "tolerance_relative_to": "crop"}, "tolerance_relative_to is of objective constrained"),
-        ({"objective": "normalised", "ema_tolerance": 0.1}, "ema_tolerance is of objective constrained"),
-        ({"objective": "paper", "tolerance_warmup_ratio": 0.1}, "tolerance_warmup_ratio is of objective constrained"),
-        ({"ema_tolerance": 0.2}, "it is none of the teachers"),
-        ({"tolerance_warmup_ratio": 0.2}, "give max_steps"),
         ({"tolerance_relative_to": "crop", "ordinary": CropFlip("none", flip=False)}, "move nothing"),
     ],
 )
 def test_what_cannot_be_is_refused(fields, said):
     with pytest.raises(InputError, match=said):
         build(**fields)
-
-
-def test_a_tolerance_of_the_average_alone_is_refused():
-    student = classifier(CLASSES)
-    with pytest.raises(InputError, match="give tolerance alone"):
-        TransInv(Supervised(student), panel(1), nn.ModuleList([EMATeacher(student)]), TransInvConfig(ema_tolerance=1))

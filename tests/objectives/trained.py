@@ -73,10 +73,8 @@ def objective_of(method: str) -> Objective:
         return MutualLearning([student, other, tiny_vit()], policies)
     teachers = nn.ModuleList([Teacher(other, "other"), EMATeacher(student)])
     if method == "transinv_relative":
-        options = TransInvConfig(
-            inner_steps=1, tolerance_relative_to="crop", ema_tolerance=0.5, tolerance_warmup_ratio=0.75
-        )
-        return TransInv(Supervised(student), AugmentationPanel(2), teachers, options, max_steps=4)
+        options = TransInvConfig(inner_steps=1, tolerance_relative_to="crop")
+        return TransInv(Supervised(student), AugmentationPanel(2), teachers, options)
     return Distillation(student, teachers, DistillationConfig(distill_top_k=2), policies)
 
 
