@@ -13,7 +13,7 @@ transinv probe --mixed_precision bf16 --config cifar100_probe \
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 from hf_transinv.augment.corruptions import CORRUPTIONS, check_corruption
 from hf_transinv.augment.corruptions.severities import SEVERITIES
@@ -22,6 +22,7 @@ from hf_transinv.config import DataConfig, OutputConfig, StudentConfig, TrainCon
 from hf_transinv.config.checks import choice
 from hf_transinv.errors import InputError
 from hf_transinv.evaluation import evaluate
+from hf_transinv.evaluation.weighed_primitives import weigh_primitives
 from hf_transinv.experiment.arguments import told_configs
 from hf_transinv.experiment.methods import new_student
 from hf_transinv.experiment.presets import parse_run
@@ -30,7 +31,7 @@ from hf_transinv.figures import plot_probe
 from hf_transinv.files import atomic_write_text, write_json
 from hf_transinv.formats.markdown import escape, table
 from hf_transinv.models.classifier import Classifier
-from hf_transinv.models.teacher import build_teachers
+from hf_transinv.models.teacher import Teacher, build_teachers
 from hf_transinv.objectives.supervised import Supervised
 from hf_transinv.objectives.transinv import TransInv, TransInvConfig
 from hf_transinv.resolve.shipped import config_folder
@@ -121,6 +122,42 @@ def probe_results(
     return results
 
 
+def start_results(
+    teachers: Sequence[str], probe: ProbeConfig, hard: Mapping[str, float], keep: Sequence[Mapping[str, float]]
+) -> dict[str, Any]:
+    """hard, and one entry per teacher: keep of each primitive, the one it minds least and the one that gains most."""
+    found = []
+    for place, (teacher, moved) in enumerate(zip(teachers, keep, strict=True)):
+        gains = {name: hard[name] - moved[name] for name in moved}
+        ends = min(moved, key=moved.__getitem__), max(gains, key=gains.__getitem__)
+        least, best = (name.partition(":")[0] for name in ends)
+        own = {"own": probe.own[place]} if probe.own else {}
+        found.append({"teacher": teacher, **own, "keep": dict(moved), "least_keep": least, "largest_gain": best})
+    return {"hard": dict(hard), "teachers": found}
+
+
+def start_markdown(start: Mapping[str, Any]) -> str:
+    """One row per teacher: its own corruption, and what it minds least, with their nats."""
+    hard, rows = {name.partition(":")[0]: value for name, value in start["hard"].items()}, []
+
+    def told(name: str, values: Mapping[str, float]) -> str:
+        return f"{escape(name)} {values[name]:.2f}" if name in values else "–"
+
+    for found in start["teachers"]:
+        keep = {name.partition(":")[0]: value for name, value in found["keep"].items()}
+        gains, own = {name: hard[name] - keep[name] for name in keep}, found.get("own", "")
+        of_keep, of_gain = (told(own, keep), told(found["least_keep"], keep)), (told(own, gains),)
+        rows.append([escape(found["teacher"]), *of_keep, *of_gain, told(found["largest_gain"], gains)])
+    heads = ["teacher", "KL: own", "least KL", "gain: own", "largest gain"]
+    text = table(heads, rows, numeric_from=len(heads))
+    known = [found for found in start["teachers"] if "own" in found]
+    if known:
+        least, largest = (sum(found[key] == found["own"] for found in known) for key in ("least_keep", "largest_gain"))
+        text += f"\n\nThe teacher's own corruption has the least KL for {least} of {len(known)} teachers, "
+        text += f"the largest gain for {largest}."
+    return f"Before anything is learned, in nats; gain: the student's cross-entropy less the teacher's KL.\n\n{text}\n"
+
+
 def probe_markdown(results: Sequence[Mapping[str, Any]]) -> str:
     """One row per probe: the teacher, its own corruption with its p, and the three largest p."""
     rows = []
@@ -160,13 +197,15 @@ def main(description: str = __doc__ or "") -> None:
         raise InputError(f"ema {train.ema}: a probe asks for p and q, and exports no student; leave it out")
     session = Session("probe", data, train, output, as_dict(*groups))
     session.told += [*told_configs(default_config=default_config), preset]
-    matched = None
+    matched, start = None, new_student(names, session.label_names, probe.seeds[0])
     if probe.matched_drop is not None:
-        start = new_student(names, session.label_names, probe.seeds[0])
         matched = match(session, start, augment.primitives, probe.matched_drop)
         augment = replace(augment, primitives=tuple(matched["costs"]))
         costs = ", ".join(f"{name} {cost:.1f}" for name, cost in matched["costs"].items())
         session.told.append(f"matched     to {probe.matched_drop:g} points of {matched['clean']:.1f} %: {costs}")
+    judges = cast(Sequence[Teacher], build_teachers(names.teachers, start, names.ema_decay, names.teacher_sizes))
+    panel = AugmentationPanel(1, augment)
+    hard, keep = weigh_primitives(start, judges, panel, session.data.evaluation, session.accelerator)
     for teacher in names.teachers:
         for seed in probe.seeds:
             student = new_student(names, session.label_names, seed)
@@ -178,9 +217,10 @@ def main(description: str = __doc__ or "") -> None:
 
     if session.record:
         results = probe_results(session.rows, names.teachers, probe, augment.primitives)
-        told = {"estimator": augment.estimator, "probes": results} | ({"matched": matched} if matched else {})
-        write_json(session.folder / "probe.json", told)
-        shown = probe_markdown(results)
+        weighed = start_results(names.teachers, probe, hard, keep)
+        told = {"estimator": augment.estimator, "probes": results, "start": weighed}
+        write_json(session.folder / "probe.json", told | ({"matched": matched} if matched else {}))
+        shown = f"{probe_markdown(results)}\n{start_markdown(weighed)}"
         atomic_write_text(session.folder / "probe.md", shown)
         plot_probe(results, session.folder / "figures" / "probe.png")
         session.record.update(status="finished")

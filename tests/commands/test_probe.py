@@ -37,6 +37,12 @@ def test_every_teacher_and_seed_has_its_p(probed):
     assert len({tuple(probe["p"].values()) for probe in result["probes"]}) == 4, "seeds and teachers must differ"
     hits = sum(probe["own_is_largest"] for probe in result["probes"])
     assert f"largest p in {hits} of 4 probes" in done.stdout
+    start = result["start"]
+    for found, teacher in zip(start["teachers"], flags[1:3], strict=True):
+        assert found["teacher"] == teacher and found["keep"].keys() == start["hard"].keys() == probe["p"].keys()
+        assert found["least_keep"] == min(found["keep"], key=found["keep"].get).partition(":")[0]
+    hits = sum(found["least_keep"] == found["own"] for found in start["teachers"])
+    assert f"has the least KL for {hits} of 2 teachers" in done.stdout
     assert (folder / "out" / "probe.md").read_text() in done.stdout
     assert (folder / "out" / "figures" / "probe.png").stat().st_size > 1000
 
