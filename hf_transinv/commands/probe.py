@@ -146,8 +146,8 @@ def start_markdown(start: Mapping[str, Any]) -> str:
     for found in start["teachers"]:
         keep = {name.partition(":")[0]: value for name, value in found["keep"].items()}
         gains, own = {name: hard[name] - keep[name] for name in keep}, found.get("own", "")
-        of_keep, of_gain = (told(own, keep), told(found["least_keep"], keep)), (told(own, gains),)
-        rows.append([escape(found["teacher"]), *of_keep, *of_gain, told(found["largest_gain"], gains)])
+        shown = (own, keep), (found["least_keep"], keep), (own, gains), (found["largest_gain"], gains)
+        rows.append([escape(found["teacher"]), *(told(name, values) for name, values in shown)])
     heads = ["teacher", "KL: own", "least KL", "gain: own", "largest gain"]
     text = table(heads, rows, numeric_from=len(heads))
     known = [found for found in start["teachers"] if "own" in found]
