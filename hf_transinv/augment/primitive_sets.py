@@ -1,5 +1,6 @@
 """All primitives by name, and the sets that `--primitives` knows."""
 
+import re
 from collections.abc import Iterable, Mapping
 
 from hf_transinv.augment.corruptions import CORRUPTIONS, check_corruption
@@ -35,8 +36,12 @@ def check_primitive(name: str) -> None:
     """
     corruption, colon, severity = name.partition(":")
     if colon:
-        known = {str(number): number for number in SEVERITIES}
-        check_corruption(corruption, (known.get(severity, severity),))
+        check_corruption(corruption)
+        if not re.fullmatch(r"\d(\.\d+)?", severity) or not 0 < float(severity) <= max(SEVERITIES):
+            raise InputError(
+                f"primitive {name!r}: expected a severity above 0, up to {max(SEVERITIES)}: {corruption}:3, or "
+                f"{corruption}:2.4, which is severity 3 for two images in five and 2 for the others"
+            )
     elif name not in KNOWN:
         raise InputError(
             f"primitive {name!r}: expected some of {', '.join(KNOWN)}, one of the sets {', '.join(SETS)}, or a "
@@ -53,5 +58,5 @@ def build_primitive(name: str, config: PrimitiveConfig) -> Primitive:
     check_primitive(name)
     corruption, colon, severity = name.partition(":")
     if colon:
-        return Corruption(corruption, int(severity))
+        return Corruption(corruption, float(severity))
     return PolicyPrimitive(PRIMITIVE_POLICIES[name]()) if name in PRIMITIVE_POLICIES else PRIMITIVES[name](config)

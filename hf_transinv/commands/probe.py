@@ -11,6 +11,7 @@ transinv probe --mixed_precision bf16 --config cifar100_probe \
     --own gaussian_noise snow --seeds 0 1 2
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -21,8 +22,7 @@ from hf_transinv.augment.learned import AugmentationConfig, AugmentationPanel
 from hf_transinv.config import DataConfig, OutputConfig, StudentConfig, TrainConfig, as_dict
 from hf_transinv.config.checks import choice
 from hf_transinv.errors import InputError
-from hf_transinv.evaluation import evaluate
-from hf_transinv.evaluation.weighed_primitives import weigh_primitives
+from hf_transinv.evaluation.weighed_primitives import Weighed, weigh_primitives
 from hf_transinv.experiment.arguments import told_configs
 from hf_transinv.experiment.methods import new_student
 from hf_transinv.experiment.presets import parse_run
@@ -44,65 +44,68 @@ class ProbeConfig:
     Attributes:
         own: the corruption that each teacher is robust to, in the order of teachers; marked in figure and table.
         seeds: each teacher is probed once with each.
-        matched_drop: points of top-1 that each corruption among the primitives is to cost the student as it starts:
-            each is taken at the severity that comes nearest, in the place of its own. What is hard for the student is
-            then no reason why one of them wins.
+        matched_rise: nats by which each corruption among the primitives is to raise the cross-entropy of the student
+            as it starts: each is taken at the severity that does, whole or between two, in the place of its own. What
+            is hard for the student is then no reason why one of them wins.
     """
 
     own: tuple[str, ...] = choice((), CORRUPTIONS, is_closed=False)
     seeds: tuple[int, ...] = (0,)
-    matched_drop: float | None = None
+    matched_rise: float | None = None
 
     def __post_init__(self) -> None:
         for name in self.own:
             check_corruption(name)
         if not self.seeds or min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
             raise InputError(f"seeds {list(self.seeds)}: expected at least one, each once, none negative")
-        if self.matched_drop is not None and not 0 < self.matched_drop < 100:
-            raise InputError(f"matched_drop is in points of top-1, between 0 and 100, given {self.matched_drop}")
+        if self.matched_rise is not None and not 0 < self.matched_rise < math.inf:
+            raise InputError(f"matched_rise is in nats, above 0, given {self.matched_rise}")
 
 
-def nearest_severities(clean: float, corrupted: Mapping[str, Mapping[str, Any]], drop: float) -> dict[str, int]:
-    """Corruption -> the severity at which it costs the nearest to `drop` points; the lower one of two as near.
+def severity_of(rises: Sequence[float], rise: float) -> float | None:
+    """The lowest severity, in hundredths, that costs so much; None: none does.
 
     Args:
-        clean: top-1 without corruption, in percent.
-        corrupted: corruption -> severity, as text -> top-1.
-        drop: points of top-1.
+        rises: what severities 1 to 5 cost; between two whole ones the cost is linear, as it is of a mixture of both.
+        rise: what is asked for.
     """
-    return {
-        name: min(SEVERITIES, key=lambda severity: abs(clean - found[str(severity)] - drop))
-        for name, found in corrupted.items()
-    }
+    before = 0.0
+    for below, cost in enumerate(rises):
+        if cost >= rise:
+            return max(0.01, round(below + (rise - before) / (cost - before), 2))
+        before = cost
+    return None
 
 
-def match(session: Session, student: Classifier, primitives: Sequence[str], drop: float) -> dict[str, Any]:
+def match(session: Session, student: Classifier, primitives: Sequence[str], rise: float) -> dict[str, Any]:
     """The primitives at the severities that cost a student as much as each other.
 
     Args:
         session: of the probe; its evaluation images decide.
         student: as it starts.
         primitives: CORRUPTION:SEVERITY each.
-        drop: points of top-1.
+        rise: of the student's cross-entropy, in nats.
 
     Returns:
-        {"drop", "clean": top-1 of the student, "costs": CORRUPTION:SEVERITY -> points that it costs}.
+        {"rise", "clean": cross-entropy of the student, "primitives": CORRUPTION:SEVERITY of each}.
 
     Raises:
-        InputError: the student has less than `drop` points to lose.
+        InputError: a corruption does not cost the student so much at any severity.
     """
     names = [name.partition(":")[0] for name in primitives]
-    student.to(session.accelerator.device)
-    found = evaluate(student, session.data.evaluation, accelerator=session.accelerator, corruptions=names)
-    clean, corrupted = found["clean"]["top1"], found["corruptions"]
-    if clean <= drop:
+    asked = tuple(f"{name}:{severity}" for name in names for severity in SEVERITIES)
+    panel = AugmentationPanel(1, AugmentationConfig(primitives=asked))
+    found = weigh_primitives(student, [], panel, session.data.evaluation, session.accelerator)
+    rises = {name: [found.hard[f"{name}:{severity}"] - found.clean for severity in SEVERITIES] for name in names}
+    chosen = {name: severity_of(of_name, rise) for name, of_name in rises.items()}
+    weak = ", ".join(f"{name} {max(rises[name]):.3f}" for name, severity in chosen.items() if severity is None)
+    if weak:
         raise InputError(
-            f"the student has {clean:.1f} % on clean images and cannot lose {drop:g} points: give a smaller "
-            "matched_drop, or a student that is trained (student_init pretrained)"
+            f"matched_rise {rise:g}: some corruptions raise the student's cross-entropy of {found.clean:.2f} nats by "
+            f"less at any severity ({weak}): give no more than that, or a student that is trained "
+            "(student_init pretrained)"
         )
-    chosen = nearest_severities(clean, corrupted, drop)
-    costs = {f"{name}:{severity}": clean - corrupted[name][str(severity)] for name, severity in chosen.items()}
-    return {"drop": drop, "clean": clean, "costs": costs}
+    return {"rise": rise, "clean": found.clean, "primitives": [f"{name}:{chosen[name]:g}" for name in names]}
 
 
 def probe_results(
@@ -122,18 +125,16 @@ def probe_results(
     return results
 
 
-def start_results(
-    teachers: Sequence[str], probe: ProbeConfig, hard: Mapping[str, float], keep: Sequence[Mapping[str, float]]
-) -> dict[str, Any]:
+def start_results(teachers: Sequence[str], probe: ProbeConfig, weighed: Weighed) -> dict[str, Any]:
     """hard, and one entry per teacher: keep of each primitive, the one it minds least and the one that gains most."""
     found = []
-    for place, (teacher, moved) in enumerate(zip(teachers, keep, strict=True)):
-        gains = {name: hard[name] - moved[name] for name in moved}
+    for place, (teacher, moved) in enumerate(zip(teachers, weighed.keep, strict=True)):
+        gains = {name: weighed.hard[name] - moved[name] for name in moved}
         ends = min(moved, key=moved.__getitem__), max(gains, key=gains.__getitem__)
         least, best = (name.partition(":")[0] for name in ends)
         own = {"own": probe.own[place]} if probe.own else {}
-        found.append({"teacher": teacher, **own, "keep": dict(moved), "least_keep": least, "largest_gain": best})
-    return {"hard": dict(hard), "teachers": found}
+        found.append({"teacher": teacher, **own, "keep": moved, "least_keep": least, "largest_gain": best})
+    return {"hard": weighed.hard, "teachers": found}
 
 
 def start_markdown(start: Mapping[str, Any]) -> str:
@@ -191,21 +192,21 @@ def main(description: str = __doc__ or "") -> None:
     if probe.own and len(probe.own) != len(names.teachers):
         raise InputError(f"own names {len(probe.own)} corruptions for {len(names.teachers)} teachers: one for each")
     no_corruption = [name for name in augment.primitives if ":" not in name]
-    if probe.matched_drop is not None and no_corruption:
-        raise InputError(f"matched_drop is for corruptions: primitives {', '.join(no_corruption)} have no severity")
+    if probe.matched_rise is not None and no_corruption:
+        raise InputError(f"matched_rise is for corruptions: primitives {', '.join(no_corruption)} have no severity")
     if train.ema != "none":
         raise InputError(f"ema {train.ema}: a probe asks for p and q, and exports no student; leave it out")
     session = Session("probe", data, train, output, as_dict(*groups))
     session.told += [*told_configs(default_config=default_config), preset]
     matched, start = None, new_student(names, session.label_names, probe.seeds[0])
-    if probe.matched_drop is not None:
-        matched = match(session, start, augment.primitives, probe.matched_drop)
-        augment = replace(augment, primitives=tuple(matched["costs"]))
-        costs = ", ".join(f"{name} {cost:.1f}" for name, cost in matched["costs"].items())
-        session.told.append(f"matched     to {probe.matched_drop:g} points of {matched['clean']:.1f} %: {costs}")
+    if probe.matched_rise is not None:
+        matched = match(session, start, augment.primitives, probe.matched_rise)
+        augment = replace(augment, primitives=tuple(matched["primitives"]))
+        shown = ", ".join(matched["primitives"])
+        session.told.append(f"matched     {probe.matched_rise:g} nats above {matched['clean']:.2f}: {shown}")
     judges = cast(Sequence[Teacher], build_teachers(names.teachers, start, names.ema_decay, names.teacher_sizes))
     panel = AugmentationPanel(1, augment)
-    hard, keep = weigh_primitives(start, judges, panel, session.data.evaluation, session.accelerator)
+    weighed = weigh_primitives(start, judges, panel, session.data.evaluation, session.accelerator)
     for teacher in names.teachers:
         for seed in probe.seeds:
             student = new_student(names, session.label_names, seed)
@@ -217,10 +218,10 @@ def main(description: str = __doc__ or "") -> None:
 
     if session.record:
         results = probe_results(session.rows, names.teachers, probe, augment.primitives)
-        weighed = start_results(names.teachers, probe, hard, keep)
-        told = {"estimator": augment.estimator, "probes": results, "start": weighed}
+        before = start_results(names.teachers, probe, weighed)
+        told = {"estimator": augment.estimator, "probes": results, "start": before}
         write_json(session.folder / "probe.json", told | ({"matched": matched} if matched else {}))
-        shown = f"{probe_markdown(results)}\n{start_markdown(weighed)}"
+        shown = f"{probe_markdown(results)}\n{start_markdown(before)}"
         atomic_write_text(session.folder / "probe.md", shown)
         plot_probe(results, session.folder / "figures" / "probe.png")
         session.record.update(status="finished")

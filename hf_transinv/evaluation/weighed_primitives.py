@@ -1,7 +1,7 @@
 """What each primitive of a TransInv augmentation does before anything is learned: the two sides of eq. 5, in nats."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
@@ -20,6 +20,20 @@ if TYPE_CHECKING:
 _BATCH = 500
 
 
+class Weighed(NamedTuple):
+    """What was measured, in nats.
+
+    Attributes:
+        clean: mean cross-entropy of the student on the images as they are.
+        hard: primitive -> the same on the images that it made.
+        keep: for each teacher, primitive -> mean KL(T(x) || T(a(x))).
+    """
+
+    clean: float
+    hard: dict[str, float]
+    keep: list[dict[str, float]]
+
+
 @torch.inference_mode()
 def weigh_primitives(
     student: Classifier,
@@ -27,7 +41,7 @@ def weigh_primitives(
     panel: AugmentationPanel,
     split: ResidentSplit | Split,
     accelerator: "Accelerator",
-) -> tuple[dict[str, float], list[dict[str, float]]]:
+) -> Weighed:
     """How hard each primitive is for a student, and how far it moves teachers.
 
     Args:
@@ -36,21 +50,18 @@ def weigh_primitives(
         panel: the primitives of its first model are applied.
         split: the same on every process.
         accelerator: shares the batches among its processes and sets the precision.
-
-    Returns:
-        hard, primitive -> mean cross-entropy of the student; and for each teacher keep, primitive -> mean
-        KL(T(x) || T(a(x))).
     """
     device, names, networks = accelerator.device, panel.config.primitives, (student, *teachers)
     for network in (*networks, panel):
         network.to(device).eval()
     sums = torch.zeros(len(networks), len(names), dtype=torch.float64, device=device)
-    count = torch.zeros((), dtype=torch.float64, device=device)
+    count, clean_sum = torch.zeros(2, dtype=torch.float64, device=device)
     rows: Split = TensorSplit(split) if isinstance(split, ResidentSplit) else split
     for batch in rows.batches(_BATCH, accelerator.process_index, accelerator.num_processes):
         images, labels = to_float(batch.images.to(device)), batch.labels.to(device)
         with accelerator.autocast():
-            clean = [teacher(images) for teacher in teachers]
+            own, *clean = (network(images) for network in networks)
+        clean_sum += cross_entropy(own, labels).sum()
         for index, primitive in enumerate(panel.models[0].primitives):
             generator = generator_of(names[index], batch.number)
             z = torch.randn(len(images), panel.config.primitive.latent_dim, generator=generator)
@@ -63,5 +74,6 @@ def weigh_primitives(
             for keep, before, after in zip(sums[1:], clean, moved, strict=True):
                 keep[index] += kl_divergence(before, after).sum()
         count += len(images)
-    hard, *keep = (accelerator.reduce(sums) / accelerator.reduce(count)).tolist()
-    return dict(zip(names, hard, strict=True)), [dict(zip(names, of_teacher, strict=True)) for of_teacher in keep]
+    count = accelerator.reduce(count)
+    means = [dict(zip(names, row, strict=True)) for row in (accelerator.reduce(sums) / count).tolist()]
+    return Weighed((accelerator.reduce(clean_sum) / count).item(), means[0], means[1:])

@@ -280,6 +280,18 @@ class TestFixedPrimitives:
         assert torch.equal(deformed[noisy], expected)
         assert torch.equal(deformed, panel(images, draws)[0])
 
+    @pytest.mark.parametrize(("severity", "lower"), [(2.4, 2), (0.4, 0), (4.4, 4)])
+    def test_between_two_severities_an_image_has_one_of_them(self, severity, lower):
+        panel, images = build(models=1, primitives=(f"contrast:{severity}",), q_init=0.999), pixels(400)
+        draws = draw(panel, images, False)
+        assert (draws.choice == 0).sum() > 390
+        images, deformed = images[draws.choice == 0], panel(images, draws)[0][draws.choice == 0]
+        below = corrupt(images, "contrast", lower) if lower else images
+        above = corrupt(images, "contrast", lower + 1)
+        is_below, is_above = ((deformed == one).flatten(1).all(1) for one in (below, above))
+        assert (is_below ^ is_above).all()
+        assert 0.32 < is_above.float().mean() < 0.48
+
     @pytest.mark.parametrize("estimator", ["expectation", "gumbel"])
     def test_p_and_q_have_a_gradient_without_one_to_the_pixels(self, estimator):
         """One relaxed image that mixes corruptions, or strata weighted by p: both reach the logits."""
@@ -331,8 +343,12 @@ class TestFixedPrimitives:
             ("gaussian_blurr", "expected some of contrast_brightness.*augmix.*gaussian_noise:3"),
             ("cutout", "'cutout'.*soft_cutout"),
             ("rain:3", "rain.*known are gaussian_noise"),
-            ("contrast:6", "1 to 5"),
-            ("contrast:strong", "1 to 5"),
+            ("contrast:6", "above 0, up to 5"),
+            ("contrast:strong", "above 0, up to 5"),
+            ("contrast:0", "above 0, up to 5"),
+            ("contrast:5.5", "above 0, up to 5"),
+            ("contrast:-1", "above 0, up to 5"),
+            ("contrast:", "above 0, up to 5"),
         ],
     )
     def test_unknown_primitives_are_refused(self, name, said):

@@ -22,16 +22,19 @@ def test_each_primitive_as_one_image_at_a_time_says():
     student = classifier(CLASSES)
     teachers = [teacher(3, 8, seed=1), EMATeacher(student)]
     panel = AugmentationPanel(1, AugmentationConfig(("contrast:3", "geometric", "gaussian_noise")))
-    hard, keep = weigh_primitives(student, teachers, panel, split, Accelerator(cpu=True))
-    pixels, expected = images / 255, {"hard": 0.0, "keep": [0.0, 0.0]}
-    for image, label in zip(corrupt(pixels, "contrast", 3), split.labels, strict=True):
-        expected["hard"] -= oracle.softmax(student(image[None])[0].double())[label].log().item() / 11
+    clean, hard, keep = weigh_primitives(student, teachers, panel, split, Accelerator(cpu=True))
+    pixels, expected = images / 255, {"keep": [0.0, 0.0]}
+    for name, shown in (("clean", pixels), ("hard", corrupt(pixels, "contrast", 3))):
+        answers = [oracle.softmax(student(image[None])[0].double()) for image in shown]
+        losses = [-answer[label].log().item() for answer, label in zip(answers, split.labels, strict=True)]
+        expected[name] = sum(losses) / 11
     for place, judge in enumerate(teachers):
         for before, after in zip(pixels, corrupt(pixels, "contrast", 3), strict=True):
             moved = oracle.teacher_loss(judge(before[None])[0].double(), judge(after[None])[0].double(), "kl")
             expected["keep"][place] += moved.item() / 11
+    assert clean == pytest.approx(expected["clean"], rel=1e-4)
     assert hard["contrast:3"] == pytest.approx(expected["hard"], rel=1e-4)
     assert [of_teacher["contrast:3"] for of_teacher in keep] == pytest.approx(expected["keep"], rel=1e-3, abs=1e-6)
     again = weigh_primitives(student, teachers, panel, split, Accelerator(cpu=True))
-    assert again == (hard, keep) and all(min(of_teacher.values()) > 0 for of_teacher in keep)
+    assert again == (clean, hard, keep) and all(min(of_teacher.values()) > 0 for of_teacher in keep)
     assert not student.training
