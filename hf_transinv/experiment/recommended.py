@@ -18,7 +18,7 @@ RECOMMENDED: Mapping[str, Any] = MappingProxyType(
     {
         "augment": ["transinv"],
         "method": "paired",
-        "inner_steps": 10,
+        "inner_steps": 12,
         "primitives": ["wide"],
         "chain": 2,
         "q_init": 0.9,

@@ -31,7 +31,7 @@ class Measured:
     """The losses of each image of an augmentation turn, and how the images were drawn.
 
     Attributes:
-        hard: L1 of the student on the deformed image, [B].
+        hard: L1 of the student on the deformed image, less that on the image, [B].
         keep: L2 of its teacher between the image and the deformed one, [B].
         model: k, the augmentation model that deformed it, [B].
         choice: i, its primitive, K: none, [B].

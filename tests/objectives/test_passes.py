@@ -48,17 +48,17 @@ CASES = {
         Fraction(5),
         1,
     ),
-    "transinv": (lambda: over(Supervised(classifier(5))), Fraction(2 * 3 + 2 + 3, 2), 1),
-    "transinv, sum": (lambda: over(Supervised(classifier(5)), selection="sum"), Fraction(2 * 6 + 2 + 3, 2), 2),
-    "transinv, crop": (lambda: over(Supervised(classifier(5)), "crop"), Fraction(2 * 3 + 2 + 4, 2), 1),
+    "transinv": (lambda: over(Supervised(classifier(5))), Fraction(2 * 3 + 3 + 3, 2), 1),
+    "transinv, sum": (lambda: over(Supervised(classifier(5)), selection="sum"), Fraction(2 * 6 + 3 + 3, 2), 2),
+    "transinv, crop": (lambda: over(Supervised(classifier(5)), "crop"), Fraction(2 * 3 + 3 + 4, 2), 1),
     "transinv over pairs": (
         lambda: over(PairedTraining(classifier(5), PairedConfig(0.25))),
-        Fraction(15, 4) + Fraction(5, 2),
+        Fraction(15, 4) + Fraction(6, 2),
         1.25,
     ),
     "transinv over ait": (
         lambda: over(InvariantTraining(classifier(5), InvariantConfig())),
-        Fraction(2 * 3 * 2 + 2 + 3, 2 * 2),
+        Fraction(2 * 3 * 2 + 3 + 3, 2 * 2),
         2,
     ),
 }

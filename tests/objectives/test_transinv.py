@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from hf_transinv.augment.selection import Draws
+from hf_transinv.divergences import cross_entropy
 from hf_transinv.errors import InputError
 from hf_transinv.models import EMATeacher, Teacher
 from hf_transinv.models.classifier import Classifier
@@ -78,14 +79,15 @@ def deform_one(augmentation, image, draws, b):
 
 
 def slow_strata(objective, batch, draws):
-    """hard[k][i] and keep[k][i], means over the images of each stratum, one image at a time, in float64."""
+    """hard[k][i], less that of the clean images, and keep[k][i]: means over each stratum's images, in float64."""
     augmentation, student = objective.players["augmentation"], objective.players["student"]
     hard = [[[] for _ in range(K + 1)] for _ in objective.teachers]
     keep = [[[] for _ in range(K + 1)] for _ in objective.teachers]
     for b, image in enumerate(batch.images):
         k, i = int(draws.model[b]), int(draws.choice[b])
         moved = deform_one(augmentation, image, draws, b)
-        hard[k][i].append(oracle.label_loss(student(moved[None])[0].double(), int(batch.labels[b])))
+        losses = (oracle.label_loss(student(x[None])[0].double(), int(batch.labels[b])) for x in (moved, image))
+        hard[k][i].append(next(losses) - next(losses).detach())
         clean = objective.teachers[k](image[None])[0].double().detach()
         answer = objective.teachers[k](moved[None])[0].double()
         keep[k][i].append(oracle.teacher_loss(clean, answer, objective.config.keep))
@@ -152,9 +154,10 @@ class TestOracle:
         draws = objective.draw("augmentation", batch.images.shape, seeded(5))
         losses = losses_of(objective, "augmentation", batch, draws)
         strata, models = slow_strata(objective, batch, draws), objective.players["augmentation"].models
-        for name, table in zip(("hard", "keep"), strata, strict=True):
+        clean = cross_entropy(objective.student(batch.images), batch.labels).mean().item()
+        for name, table, added in zip(("hard", "keep"), strata, (clean, 0.0), strict=True):
             means = [oracle.under(row, list(m.p.double()), m.q.double()) for row, m in zip(table, models, strict=True)]
-            torch.testing.assert_close(losses[name].item(), (sum(means) / 2).item(), rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(losses[name].item(), (sum(means) / 2).item() + added, rtol=1e-5, atol=1e-5)
 
     @pytest.mark.parametrize("smoothing", [0.0, 0.1])
     def test_student(self, smoothing):
@@ -211,6 +214,55 @@ class TestOracle:
         augmentation.zero_grad()
         expected.backward()
         assert_same_gradients(actual, {name: p.grad for name, p in augmentation.named_parameters()})
+
+
+class TestLessTheCleanLoss:
+    def without(self, objective, monkeypatch):
+        monkeypatch.setattr(objective, "_clean_loss", lambda batch, draws: torch.zeros(len(batch.images)))
+        return objective
+
+    @pytest.mark.parametrize("form", FORMS)
+    @pytest.mark.parametrize("chain", [1, 2])
+    def test_it_takes_the_same_from_every_choice(self, form, chain, monkeypatch):
+        """Of one image, many times over, nothing that is learned changes."""
+        first = batch_of(1)
+        batch = Batch(first.images.expand(24, -1, -1, -1), first.labels.expand(24), 24)
+        objective = build(models=panel(2, chain=chain), **FORMS[form])
+        draws = objective.draw("augmentation", batch.images.shape, seeded(5))
+        actual = gradients_of(objective, "augmentation", batch, draws)
+        expected = gradients_of(self.without(objective, monkeypatch), "augmentation", batch, draws)
+        if chain == 1:
+            assert_same_gradients(actual, expected)
+        else:  # the further links are drawn from p, whose gradient has the noise of what was drawn
+            assert_same_gradients(
+                *({name: x for name, x in of.items() if "logits_p" not in name} for of in (actual, expected))
+            )
+
+    def test_it_takes_the_noise(self, monkeypatch):
+        """Over draws, the gradients of p and q keep their means and lose most of their variance."""
+        batch, found = batch_of(40), {}
+        for name in ("with", "without"):
+            objective = build(objective="paper")
+            if name == "without":
+                self.without(objective, monkeypatch)
+            gradients = []
+            for seed in range(60):
+                draws = objective.draw("augmentation", batch.images.shape, seeded(seed))
+                of = gradients_of(objective, "augmentation", batch, draws)
+                gradients.append(
+                    torch.cat([x.flatten() for key, x in of.items() if "logit" in key and "_r" not in key])
+                )
+            found[name] = torch.stack(gradients)
+        error = (found["without"].var(0) / 60).sqrt()
+        assert ((found["with"].mean(0) - found["without"].mean(0)).abs() < 4 * error).all()
+        assert found["with"].var(0).sum() < found["without"].var(0).sum() / 2
+
+    @pytest.mark.parametrize(("estimator", "asked"), [("expectation", 2), ("gumbel", 1)])
+    def test_a_relaxed_choice_needs_none(self, estimator, asked):
+        objective, batch, count = build(estimator), batch_of(6), []
+        objective.student.register_forward_hook(lambda *_: count.append(1))
+        losses_of(objective, "augmentation", batch, objective.draw("augmentation", batch.images.shape, seeded(5)))
+        assert len(count) == asked
 
 
 class TestSelectionOfTeachers:
