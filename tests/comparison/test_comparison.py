@@ -107,7 +107,7 @@ def test_what_is_resumed_begins_with_its_first_run_and_may_grow(read):
 def test_every_shipped_yaml_is_whole_at_every_scale(path):
     content = yaml.safe_load(path.read_text())
     scales = list(content.get("scale", {}))
-    assert scales == (["paper", "small"] if "table" in path.stem else [])
+    assert scales[:2] == (["paper", "small"] if "table" in path.stem else [])
     for flags in [["--scale", scale] for scale in scales] or [[]]:
         comparison = read_comparison(["--config", str(path), *flags])
         assert comparison.plain is not None, "cost is relative to a row"

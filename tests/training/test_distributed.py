@@ -92,7 +92,7 @@ def test_both_processes_end_with_the_same_bits(both):
 def test_two_processes_give_the_parameters_of_one(both):
     alone, first = both[1], both[2][0]["end"]
     differences = {name: (alone[name].float() - first[name].float()).abs().max().item() for name in alone}
-    assert max(differences.values()) < 2e-6, max(differences, key=differences.get)
+    assert max(differences.values()) < 1e-5, max(differences, key=differences.get)
 
 
 def test_two_processes_give_the_losses_of_one(both):
@@ -122,7 +122,7 @@ def test_one_process_goes_on_where_two_stopped(both, tmp_path):
     end = tensors_of(resumed)
     assert resumed.step == 6
     differences = {name: (alone[name].float() - end[name].float()).abs().max().item() for name in alone}
-    assert max(differences.values()) < 2e-6, max(differences, key=differences.get)
+    assert max(differences.values()) < 1e-5, max(differences, key=differences.get)
 
 
 def test_two_processes_are_measured_as_one(both):
