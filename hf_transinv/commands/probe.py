@@ -67,7 +67,7 @@ def severity_of(rises: Sequence[float], rise: float) -> float | None:
 
     Args:
         rises: what severities 1 to 5 cost; between two whole ones the cost is linear, as it is of a mixture of both.
-        rise: what is asked for.
+        rise: the cost that is asked for.
     """
     before = 0.0
     for below, cost in enumerate(rises):
