@@ -108,6 +108,25 @@ def match(session: Session, student: Classifier, primitives: Sequence[str], rise
     return {"rise": rise, "clean": found.clean, "primitives": [f"{name}:{chosen[name]:g}" for name in names]}
 
 
+def weigh_start(
+    session: Session, names: StudentConfig, augment: AugmentationConfig, probe: ProbeConfig
+) -> tuple[AugmentationConfig, dict[str, Any] | None, Weighed]:
+    """What there is before anything is learned; the networks, all teachers at once, are gone when it is known.
+
+    Returns:
+        The augmentation, its primitives matched where that is asked for; what `match` says; and what primitives do.
+    """
+    matched, student = None, new_student(names, session.label_names, probe.seeds[0])
+    if probe.matched_rise is not None:
+        matched = match(session, student, augment.primitives, probe.matched_rise)
+        augment = replace(augment, primitives=tuple(matched["primitives"]))
+        shown = ", ".join(matched["primitives"])
+        session.told.append(f"matched     {probe.matched_rise:g} nats above {matched['clean']:.2f}: {shown}")
+    teachers = cast(Sequence[Teacher], build_teachers(names.teachers, student, names.ema_decay, names.teacher_sizes))
+    panel = AugmentationPanel(1, augment)
+    return augment, matched, weigh_primitives(student, teachers, panel, session.data.evaluation, session.accelerator)
+
+
 def probe_results(
     rows: Mapping[str, Mapping[str, Any]], teachers: Sequence[str], probe: ProbeConfig, primitives: Sequence[str]
 ) -> list[dict[str, Any]]:
@@ -198,15 +217,7 @@ def main(description: str = __doc__ or "") -> None:
         raise InputError(f"ema {train.ema}: a probe asks for p and q, and exports no student; leave it out")
     session = Session("probe", data, train, output, as_dict(*groups))
     session.told += [*told_configs(default_config=default_config), preset]
-    matched, start = None, new_student(names, session.label_names, probe.seeds[0])
-    if probe.matched_rise is not None:
-        matched = match(session, start, augment.primitives, probe.matched_rise)
-        augment = replace(augment, primitives=tuple(matched["primitives"]))
-        shown = ", ".join(matched["primitives"])
-        session.told.append(f"matched     {probe.matched_rise:g} nats above {matched['clean']:.2f}: {shown}")
-    judges = cast(Sequence[Teacher], build_teachers(names.teachers, start, names.ema_decay, names.teacher_sizes))
-    panel = AugmentationPanel(1, augment)
-    weighed = weigh_primitives(start, judges, panel, session.data.evaluation, session.accelerator)
+    augment, matched, weighed = weigh_start(session, names, augment, probe)
     for teacher in names.teachers:
         for seed in probe.seeds:
             student = new_student(names, session.label_names, seed)

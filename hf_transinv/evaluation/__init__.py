@@ -30,7 +30,7 @@ from hf_transinv.evaluation.corrupted_folders import Opened, open_corrupted_fold
 from hf_transinv.evaluation.corruption_table import corruption_markdown, evaluation_markdown
 from hf_transinv.evaluation.error_pictures import ErrorPictures
 from hf_transinv.evaluation.scorer import Scorer
-from hf_transinv.evaluation.splits import Split, TensorSplit
+from hf_transinv.evaluation.splits import Split, as_split
 from hf_transinv.evaluation.summary import summary
 from hf_transinv.formats.terminal import say, stage_bar
 from hf_transinv.models.classifier import Classifier
@@ -95,7 +95,7 @@ def evaluate(
     conditions = [Condition(name, severity) for name in corruptions for severity in severities]
     _check(conditions, batch_size)
     check_augmentations(augmentations)
-    rows: Split = TensorSplit(split) if isinstance(split, ResidentSplit) else split
+    rows = as_split(split)
     model = cast(Classifier, accelerator.unwrap_model(classifier) if accelerator else classifier)
     columns = class_columns(model.label_names, model.num_classes, rows.label_names, match_labels, trust_label_order)
     folder: Opened = {}

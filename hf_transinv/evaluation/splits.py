@@ -90,6 +90,11 @@ class TensorSplit:
             yield Batch(number, self.images[rows], self.labels[rows])
 
 
+def as_split(split: ResidentSplit | Split) -> Split:
+    """A split of numbered batches: a resident one as a TensorSplit, any other as it is."""
+    return TensorSplit(split) if isinstance(split, ResidentSplit) else split
+
+
 @dataclass(frozen=True)
 class ArraySplit:
     """A split held as arrays, which may be mapped from a file; only the rows of a batch are read.

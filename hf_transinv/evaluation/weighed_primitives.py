@@ -10,7 +10,7 @@ from hf_transinv.data.resident import ResidentSplit
 from hf_transinv.data.transforms import to_float
 from hf_transinv.divergences import cross_entropy, kl_divergence
 from hf_transinv.evaluation.conditions import generator_of
-from hf_transinv.evaluation.splits import Split, TensorSplit
+from hf_transinv.evaluation.splits import Split, as_split
 from hf_transinv.models.classifier import Classifier
 from hf_transinv.models.teacher import Teacher
 
@@ -56,8 +56,7 @@ def weigh_primitives(
         network.to(device).eval()
     sums = torch.zeros(len(networks), len(names), dtype=torch.float64, device=device)
     count, clean_sum = torch.zeros(2, dtype=torch.float64, device=device)
-    rows: Split = TensorSplit(split) if isinstance(split, ResidentSplit) else split
-    for batch in rows.batches(_BATCH, accelerator.process_index, accelerator.num_processes):
+    for batch in as_split(split).batches(_BATCH, accelerator.process_index, accelerator.num_processes):
         images, labels = to_float(batch.images.to(device)), batch.labels.to(device)
         with accelerator.autocast():
             own, *clean = (network(images) for network in networks)
