@@ -33,6 +33,7 @@ class ImagesConfig:
         eval_split: split to evaluate on; default: test or validation, whichever the dataset has.
         train_split: with validation_share: the split that it was held out of.
         validation_share: evaluate on the share of train_split that a training with the same share held out.
+        validation_fold: with validation_share: the fold of that training.
         image_column: column with the pictures; default: the one column of that type.
         label_column: column with the labels; default: the one column of that type.
         streaming: read the split as a stream instead of bringing all of it here first.
@@ -52,6 +53,7 @@ class ImagesConfig:
     eval_split: str | None = None
     train_split: str = "train"
     validation_share: float = 0.0
+    validation_fold: int = 0
     image_column: str | None = None
     label_column: str | None = None
     streaming: bool = False
@@ -67,6 +69,7 @@ class ImagesConfig:
             image_size=self.image_size,
             on_bad_image=self.on_bad_image,
             validation_share=self.validation_share,
+            validation_fold=self.validation_fold,
             streaming=self.streaming,
         )
         EvaluationCut(1).overruled(self.image_size, self.eval_crop_pct, self.interpolation)  # checks them
@@ -97,7 +100,8 @@ class ImagesConfig:
         opened = open_dataset(
             self.dataset, config=self.dataset_config, revision=self.dataset_revision, asked=asked, **columns
         )
-        hold_out = HoldOut(self.validation_share, "held_out") if self.validation_share else None
+        share, fold = self.validation_share, self.validation_fold
+        hold_out = HoldOut(share, "held_out", fold) if share else None
         split = self.train_split if hold_out else self.eval_split or default_eval_split(opened.split_names)
         source = opened.source(split, streaming=self.streaming, hold_out=hold_out, **columns)
         self.eval_split = source.split

@@ -50,3 +50,15 @@ def at_least(name: str, value: float, least: float) -> None:
     """Raises InputError unless the field `name` is at least `least`; NaN is not."""
     if not value >= least:  # the comparison is false for NaN
         raise InputError(f"{name} must be at least {least}, given {value}")
+
+
+def check_fold(share: float, fold: int) -> None:
+    """Raises InputError for a fold of the cross-validation that a share does not have.
+
+    Args:
+        share: of every class, in (0, 1), that is held out.
+        fold: which part of that share, from 0.
+    """
+    folds = int(1 / share + 1e-9)  # 1 / 0.2 need not be exactly 5
+    if not 0 <= fold < folds:
+        raise InputError(f"validation_fold {fold}: expected 0 to {folds - 1}, since validation_share is {share:g}")

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from hf_transinv.config.checks import at_least, check_choices, choice
+from hf_transinv.config.checks import at_least, check_choices, check_fold, choice
 from hf_transinv.errors import InputError
 
 FILTERS = ("bilinear", "bicubic")
@@ -23,6 +23,8 @@ class DataConfig:
         validation_share: share of every class, in (0, 1), of the training split that is held out and measured while
             training; a dataset without a split to evaluate on is evaluated on it, too. The same images whatever the
             seed. 0: none.
+        validation_fold: which part of that share is held out, from 0: with a share of 1/k the k runs of a
+            cross-validation measure each image once.
         validation_split: split to measure on while training; give either this or validation_share.
         image_column: column with the images; default: the one column of that type.
         label_column: column with the labels; default: the one column of that type.
@@ -49,6 +51,7 @@ class DataConfig:
     train_split: str = "train"
     eval_split: str | None = None
     validation_share: float = 0.0
+    validation_fold: int = 0
     validation_split: str | None = None
     image_column: str | None = None
     label_column: str | None = None
@@ -71,7 +74,7 @@ class DataConfig:
         if self.image_size is not None:
             at_least("image_size", self.image_size, 8)
         self._check_cuts()
-        check_validation_share(self.validation_share, self.streaming)
+        check_validation_share(self.validation_share, self.validation_fold, self.streaming)
         if self.validation_share and self.validation_split is not None:
             raise InputError(
                 f"give validation_share {self.validation_share} (a part of the training split) or validation_split "
@@ -129,15 +132,20 @@ def check_crop_pct(share: float) -> None:
         raise InputError(f"eval_crop_pct must be in (0, 1], given {share}")
 
 
-def check_validation_share(share: float, streaming: bool) -> None:
+def check_validation_share(share: float, fold: int, streaming: bool) -> None:
     """Raises InputError for a share that cannot be held out.
 
     Args:
         share: of every class.
+        fold: which part of that share.
         streaming: whether the training split is a stream.
     """
     if not 0 <= share < 1:
         raise InputError(f"validation_share must be in [0, 1), given {share}")
+    if share:
+        check_fold(share, fold)
+    elif fold:
+        raise InputError(f"validation_fold {fold} needs a share to be a part of: give --validation_share 0.2")
     if share and streaming:
         raise InputError(
             f"validation_share {share} needs to know every label beforehand, which a stream does not: leave out "

@@ -47,7 +47,7 @@ def open_run_splits(config: DataConfig) -> RunSplits:
         image_column=config.image_column,
         label_column=config.label_column,
     )
-    share = config.validation_share
+    share, fold = config.validation_share, config.validation_fold
     # Before the training split is read, which may be large: there may be no split to evaluate on.
     eval_split = _eval_split(config, opened.split_names)
     train = opened.source(
@@ -55,13 +55,13 @@ def open_run_splits(config: DataConfig) -> RunSplits:
         image_column=config.image_column,
         label_column=config.label_column,
         streaming=config.streaming,
-        hold_out=HoldOut(share, "train") if share else None,
+        hold_out=HoldOut(share, "train", fold) if share else None,
     )
     image_column, label_column = train.columns
     alike: dict[str, Any] = {"image_column": image_column, "label_column": label_column, "classes": train.classes}
     validation = None
     if share:
-        validation = opened.source(config.train_split, hold_out=HoldOut(share, "held_out"), **alike)
+        validation = opened.source(config.train_split, hold_out=HoldOut(share, "held_out", fold), **alike)
     elif config.validation_split is not None:
         validation = opened.source(config.validation_split, **alike)
     evaluation = validation if eval_split is None else opened.source(eval_split, **alike)

@@ -92,10 +92,8 @@ class OpenDataset:
         if hold_out is not None:
             kept = hold_out.rows(numbers)
             rows, numbers = rows.select(kept), numbers[kept]
-            share = f"{hold_out.share:.4g} of every class"
-            common["split"] = (
-                f"{split}, {share} held out" if hold_out.part == "held_out" else f"{split} without {share}"
-            )
+            part = hold_out.named
+            common["split"] = f"{split}, {part} held out" if hold_out.part == "held_out" else f"{split} without {part}"
             if not len(numbers):
                 raise InputError(f"{name} has one image in each class, and none to hold out. Add images.")
         common |= {"class_counts": class_counts(numbers, len(found.names)), "are_numbered": found.are_numbered}

@@ -137,6 +137,7 @@ def next_commands(data: Data, output: OutputConfig, folder: Path) -> list[str]:
     images = _flags(config, ("dataset", "dataset_config", "dataset_revision", "image_column"))
     if data.evaluation is data.validation and config.validation_share:
         split = ["--train_split", config.train_split, "--validation_share", f"{config.validation_share:g}"]
+        split += _flags(config, ("validation_fold",))
         whole = ["--eval_split", config.train_split]
     else:
         split = whole = ["--eval_split", data.eval_split]

@@ -108,6 +108,8 @@ def pictures(count: int) -> list[bytes]:
         ("--validation_split train --eval_steps 2", "validation_split train and train_split train are the same"),
         ("--extend_to_steps 9", "give --resume_from latest"),
         ("--validation_share 1", r"validation_share must be in \[0, 1\)"),
+        ("--validation_share 0.2 --validation_fold 5", "validation_fold 5: expected 0 to 4"),
+        ("--validation_fold 1", "validation_fold 1 needs a share"),
         ("--image_column picture", "picture"),
         ("--label_column class", "class"),
         ("--batch_size 200 --gradient_accumulation_steps 200", "has 100 images for 200 processes x micro-batches"),

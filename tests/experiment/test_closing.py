@@ -105,10 +105,11 @@ def test_the_next_commands_measure_the_same_again(config, output, said):
 
 
 def test_what_was_held_out_is_measured_by_its_share_and_what_is_published_is_not_pushed_again():
-    data = opened(validation_share=0.25)
-    data = replace(data, validation=data.evaluation)
-    commands = next_commands(data, OutputConfig(push_to_hub="me/it"), Path("out"))
-    assert commands[0].endswith("--train_split train --validation_share 0.25") and len(commands) == 2
+    for fold, said in ((0, ""), (3, " --validation_fold 3")):
+        data = opened(validation_share=0.25, validation_fold=fold)
+        data = replace(data, validation=data.evaluation)
+        commands = next_commands(data, OutputConfig(push_to_hub="me/it"), Path("out"))
+        assert commands[0].endswith(f"--train_split train --validation_share 0.25{said}") and len(commands) == 2
 
 
 def photographs(folder: Path, *splits: str) -> None:

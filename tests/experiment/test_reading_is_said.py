@@ -217,6 +217,19 @@ def test_one_split_of_sorted_rows_is_trained_with_a_held_out_share(run):
     assert found["clean"] == json.loads(Path("out/run.json").read_text())["rows"]["crop + flip"]["results"]["clean"]
 
 
+def test_every_picture_is_measured_once_by_the_folds_of_a_cross_validation(run):
+    write_folder("data", {f"class{k}": 5 for k in range(4)}, splits=("train", "test"))
+    folds = ["--train_split", "train+test", "--validation_share", 0.5, "--validation_fold"]
+    for fold in (0, 1):
+        code, printed, _ = run(TRAIN, "--dataset", "data", *TINY, *folds, fold, "--output_dir", f"out{fold}")
+        assert code == 0 and "20 images" in printed
+    own = ["--model", "out1/student", "--dataset", "data", *folds, 1, "--eval_corruptions", "none"]
+    code, printed, _ = run(EVALUATE, *own, "--output_dir", "measured")
+    assert code == 0 and "split train+test, 0.5 of every class (fold 1) held out" in printed
+    found = json.loads(Path("measured/evaluation.json").read_text())["results"]
+    assert found["clean"] == json.loads(Path("out1/run.json").read_text())["rows"]["crop + flip"]["results"]["clean"]
+
+
 # Sizes
 
 
