@@ -144,6 +144,23 @@ def probe_results(
     return results
 
 
+def leading_teachers(results: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Corruption -> the own corruption of the teacher who gives it the largest p, by the mean over seeds.
+
+    A corruption that is mild to every teacher, or slow to learn, has a large p under all of them. Unlike the largest p
+    of one teacher, this leaves that out. Own corruptions among the primitives; empty unless teachers differ in theirs.
+    """
+    own = {result["teacher"]: result["own"] for result in results if "own" in result}
+
+    def mean_p(teacher: str, name: str) -> float:
+        found = [result["p"] for result in results if result["teacher"] == teacher]
+        return sum(value for p in found for key, value in p.items() if key.partition(":")[0] == name) / len(found)
+
+    known = {key.partition(":")[0] for result in results for key in result["p"]}
+    names = dict.fromkeys(name for name in own.values() if name in known) if len(set(own.values())) > 1 else {}
+    return {name: own[max(own, key=lambda teacher: mean_p(teacher, name))] for name in names}
+
+
 def start_results(teachers: Sequence[str], probe: ProbeConfig, weighed: Weighed) -> dict[str, Any]:
     """hard, and one entry per teacher: keep of each primitive, the one it minds least and the one that gains most."""
     found = []
@@ -192,6 +209,10 @@ def probe_markdown(results: Sequence[Mapping[str, Any]]) -> str:
     hits = [result["own_is_largest"] for result in results if "own" in result]
     if hits:
         text += f"\n\nThe teacher's own corruption has the largest p in {sum(hits)} of {len(hits)} probes."
+    if most := leading_teachers(results):
+        hits = [name == of_teacher for name, of_teacher in most.items()]
+        text += f" Of all teachers, its own gives a corruption the largest p (mean of the seeds) for {sum(hits)} of "
+        text += f"{len(hits)} corruptions."
     return f"{text}\n"
 
 
@@ -231,6 +252,7 @@ def main(description: str = __doc__ or "") -> None:
         results = probe_results(session.rows, names.teachers, probe, augment.primitives)
         before = start_results(names.teachers, probe, weighed)
         told = {"estimator": augment.estimator, "probes": results, "start": before}
+        told |= {"leading_teachers": leading_teachers(results)}
         write_json(session.folder / "probe.json", told | ({"matched": matched} if matched else {}))
         shown = f"{probe_markdown(results)}\n{start_markdown(before)}"
         atomic_write_text(session.folder / "probe.md", shown)

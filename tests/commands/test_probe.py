@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from hf_transinv.commands.probe import severity_of
+from hf_transinv.commands.probe import leading_teachers, severity_of
 from tests.launching import PYTHON, REPOSITORY, launch, succeed, tiny_teachers
 
 PROBE = REPOSITORY / "recipes" / "probe.py"
@@ -37,6 +37,10 @@ def test_every_teacher_and_seed_has_its_p(probed):
     assert len({tuple(probe["p"].values()) for probe in result["probes"]}) == 4, "seeds and teachers must differ"
     hits = sum(probe["own_is_largest"] for probe in result["probes"])
     assert f"largest p in {hits} of 4 probes" in done.stdout
+    most = result["leading_teachers"]
+    assert most == leading_teachers(result["probes"]) and list(most) == ["contrast", "pixelate"]
+    hits = sum(name == of_teacher for name, of_teacher in most.items())
+    assert f"for {hits} of 2 corruptions" in done.stdout
     start = result["start"]
     for found, teacher in zip(start["teachers"], flags[1:3], strict=True):
         assert found["teacher"] == teacher and found["keep"].keys() == start["hard"].keys() == probe["p"].keys()
@@ -45,6 +49,22 @@ def test_every_teacher_and_seed_has_its_p(probed):
     assert f"has the least KL for {hits} of 2 teachers" in done.stdout
     assert (folder / "out" / "probe.md").read_text() in done.stdout
     assert (folder / "out" / "figures" / "probe.png").stat().st_size > 1000
+
+
+def test_which_teacher_gives_a_corruption_most_is_asked_by_the_mean_of_its_seeds():
+    """Fog leads under both teachers, and more so under its own; in seed 1 alone it is the other way round."""
+    p = {("a", 0): (0.9, 0.1), ("a", 1): (0.6, 0.4), ("b", 0): (0.6, 0.4), ("b", 1): (0.7, 0.3)}
+    own = {"a": "fog", "b": "snow"}
+    probes = [
+        {"teacher": teacher, "seed": seed, "own": own[teacher], "p": {"fog:2": fog, "snow:1.5": snow}}
+        for (teacher, seed), (fog, snow) in p.items()
+    ]
+    assert leading_teachers(probes) == {"fog": "fog", "snow": "snow"}
+    assert leading_teachers(probes[:2]) == {}, "one teacher has none to be compared with"
+    assert leading_teachers([{**probe, "own": "fog"} for probe in probes]) == {}
+    other = [{**probe, "own": {"a": "fog", "b": "frost"}[probe["teacher"]]} for probe in probes]
+    assert leading_teachers(other) == {"fog": "fog"}, "frost is no primitive"
+    assert leading_teachers([{"teacher": "a", "seed": 0, "p": {"fog:2": 1.0}}]) == {}
 
 
 def test_a_finished_probe_is_not_run_again(probed):
