@@ -45,8 +45,8 @@ class ProbeConfig:
         own: the corruption that each teacher is robust to, in the order of teachers; marked in figure and table.
         seeds: each teacher is probed once with each.
         matched_rise: nats by which each corruption among the primitives is to raise the cross-entropy of the student
-            as it starts: each is taken at the severity that does, whole or between two, in the place of its own. What
-            is hard for the student is then no reason why one of them wins.
+            as it starts: each is taken at the severity that does, whole or between two, in the place of its own. None
+            of them then begins as harder than the others.
     """
 
     own: tuple[str, ...] = choice((), CORRUPTIONS, is_closed=False)
