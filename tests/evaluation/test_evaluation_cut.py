@@ -26,7 +26,7 @@ SIDE = 32
 CUT: dict[str, Any] = {"image_size": SIDE, "eval_crop_pct": 0.875, "interpolation": "bicubic"}
 # Fields of DataConfig that say which pictures there are and what they show.
 WHICH = {"dataset", "dataset_config", "dataset_revision", "train_split", "eval_split", "validation_share"}
-WHICH |= {"validation_split", "image_column", "label_column", "on_bad_image"}
+WHICH |= {"validation_fold", "validation_split", "image_column", "label_column", "on_bad_image"}
 # Fields of training alone, each with another value than the default and what it needs.
 OF_TRAINING: dict[str, dict[str, Any]] = {
     "streaming": {"streaming": True},
