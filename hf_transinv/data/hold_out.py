@@ -59,8 +59,8 @@ class HoldOut:
         for label in np.unique(labels):
             (rows,) = np.nonzero(labels == label)
             total = len(rows)
-            ends = (min(max(one, round(one * self.share * total)), total) for one in (self.fold, self.fold + 1))
-            start, stop = ends
+            folds = (self.fold, self.fold + 1)
+            start, stop = (min(max(fold, round(fold * self.share * total)), total) for fold in folds)
             order = permutation(total, _SEED, total).numpy()
             is_held[rows[order[start : min(stop, start + total - 1)]]] = True
         return np.flatnonzero(is_held if self.part == "held_out" else ~is_held)
