@@ -95,7 +95,12 @@ class OpenDataset:
             part = hold_out.named
             common["split"] = f"{split}, {part} held out" if hold_out.part == "held_out" else f"{split} without {part}"
             if not len(numbers):
-                raise InputError(f"{name} has one image in each class, and none to hold out. Add images.")
+                few = (
+                    f"too few images in each class for fold {hold_out.fold}"
+                    if hold_out.fold
+                    else "one image in each class"
+                )
+                raise InputError(f"{name} has {few}, and none to hold out. Add images.")
         common |= {"class_counts": class_counts(numbers, len(found.names)), "are_numbered": found.are_numbered}
         if streaming:
             stream = TableRowGroups(rows)

@@ -73,3 +73,6 @@ def test_nothing_to_hold_out_is_refused(tmp_path: Path) -> None:
     write_encoded(tmp_path / "train.parquet", ["a", "b"], ["a", "b"])
     with pytest.raises(InputError, match="one image in each class, and none to hold out"):
         open_dataset(str(tmp_path)).source("train", hold_out=HoldOut(0.5, "held_out"))
+    write_encoded(tmp_path / "train.parquet", ["a"] * 2 + ["b"] * 2, ["a", "b"])
+    with pytest.raises(InputError, match="too few images in each class for fold 2, and none to hold out"):
+        open_dataset(str(tmp_path)).source("train", hold_out=HoldOut(0.25, "held_out", 2))
