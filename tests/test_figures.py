@@ -430,6 +430,14 @@ def test_a_probe_has_a_line_at_chance(tmp_path, saved_figure):
     assert [text.get_text() for text in first.texts] == [] and last.texts[0].get_text() == "chance\n1/15"
 
 
+def test_a_probe_of_two_severities_is_refused(tmp_path):
+    """One bar would stand for both."""
+    probe = {"teacher": "t", "p": {"fog:1": 0.2, "snow:3": 0.3, "fog:5": 0.5}}
+    with pytest.raises(InputError, match="primitives fog:1, fog:5"):
+        plot_probe([probe], tmp_path / "probe.png")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_is_never_chosen_is_small(tmp_path, saved_figure):
     plot_augmentations(
         torch.rand(2, 3, 8, 8),

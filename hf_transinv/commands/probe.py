@@ -28,6 +28,7 @@ from hf_transinv.experiment.methods import new_student
 from hf_transinv.experiment.presets import parse_run
 from hf_transinv.experiment.session import Session
 from hf_transinv.figures import plot_probe
+from hf_transinv.figures.probe_bars import by_corruption
 from hf_transinv.files import atomic_write_text, write_json
 from hf_transinv.formats.markdown import escape, table
 from hf_transinv.models.classifier import Classifier
@@ -92,7 +93,7 @@ def match(session: Session, student: Classifier, primitives: Sequence[str], rise
     Raises:
         InputError: a corruption does not cost the student so much at any severity.
     """
-    names = [name.partition(":")[0] for name in primitives]
+    names = list(by_corruption(dict.fromkeys(primitives)))
     asked = tuple(f"{name}:{severity}" for name in names for severity in SEVERITIES)
     panel = AugmentationPanel(1, AugmentationConfig(primitives=asked))
     found = weigh_primitives(student, [], panel, session.data.evaluation, session.accelerator)
@@ -136,7 +137,8 @@ def probe_results(
         for seed in probe.seeds:
             learned = rows[f"{teacher} seed {seed}"]["learned"]
             p = dict(zip(primitives, learned["p"][0], strict=True))
-            largest = max(p, key=p.__getitem__).partition(":")[0]
+            of_name = by_corruption(p)
+            largest = max(of_name, key=of_name.__getitem__)
             result = {"teacher": teacher, "seed": seed, "largest": largest, "p": p, "q": learned["q"][0]}
             if probe.own:
                 result |= {"own": probe.own[place], "own_is_largest": largest == probe.own[place]}
@@ -153,10 +155,10 @@ def leading_teachers(results: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     own = {result["teacher"]: result["own"] for result in results if "own" in result}
 
     def mean_p(teacher: str, name: str) -> float:
-        found = [result["p"] for result in results if result["teacher"] == teacher]
-        return sum(value for p in found for key, value in p.items() if key.partition(":")[0] == name) / len(found)
+        found = [by_corruption(result["p"])[name] for result in results if result["teacher"] == teacher]
+        return sum(found) / len(found)
 
-    known = {key.partition(":")[0] for result in results for key in result["p"]}
+    known = {name for result in results for name in by_corruption(result["p"])}
     names = dict.fromkeys(name for name in own.values() if name in known) if len(set(own.values())) > 1 else {}
     return {name: own[max(own, key=lambda teacher: mean_p(teacher, name))] for name in names}
 
@@ -165,23 +167,23 @@ def start_results(teachers: Sequence[str], probe: ProbeConfig, weighed: Weighed)
     """hard, and one entry per teacher: keep of each primitive, the one it minds least and the one that gains most."""
     found = []
     for place, (teacher, moved) in enumerate(zip(teachers, weighed.keep, strict=True)):
-        gains = {name: weighed.hard[name] - moved[name] for name in moved}
-        ends = min(moved, key=moved.__getitem__), max(gains, key=gains.__getitem__)
-        least, best = (name.partition(":")[0] for name in ends)
+        keep = by_corruption(moved)
+        gains = by_corruption({name: weighed.hard[name] - moved[name] for name in moved})
         own = {"own": probe.own[place]} if probe.own else {}
-        found.append({"teacher": teacher, **own, "keep": moved, "least_keep": least, "largest_gain": best})
+        ends = {"least_keep": min(keep, key=keep.__getitem__), "largest_gain": max(gains, key=gains.__getitem__)}
+        found.append({"teacher": teacher, **own, "keep": moved, **ends})
     return {"hard": weighed.hard, "teachers": found}
 
 
 def start_markdown(start: Mapping[str, Any]) -> str:
     """One row per teacher: its own corruption, and what it minds least, with their nats."""
-    hard, rows = {name.partition(":")[0]: value for name, value in start["hard"].items()}, []
+    hard, rows = by_corruption(start["hard"]), []
 
     def told(name: str, values: Mapping[str, float]) -> str:
         return f"{escape(name)} {values[name]:.2f}" if name in values else "–"
 
     for found in start["teachers"]:
-        keep = {name.partition(":")[0]: value for name, value in found["keep"].items()}
+        keep = by_corruption(found["keep"])
         gains, own = {name: hard[name] - keep[name] for name in keep}, found.get("own", "")
         shown = (own, keep), (found["least_keep"], keep), (own, gains), (found["largest_gain"], gains)
         rows.append([escape(found["teacher"]), *(told(name, values) for name, values in shown)])
@@ -199,7 +201,7 @@ def probe_markdown(results: Sequence[Mapping[str, Any]]) -> str:
     """One row per probe: the teacher, its own corruption with its p, and the three largest p."""
     rows = []
     for result in results:
-        p = {name.partition(":")[0]: value for name, value in result["p"].items()}
+        p = by_corruption(result["p"])
         largest = sorted(p, key=p.__getitem__, reverse=True)[:3]
         own = result.get("own")
         own_cells = [escape(own), f"{p.get(own, 0.0):.2f}"] if own else ["–", "–"]
@@ -231,6 +233,7 @@ def main(description: str = __doc__ or "") -> None:
     data, names, train, method, augment, output, probe = groups
     if probe.own and len(probe.own) != len(names.teachers):
         raise InputError(f"own names {len(probe.own)} corruptions for {len(names.teachers)} teachers: one for each")
+    by_corruption(dict.fromkeys(augment.primitives))  # refused before anything is read
     no_corruption = [name for name in augment.primitives if ":" not in name]
     if probe.matched_rise is not None and no_corruption:
         raise InputError(f"matched_rise is for corruptions: primitives {', '.join(no_corruption)} have no severity")

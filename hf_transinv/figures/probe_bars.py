@@ -1,9 +1,9 @@
 """p of probes as bars."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -12,7 +12,28 @@ from hf_transinv.errors import InputError
 from hf_transinv.figures.palette import STRONG, change_color
 from hf_transinv.figures.style import save_figure, short
 
+T = TypeVar("T")
+
 _PALE = 0.5  # opacity of the bars that are not the teacher's own corruption
+
+
+def by_corruption(of_primitives: Mapping[str, T]) -> dict[str, T]:
+    """{CORRUPTION:SEVERITY: value} as {CORRUPTION: value}, in the same order; other primitives keep their names.
+
+    Raises:
+        InputError: a corruption is there at two severities, so that its name alone stands for neither.
+    """
+    found: dict[str, T] = {}
+    for name, value in of_primitives.items():
+        corruption = name.partition(":")[0]
+        if corruption in found:
+            given = ", ".join(other for other in of_primitives if other.partition(":")[0] == corruption)
+            raise InputError(
+                f"primitives {given}: corruptions are compared by name here, so each is expected once, at one "
+                "severity; compare the severities of one in runs of their own"
+            )
+        found[corruption] = value
+    return found
 
 
 def plot_probe(probes: Sequence[dict[str, Any]], path: str | Path) -> Path:
@@ -30,12 +51,12 @@ def plot_probe(probes: Sequence[dict[str, Any]], path: str | Path) -> Path:
         The path.
 
     Raises:
-        InputError: no probes.
+        InputError: no probes, or a corruption at two severities.
     """
     if not probes:
         raise InputError("No probes to plot: expected at least one, with its teacher and p.")
     teachers = list(dict.fromkeys(probe["teacher"] for probe in probes))
-    names = [name.partition(":")[0] for name in probes[0]["p"]]
+    names = list(by_corruption(probes[0]["p"]))
     num_columns = min(3, len(teachers))
     num_rows = math.ceil(len(teachers) / num_columns)
     has_gap = 1 if len(teachers) % num_columns else 0  # panels above it have names below them too

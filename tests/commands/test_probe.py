@@ -114,6 +114,7 @@ def test_a_matched_probe_says_and_records_its_severities(tmp_path):
     [
         (["--matched_rise", 0], "in nats, above 0"),
         (["--matched_rise", 1, "--primitives", "contrast:3", "geometric"], "geometric have no severity"),
+        (["--primitives", "contrast:1", "contrast:5"], "primitives contrast:1, contrast:5"),
         (["--own", "contrast"], "1 corruptions for 2 teachers"),
         (["--own", "rain", "contrast"], "Unknown corruption 'rain'"),
         (["--seeds", 1, 1], "each once"),
