@@ -18,7 +18,7 @@ A peer, which trained beside a row's student, has a row of its own, without seco
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 from typing import Any
 
@@ -30,6 +30,8 @@ from hf_transinv.hub.recorded_row import Row as RecordedRow
 
 MEAN_GROUP = "mean of groups"
 """Title of the group that has each row's mean over the others."""
+
+_SCORES = ("clean", "corrupted", "no_kin", "ece", "ece_corrupted")
 
 
 @dataclass(frozen=True)
@@ -172,6 +174,35 @@ def summarise(rows: Sequence[Row], found: Mapping[str, Any], plain: str | None =
     return [_entry(own, trained_on.get(key, [])) for key, own in runs.items()]
 
 
+def differences(entries: Sequence[Entry], plain: str | None) -> list[Entry]:
+    """How far each row is from the plain row of its group, seed by seed: what is alike in a seed then cancels out.
+
+    Args:
+        entries: of `summarise`.
+        plain: title of the row that is subtracted.
+
+    Returns:
+        One entry per row that shares at least two seeds with the plain one: those seeds, and the differences in top-1
+        on clean and corrupted images, percent, and in calibration error.
+    """
+    beside = {entry.group: _by_seed(entry) for entry in entries if entry.row == plain}
+    found = []
+    for entry in entries:
+        own, other = _by_seed(entry), beside.get(entry.group, {})
+        seeds = [seed for seed in own if seed in other]
+        if entry.row != plain and len(seeds) > 1:
+            names = [name for name in _SCORES if all(name in of[seed] for of in (own, other) for seed in seeds)]
+            gained = {name: _spread([own[seed][name] - other[seed][name] for seed in seeds]) for name in names}
+            found.append(replace(entry, seeds=seeds, measures=gained))
+    return found
+
+
+def _by_seed(entry: Entry) -> dict[int, dict[str, float]]:
+    """Seed -> the measures that every seed has, by name."""
+    whole = {name: spread.values for name, spread in entry.measures.items() if len(spread.values) == len(entry.seeds)}
+    return {seed: {name: values[place] for name, values in whole.items()} for place, seed in enumerate(entry.seeds)}
+
+
 def _measures(trained: Trained, kin: set[str], plain_seconds: float | None) -> dict[str, float]:
     """The measures of one run.
 
@@ -224,6 +255,9 @@ def _entry(runs: Sequence[Measured], trained_on: list[str]) -> Entry:
     """One row over its seeds."""
     spreads = {}
     for name in dict.fromkeys(name for run in runs for name in run.measures):
-        values = [run.measures[name] for run in runs if name in run.measures]
-        spreads[name] = Spread(fmean(values), stdev(values) if len(values) > 1 else None, values)
+        spreads[name] = _spread([run.measures[name] for run in runs if name in run.measures])
     return Entry(runs[0].group, runs[0].title, [run.seed for run in runs], trained_on, spreads)
+
+
+def _spread(values: list[float]) -> Spread:
+    return Spread(fmean(values), stdev(values) if len(values) > 1 else None, values)

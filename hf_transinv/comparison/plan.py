@@ -32,7 +32,8 @@ class CompareConfig:
         scale: which block of the YAML's scale is used; default: the first.
         rows: titles of the rows that run; default: all.
         groups: titles of the groups that run; default: all.
-        plain: title of the row to which the others' cost is relative; default: "crop + flip", where there is one.
+        plain: title of the row to which the others' cost is relative and which they are compared with, seed by seed;
+            default: "crop + flip", where there is one.
         budget: what all rows have alike: images (and steps); passes (through networks, as many as the plain row
             makes, in as many steps as these come to); or seconds (what the plain row needs, by the time that steps of
             both take before training).

@@ -7,7 +7,7 @@ from typing import Any
 
 from hf_transinv.comparison.budget import Budget
 from hf_transinv.comparison.figure import plot_comparison
-from hf_transinv.comparison.measures import Entry, read_trained, summarise
+from hf_transinv.comparison.measures import Entry, differences, read_trained, summarise
 from hf_transinv.comparison.plan import Comparison
 from hf_transinv.evaluation.conditions import AUGMENTATIONS
 from hf_transinv.evaluation.result import ERROR_TITLES
@@ -38,6 +38,10 @@ _VARIATION_NOTE = (
     "KL: of the predictions on augmented images from those on the originals, in nats. Distance: Euclidean, between "
     "the features of the two. Means over the images."
 )
+_DIFFERENCES_NOTE = (
+    "The same, less {plain} with the same seed: mean ± standard deviation of the differences, in which what all rows "
+    "of a seed have in common cancels out."
+)
 _COUNTS = ("steps", "shown", "distinct")
 _BUDGETS = {
     "passes": "makes as many passes through networks as {plain}, in whole steps",
@@ -52,11 +56,11 @@ def comparison_markdown(
     definitions: Mapping[str, str] | None = None,
     budget: str = "images",
 ) -> str:
-    """The table of `summarise` and what its columns are; below it, how far augmentations move the answers.
+    """The table of `summarise` with a note on its columns, the differences, and how far augmentations move answers.
 
     Args:
         entries: at least one.
-        plain: title of the row to which cost is relative.
+        plain: title of the row to which cost is relative, and which the others are compared with.
         definitions: of the errors under corruption, by name.
         budget: what all rows have alike.
     """
@@ -72,13 +76,18 @@ def comparison_markdown(
     if budget != "images":
         notes.insert(1, f"Every row {_BUDGETS[budget].format(plain=escape(str(plain)))}.")
     text += f"\n\n{' '.join(notes)}\n"
+    gained = differences(entries, plain)
+    if gained:
+        columns = [name for name in _COLUMNS if any(name in entry.measures for entry in gained)]
+        note = _DIFFERENCES_NOTE.format(plain=escape(str(plain)))
+        text += f"\n{_table(gained, columns, all_seeds, '+')}\n\n{note}\n"
     if moved:
         text += f"\n{_table(entries, moved, all_seeds)}\n\n{_VARIATION_NOTE}\n"
     return text
 
 
-def _table(entries: Sequence[Entry], shown: Sequence[str], all_seeds: Sequence[int]) -> str:
-    """One line per entry, one column for each of the measures shown."""
+def _table(entries: Sequence[Entry], shown: Sequence[str], all_seeds: Sequence[int], sign: str = "") -> str:
+    """One line per entry, one column for each of the measures shown; with the sign "+", also of what is positive."""
     has_groups = any(entry.group for entry in entries)
     has_gaps = any(entry.seeds != all_seeds for entry in entries)
     titles = [*(["group"] if has_groups else []), "row", *(["seeds"] if has_gaps else [])]
@@ -86,12 +95,12 @@ def _table(entries: Sequence[Entry], shown: Sequence[str], all_seeds: Sequence[i
     for entry in entries:
         of_row = [*([escape(entry.group)] if has_groups else []), escape(entry.row)]
         of_row += [", ".join(map(str, entry.seeds))] if has_gaps else []
-        lines.append([*of_row, *(_cell(name, entry) for name in shown)])
+        lines.append([*of_row, *(_cell(name, entry, sign) for name in shown)])
     columns = _COLUMNS | _VARIATION
     return table([*titles, *(columns[name] for name in shown)], lines, numeric_from=len(titles))
 
 
-def _cell(name: str, entry: Entry) -> str:
+def _cell(name: str, entry: Entry, sign: str = "") -> str:
     if name not in entry.measures:
         return "–"
     spread = entry.measures[name]
@@ -102,7 +111,7 @@ def _cell(name: str, entry: Entry) -> str:
         return f"{spread.mean:,.0f}"
     decimals = _DECIMALS.get(name, 1)
     deviation = f" ± {spread.deviation:.{decimals}f}" if spread.deviation is not None else ""
-    return f"{spread.mean:,.{decimals}f}{deviation}{mark}"
+    return f"{spread.mean:{sign},.{decimals}f}{deviation}{mark}"
 
 
 def _notes(
@@ -150,7 +159,9 @@ def write_comparison(comparison: Comparison, found: Mapping[str, Any], folder: P
     definitions = {name: error.definition for name, error in errors.items()}
     content = {"scale": comparison.config["scale"], "plain": comparison.plain, "definitions": definitions}
     content |= {"budget": budget}
-    write_json(folder / "comparison.json", content | {"rows": [asdict(entry) for entry in entries]})
+    content |= {"rows": [asdict(entry) for entry in entries]}
+    content |= {"differences": [asdict(entry) for entry in differences(entries, comparison.plain)]}
+    write_json(folder / "comparison.json", content)
     text = comparison_markdown(entries, comparison.plain, definitions, comparison.chosen.budget)
     atomic_write_text(folder / "comparison.md", text)
     plot_comparison(entries, folder / "figures" / "comparison.png")

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from hf_transinv.comparison.figure import plot_comparison
-from hf_transinv.comparison.measures import Entry, Spread, summarise
+from hf_transinv.comparison.measures import Entry, Spread, differences, summarise
 from hf_transinv.comparison.plan import Comparison, RowName
 from hf_transinv.comparison.plan_reader import read_comparison
 from hf_transinv.comparison.table import comparison_markdown
@@ -286,7 +286,32 @@ def test_the_table_reads_well(by_hand):
         "mean error: mean top-1 error over two. Cost: training time relative to crop + flip. "
         "No kin: mean over the corruptions that no row of the group imitates in training. "
         "\\* trained on some of the corruptions.",
+        "",
+        "| row | clean | corrupted | no kin | ECE | ECE, corrupted |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+        "| fog | -3.5 ± 2.1 | +18.0 ± 2.8\\* | +4.0 ± 0.0 | -0.100 ± 0.141 | -0.200 ± 0.283 |",
+        "",
+        "The same, less crop + flip with the same seed: mean ± standard deviation of the differences, in which what "
+        "all rows of a seed have in common cancels out.",
     ]
+
+
+def test_differences_are_between_runs_of_the_same_seed_and_group(read):
+    """Rows share seeds 1 and 2 only; in group y the plain row has one of them."""
+    content = BASE | {"rows": TWO, "groups": {"x": None, "y": None}, "seeds": [0, 1, 2, 3]}
+    found = {f"x: crop + flip, seed {seed}": result(clean, ece=0.2) for seed, clean in enumerate((10, 50, 70))}
+    found |= {f"x: RandAugment, seed {seed}": result(clean, 30, 40) for seed, clean in ((1, 53), (2, 71), (3, 90))}
+    found |= {"y: crop + flip, seed 1": result(50)}
+    found |= {f"y: RandAugment, seed {seed}": result(60) for seed in (1, 2)}
+    entries = summarise(read(content).rows, found, "crop + flip")
+    (other,) = differences(entries, "crop + flip")
+    assert (other.group, other.row, other.seeds) == ("x", "RandAugment", [1, 2])
+    assert other.measures["clean"] == Spread(2, pytest.approx(2**0.5), [3, 1])
+    assert other.measures["ece"].values == pytest.approx([-0.1, -0.1])
+    assert other.measures.keys() == {"clean", "ece"}, "the plain row has no corruptions"
+    assert differences(entries, None) == []
+    (mine,) = differences(entries, "RandAugment")
+    assert mine.row == "crop + flip" and mine.measures["clean"].values == [-3, -1]
 
 
 def test_augmented_images_have_columns_where_they_were_measured(read):
