@@ -52,7 +52,7 @@ _REFUSED = {
 # mallopt's names for its parameters, and the largest value it takes.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MOST = -1, -3, 2**31 - 1
 _DEBUG = "HF_TRANSINV_DEBUG"
-_now: dict[str, Any] = {"what": "starting", "folder": None}
+_now: dict[str, Any] = {"what": "starting", "folder": None, "output_dir": None}
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -88,9 +88,15 @@ def clear_errors() -> Iterator[None]:
         raise
 
 
-def doing(what: str, folder: Path | None = None) -> None:
-    """Note what the run is about to do, and the folder whose checkpoints it can go on from; for an error to say."""
-    _now.update(what=what, folder=folder or _now["folder"])
+def doing(what: str, folder: Path | None = None, output_dir: Path | None = None) -> None:
+    """Note what the run is about to do, for an error to say.
+
+    Args:
+        what: it is about to do.
+        folder: of the row, whose checkpoints it can go on from.
+        output_dir: of the whole run.
+    """
+    _now.update(what=what, folder=folder or _now["folder"], output_dir=output_dir or _now["output_dir"])
 
 
 def _unexpected() -> str:
@@ -98,7 +104,9 @@ def _unexpected() -> str:
     folder = _now["folder"]
     saved = checkpoints(folder / "checkpoints") if folder is not None else []
     go_on = (
-        f" Its last checkpoint is {saved[-1]}: --output_dir {folder} --resume_from latest goes on." if saved else ""
+        f" Its last checkpoint is {saved[-1]}: --output_dir {_now['output_dir']} --resume_from latest goes on."
+        if saved
+        else ""
     )
     return (
         f"an unexpected error while {_now['what']}.{go_on} Please report it, with the lines below and the "

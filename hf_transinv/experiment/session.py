@@ -56,6 +56,7 @@ class Session:
 
     Attributes:
         folder: the output folder.
+        output_dir: the folder to resume; that of the whole cross-validation where this run is a fold of one.
         record: run.json, on the main process (None elsewhere).
         mixing: the regularisers of the next row.
         rows: what is known of each row: of an earlier start of the run, when it resumes.
@@ -83,7 +84,7 @@ class Session:
             check_token()
         self.accelerator = start_accelerator(output, train.ddp_timeout)
         check_batch_size(train, self.accelerator.num_processes, unit)
-        self.folder = agree(self.accelerator, lambda: output_folder(output, recipe))
+        self.folder = self.output_dir = agree(self.accelerator, lambda: output_folder(output, recipe))
         self._skipped: set[str] = set()
         self.rows: dict[str, Any]
         self.rows, self._extensions = agree(self.accelerator, lambda: read_earlier(output, self.folder, config))
@@ -161,7 +162,7 @@ class Session:
         main = self.main_row in (None, name)
         folder = self.folder if main else self.folder / "baselines" / re.sub(r"\W+", "_", name)
         train = self.train if seed is None else replace(self.train, seed=seed)
-        doing(f"starting {name!r}", folder)
+        doing(f"starting {name!r}", folder, self.output_dir)
         check_players(objective, train, student_steps(train, self.num_rows)[0])
         trainer = self.trainer(name, objective, crop, flip, folder, train)
         self._resume(trainer, folder, main)
@@ -186,7 +187,7 @@ class Session:
         if trainer.stopped:
             raise Stopped(
                 f"stopped at step {trainer.step}; a checkpoint is in {folder / 'checkpoints'}. "
-                f"Go on with the same command and: --output_dir {self.folder} --resume_from latest"
+                f"Go on with the same command and: --output_dir {self.output_dir} --resume_from latest"
             )
         self._finish(trainer)
         lines = [line for feed in trainer.feeds.values() for line in feed.skipped]

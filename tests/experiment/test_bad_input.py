@@ -23,6 +23,7 @@ from PIL import Image
 from hf_transinv.data.resident import ResidentSplit
 from hf_transinv.errors import InputError
 from hf_transinv.experiment.launch import check_same_run
+from hf_transinv.training.checkpointing import checkpoints
 from hf_transinv.training.trainer import Trainer
 from tests.launching import MULTI_TEACHER, TRAIN_TEACHER, tiny_teachers
 from tests.training.test_checkpointing import files_no_larger_than
@@ -247,18 +248,21 @@ def test_the_traceback_of_bad_input_when_it_is_asked_for(run, monkeypatch):
     assert said.splitlines()[-1].startswith("error: There is no folder or file './nowhere'")
 
 
-def test_an_error_that_nobody_expected_keeps_its_traceback_and_says_where_to_go_on(run, monkeypatch, capsys):
+@pytest.mark.parametrize(("row", "folder"), [("paired + TransInv", "out"), ("crop + flip", "out/baselines/crop_flip")])
+def test_an_error_that_nobody_expected_keeps_its_traceback_and_says_where_to_go_on(
+    run, monkeypatch, capsys, row, folder
+):
     def fail(self):
-        if self.turn == 6:
+        if self.setup.label == row and checkpoints(self.setup.folder / "checkpoints"):
             raise AttributeError("a fault of ours")
         return take_turn(self)
 
     take_turn = Trainer.take_turn
     monkeypatch.setattr(Trainer, "take_turn", fail)
     with pytest.raises(AttributeError, match="a fault of ours"):
-        run(*LEAST, "--save_steps", "2")
+        run(*LEAST, "--save_steps", "2", "--baselines", "crop_flip")
     said = capsys.readouterr().err
-    assert "an unexpected error while training 'paired + TransInv'. Its last checkpoint is out/checkpoints/" in said
+    assert f"an unexpected error while training {row!r}. Its last checkpoint is {folder}/checkpoints/" in said
     assert "--output_dir out --resume_from latest" in said and "Please report it" in said
 
 
