@@ -8,17 +8,24 @@ transinv compare --mixed_precision bf16 --config compare_transinv_table1 \
     if stopped, resume with the same command and --resume_from latest; --rows,
     --groups and --seeds may then be added
 
+transinv compare --config my_table.yaml --train_split train+test --folds 5 \
+    --output_dir outputs/folds
+    cross-validation: every image is measured once
+
 comparison.md, comparison.json and figures/comparison.png are rewritten after
 every run; run.json holds all results in full.
 `hf_transinv/comparison/plan_reader.py` says what a YAML may hold.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 from hf_transinv.augment.corruptions import CORRUPTIONS
 from hf_transinv.comparison.budget import decide, described
-from hf_transinv.comparison.plan import Run
+from hf_transinv.comparison.plan import Comparison, Run
 from hf_transinv.comparison.plan_reader import read_comparison
 from hf_transinv.comparison.table import write_comparison
 from hf_transinv.data.described import describe_rows
@@ -78,30 +85,35 @@ def check(session: Session, runs: list[Run]) -> dict[str, set[str]]:
     return kin
 
 
-def main(description: str = __doc__ or "") -> None:
-    """The whole command.
+def compare(comparison: Comparison, told: Sequence[str], output_dir: Path | None = None) -> Session:
+    """Train and measure the rows of a comparison that are not finished; its table is rewritten after each.
 
     Args:
-        description: for --help.
+        comparison: what is to run.
+        told: lines that are said at the start.
+        output_dir: of the whole cross-validation that this is a fold of.
+
+    Raises:
+        InputError: a row that cannot be built, or a fold that is not what would be measured.
     """
-    default_config = config_folder() / "compare_digits.yaml"
-    comparison = read_comparison(default_config=default_config, description=description)
     first, output = comparison.chosen_rows[0], comparison.output
     unit = math.lcm(*(checked_mixing(row.data, row.options)[1] for row in comparison.chosen_rows))
-    for row in comparison.chosen_rows:
-        try:
-            check_student(row.names, row.train)
-        except InputError as error:
-            raise InputError(f"row {row.label!r}: {error}") from error
     session = Session("compare", first.data, first.train, output, dict(comparison.config), unit)
+    if output_dir:
+        session.output_dir = output_dir
+        if session.splits.evaluation is not session.splits.validation:
+            raise InputError(
+                f"folds {comparison.chosen.folds}: split {session.splits.evaluation.split!r} would be measured in the "
+                "place of each fold. Train on all splits, such as --train_split train+test, so that every image is "
+                "measured once; or leave out folds, to measure that split"
+            )
     before = agree(session.accelerator, lambda: RunRecord.read(session.folder) if output.resume_from else {})
     runs = comparison.runs(before)
     if session.record:
         say("opening", "student and teachers of every row")
     kin = check(session, runs)
     cuts = {row.label: row.data for row in comparison.chosen_rows}
-    session.told += told_configs() or [f"config      {default_config}"]
-    session.told += describe_rows(first.data, cuts, session.splits.train, session.data.image_size)
+    session.told += [*told, *describe_rows(first.data, cuts, session.splits.train, session.data.image_size)]
     budget = decide(comparison, session, before, lambda row: build(session, Run(row, comparison.chosen.seeds[0])))
     session.told += described(budget)
     if session.record:
@@ -118,6 +130,56 @@ def main(description: str = __doc__ or "") -> None:
             write_comparison(comparison, session.rows, session.folder, budget)
     if session.record:
         session.record.update(status="finished")
-        table = write_comparison(comparison, session.rows, session.folder, budget)
-        print(f"\n{printed(table)}\nTable, figure, numbers and run.json are in {session.folder}")
+        write_comparison(comparison, session.rows, session.folder, budget)
+    return session
+
+
+def cross_validate(comparison: Comparison, told: Sequence[str]) -> Session:
+    """One comparison per fold, and a table of all folds that is rewritten after each.
+
+    Raises:
+        InputError: the folder holds something else, or no fold to resume; and see `compare`.
+    """
+    folder, resumes = Path(str(comparison.output.output_dir)), bool(comparison.output.resume_from)
+    if resumes and not (folder / "fold_0" / "run.json").exists():
+        raise InputError(f"{folder} holds no cross-validation to resume (no fold_0/run.json)")
+    if not resumes and any((folder / name).exists() for name in ("run.json", "comparison.json", "comparison.md")):
+        raise InputError(f"{folder} holds another run, which would be overwritten; give another --output_dir")
+    session: Session | None = None
+    rows: dict[str, Any] = {}
+    budgets = {}
+    for fold in range(comparison.chosen.folds):
+        session = None  # lets its images go before others are decoded
+        of_fold = comparison.of_fold(fold, is_begun=(folder / f"fold_{fold}" / "run.json").exists())
+        said = f"fold        {fold} of 0 to {comparison.chosen.folds - 1}: held out, and measured"
+        session = compare(of_fold, [*told, said], folder)
+        session.tracking.close()
+        if session.record:
+            rows |= session.rows
+            budgets[f"fold_{fold}"] = session.record.content["budget"]
+            write_comparison(comparison, rows, folder, budgets)
+    assert session is not None
+    return session
+
+
+def main(description: str = __doc__ or "") -> None:
+    """The whole command.
+
+    Args:
+        description: for --help.
+    """
+    default_config = config_folder() / "compare_digits.yaml"
+    comparison = read_comparison(default_config=default_config, description=description)
+    for row in comparison.chosen_rows:
+        try:
+            check_student(row.names, row.train)
+        except InputError as error:
+            raise InputError(f"row {row.label!r}: {error}") from error
+    told = told_configs() or [f"config      {default_config}"]
+    session = cross_validate(comparison, told) if comparison.chosen.folds else compare(comparison, told)
+    if session.record:
+        folder = session.output_dir
+        print(f"\n{printed((folder / 'comparison.md').read_text(encoding='utf-8'))}")
+        where = "those of each fold, with run.json, below it" if comparison.chosen.folds else "with run.json"
+        print(f"Table, figure and numbers are in {folder}, {where}")
     session.leave()

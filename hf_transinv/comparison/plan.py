@@ -7,7 +7,8 @@ reads a comparison from its YAML, `measures` and `table` say what it came to.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from hf_transinv.augment.learned import AugmentationConfig
@@ -29,6 +30,8 @@ class CompareConfig:
 
     Attributes:
         seeds: every row is trained once with each.
+        folds: of a cross-validation, 2 or more: every row is trained once without each fold of the training images,
+            with the fold's number as its seed, and measured on it. They take the place of seeds; each has a folder.
         scale: which block of the YAML's scale is used; default: the first.
         rows: titles of the rows that run; default: all.
         groups: titles of the groups that run; default: all.
@@ -40,6 +43,7 @@ class CompareConfig:
     """
 
     seeds: tuple[int, ...] = (0, 1, 2)
+    folds: int = 0
     scale: str | None = None
     rows: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
@@ -49,6 +53,8 @@ class CompareConfig:
     def __post_init__(self) -> None:
         if not self.seeds or min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
             raise InputError(f"seeds {list(self.seeds)}: expected at least one, each once, none negative")
+        if self.folds < 0 or self.folds == 1:
+            raise InputError(f"folds must be 2 or more, or 0 for none, given {self.folds}")
         one_of("budget", self.budget, ("images", "passes", "seconds"))
 
 
@@ -172,6 +178,24 @@ class Comparison:
     def overrides(self) -> dict[str, dict[str, Any]]:
         """The fields in which each row differs, for run.json."""
         return {row.label: dict(row.overrides) for row in self.rows}
+
+    def of_fold(self, fold: int, is_begun: bool) -> "Comparison":
+        """The comparison that holds out a fold, in a folder of its own.
+
+        Args:
+            fold: from 0; its number is the seed.
+            is_begun: whether that folder holds a run, which is resumed where the whole is.
+        """
+        held_out: dict[str, Any] = {"validation_share": 1 / self.chosen.folds, "validation_fold": fold}
+        folder = Path(str(self.output.output_dir), f"fold_{fold}")
+        resume_from = self.output.resume_from if is_begun else None
+        return replace(
+            self,
+            rows=tuple(replace(row, data=replace(row.data, **held_out)) for row in self.rows),
+            chosen=replace(self.chosen, seeds=(fold,)),
+            output=replace(self.output, output_dir=str(folder), resume_from=resume_from),
+            config={**self.config, **held_out},
+        )
 
     def runs(self, before: Mapping[str, Any]) -> list[Run]:
         """The runs, all rows with one seed before the next seed; first the run that the folder began with.

@@ -83,7 +83,7 @@ def read_comparison(
     if not rows:
         raise InputError(f"config {where} has no rows: expected rows: title -> what each does otherwise")
 
-    flags = [*as_flags(content, CONFIGS, where), *flags]
+    own_flags, flags = flags, [*as_flags(content, CONFIGS, where), *flags]
     base = _read(flags)
     chosen, output = build([CompareConfig, OutputConfig], base)
     _check_titles("rows", chosen.rows, rows)
@@ -92,6 +92,7 @@ def read_comparison(
     _check_shared(base, output)
     configured = _configure_all(flags, groups, rows)
     comparison = Comparison(configured, chosen, output, {})
+    _check_folds(chosen, base, output, given_fields(own_flags))
     check_budget(chosen.budget, comparison.plain, comparison.chosen_rows, output.extend_to_steps is not None)
     own = {field.name for field in fields(CompareConfig)}
     shared = {name: list(value) if isinstance(value, tuple) else value for name, value in base.items()}
@@ -183,6 +184,24 @@ def _check_folders(rows: Sequence[Row]) -> None:
         other = folders.setdefault(re.sub(r"\W+", "_", row.label).casefold(), row.label)
         if other != row.label:
             raise InputError(f"title {row.label!r} reads like {other!r} as the name of a folder: choose another")
+
+
+def _check_folds(chosen: CompareConfig, base: Mapping[str, Any], output: OutputConfig, flags: set[str]) -> None:
+    """Refuse what a cross-validation decides itself, what it cannot be, and one without a folder for its folds."""
+    if chosen.folds:
+        taken = [name for name in ("validation_share", "validation_fold", "validation_split") if base[name]]
+        taken += ["seeds"] if "seeds" in flags else []
+        if taken:
+            raise InputError(
+                f"folds {chosen.folds}: each fold is held out in its turn and has its number as its seed; leave out "
+                f"{', '.join(taken)}"
+            )
+        if base["streaming"]:
+            raise InputError("folds need to know every label beforehand, which a stream does not: leave out streaming")
+        if output.extend_to_steps is not None:
+            raise InputError("folds: a cross-validation cannot be extended; start a new one for more steps")
+        if output.output_dir is None:
+            raise InputError("folds: give --output_dir; each fold has a folder in it, beside the table of all")
 
 
 def _check_shared(base: Mapping[str, Any], output: OutputConfig) -> None:

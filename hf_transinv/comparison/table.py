@@ -55,6 +55,7 @@ def comparison_markdown(
     plain: str | None = None,
     definitions: Mapping[str, str] | None = None,
     budget: str = "images",
+    folds: int = 0,
 ) -> str:
     """The table of `summarise` with a note on its columns, the differences, and how far augmentations move answers.
 
@@ -63,6 +64,7 @@ def comparison_markdown(
         plain: title of the row to which cost is relative, and which the others are compared with.
         definitions: of the errors under corruption, by name.
         budget: what all rows have alike.
+        folds: of the cross-validation; 0: it is none.
     """
     shown, moved = (
         [name for name in columns if any(name in entry.measures for entry in entries)]
@@ -73,6 +75,8 @@ def comparison_markdown(
         shown = [name for name in shown if name != "steps"]
     text = _table(entries, shown, all_seeds)
     notes = _notes(entries, shown, all_seeds, plain, definitions or {})
+    if folds:
+        notes.insert(1, f"Cross-validation: with seed K fold K of {folds} is held out and measured.")
     if budget != "images":
         notes.insert(1, f"Every row {_BUDGETS[budget].format(plain=escape(str(plain)))}.")
     text += f"\n\n{' '.join(notes)}\n"
@@ -139,17 +143,14 @@ def _notes(
     return notes
 
 
-def write_comparison(comparison: Comparison, found: Mapping[str, Any], folder: Path, budget: Budget) -> str:
+def write_comparison(comparison: Comparison, found: Mapping[str, Any], folder: Path, budget: Budget) -> None:
     """Write comparison.json, comparison.md and figures/comparison.png of the results so far.
 
     Args:
         comparison: rows and titles.
         found: the rows of run.json.
         folder: the output folder.
-        budget: what was decided.
-
-    Returns:
-        The table.
+        budget: what was decided; in a cross-validation by fold.
 
     Raises:
         InputError: a row of run.json is not as a run writes it.
@@ -162,7 +163,7 @@ def write_comparison(comparison: Comparison, found: Mapping[str, Any], folder: P
     content |= {"rows": [asdict(entry) for entry in entries]}
     content |= {"differences": [asdict(entry) for entry in differences(entries, comparison.plain)]}
     write_json(folder / "comparison.json", content)
-    text = comparison_markdown(entries, comparison.plain, definitions, comparison.chosen.budget)
+    chosen = comparison.chosen
+    text = comparison_markdown(entries, comparison.plain, definitions, chosen.budget, chosen.folds)
     atomic_write_text(folder / "comparison.md", text)
     plot_comparison(entries, folder / "figures" / "comparison.png")
-    return text

@@ -23,7 +23,7 @@ from hf_transinv.errors import InputError
 from hf_transinv.experiment.methods import MethodConfig
 from hf_transinv.formats.terminal import for_terminal
 from hf_transinv.training.checkpointing import checkpoints
-from tests.launching import PYTHON, REPOSITORY, end_when, succeed
+from tests.launching import PYTHON, REPOSITORY, end_when, launch, succeed
 
 COMPARE = REPOSITORY / "recipes" / "compare.py"
 SHIPPED = sorted((REPOSITORY / "recipes" / "configs").glob("compare_*.yaml"))
@@ -164,6 +164,12 @@ def test_a_row_that_cannot_be_is_refused_with_the_reason(read, row, said):
         ({"baselines": ["plain"]}, [], "has its baselines as rows"),
         ({}, ["--resume_from", "outputs/x/checkpoints/step_00000001"], "goes on from where it stopped: latest"),
         ({"student": None, "max_steps": 4}, [], "row 'crop . flip': no student given"),
+        ({}, ["--folds", "1"], "folds must be 2 or more"),
+        ({}, ["--folds", "5", "--seeds", "0", "1"], "in its turn .* leave out seeds"),
+        ({"validation_share": 0.2}, ["--folds", "5"], "leave out validation_share"),
+        ({"validation_split": "test"}, ["--folds", "5"], "leave out validation_split"),
+        ({"dataset": "x", "streaming": True}, ["--folds", "5", "--output_dir", "o"], "a stream does not"),
+        ({}, ["--folds", "5"], "folds: give --output_dir"),
     ],
 )
 def test_a_comparison_that_cannot_be_is_refused(read, more, flags, said):
@@ -475,3 +481,42 @@ def test_a_comparison_that_was_stopped_comes_to_the_same_table(tmp_path):
     assert (tmp_path / "stopped" / "figures" / "comparison.png").stat().st_size > 1000
     run = json.loads((tmp_path / "stopped" / "run.json").read_text())
     assert run["status"] == "finished" and run["comparison"] == rows and len(run["rows"]) == 6
+
+
+def test_a_cross_validation_measures_every_image_once_and_goes_on_where_it_was_stopped(tmp_path):
+    content = {"dataset": "digits/target", "image_size": 32, "student": "wrn10_1_cifar", "batch_size": 16}
+    content |= {"max_steps": 4, "save_steps": 2, "eval_corruptions": ["none"], "seeds": [5], "rows": TWO}
+    (tmp_path / "compare.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    flags = ["--config", "compare.yaml", "--folds", 2, "--output_dir"]
+    refused = launch(PYTHON, COMPARE, *flags, "no", cwd=tmp_path)
+    assert refused.returncode == 2 and "folds 2: split 'test' would be measured" in refused.stderr
+    flags[2:2] = ["--train_split", "train+test"]
+    whole = succeed(PYTHON, COMPARE, *flags, "whole", cwd=tmp_path).stdout
+    folds = [json.loads((tmp_path / "whole" / f"fold_{fold}" / "run.json").read_text()) for fold in (0, 1)]
+    for fold, run in enumerate(folds):
+        config = run["config"]
+        assert (config["validation_share"], config["validation_fold"], run["status"]) == (0.5, fold, "finished")
+        assert list(run["rows"]) == [f"{title}, seed {fold}" for title in TWO]
+    sizes = [row["results"]["num_images"] for run in folds for row in run["rows"].values()]
+    assert sizes[0] == sizes[1] and sizes[2] == sizes[3] and sizes[0] + sizes[2] == 896, "all images, each once"
+    table = json.loads((tmp_path / "whole" / "comparison.json").read_text())
+    found = [[run["rows"][f"{title}, seed {fold}"] for fold, run in enumerate(folds)] for title in TWO]
+    assert [row["seeds"] for row in table["rows"]] == [[0, 1], [0, 1]]
+    for row, runs in zip(table["rows"], found, strict=True):
+        assert row["measures"]["clean"]["values"] == [run["results"]["clean"]["top1"] for run in runs]
+    assert [(row["row"], row["seeds"]) for row in table["differences"]] == [("RandAugment", [0, 1])]
+    text = (tmp_path / "whole" / "comparison.md").read_text()
+    assert "Cross-validation: with seed K fold K of 2 is held out and measured." in text
+    assert for_terminal(text, 80) in whole and "fold        1 of 0 to 1: held out" in whole
+
+    second = tmp_path / "stopped" / "fold_1" / "checkpoints"
+    code, said = end_when(lambda: bool(checkpoints(second)), signal.SIGTERM, COMPARE, *flags, "stopped", cwd=tmp_path)
+    assert code == 130 and "--output_dir stopped --resume_from latest" in said
+    refused = launch(PYTHON, COMPARE, *flags, "stopped", cwd=tmp_path)
+    assert refused.returncode == 2 and "stopped holds another run" in refused.stderr
+    refused = launch(PYTHON, COMPARE, *flags, "nothing", "--resume_from", "latest", cwd=tmp_path)
+    assert refused.returncode == 2 and "nothing holds no cross-validation to resume" in refused.stderr
+    succeed(PYTHON, COMPARE, *flags, "stopped", "--resume_from", "latest", cwd=tmp_path)
+    assert without_times(tmp_path / "stopped" / "comparison.json") == without_times(
+        tmp_path / "whole" / "comparison.json"
+    )
