@@ -46,6 +46,7 @@ class AugmentationPanel(nn.Module):
         self.models = cast(Sequence[AugmentationModel], models)
         self.logits_r = nn.Parameter(torch.zeros(num_models))
         self.multipliers = nn.Parameter(torch.ones(num_models, len(config.primitives)))
+        self.excess = nn.Parameter(torch.zeros_like(self.multipliers))  # of the turn before, for those who move them
         primitives = self.models[0].primitives
         self.noisy = torch.tensor([primitive.uses_noise for primitive in primitives] + [False])
         self.needs_seed = any(isinstance(primitive, FixedPrimitive) for primitive in primitives)
@@ -63,10 +64,10 @@ class AugmentationPanel(nn.Module):
     def parameter_groups(
         self, lr: float = 1e-3, weight_decay: float = 1e-2, selection_lr: float = 0.03
     ) -> list[dict[str, Any]]:
-        """The parameter groups for an optimizer (AdamW): phi; the logits of p, q and r; the multipliers.
+        """The parameter groups for an optimizer (AdamW): phi; the logits of p, q and r; the multipliers and excess.
 
-        The objective moves the multipliers itself, by projected dual ascent. They are in a group with a learning rate
-        of 0, so that the optimizer's loss scaling and `zero_grad` apply to their gradient.
+        The objective moves the last two itself, by projected dual ascent. They are in a group with a learning rate of
+        0, so that the optimizer's loss scaling and `zero_grad` apply to their gradients.
 
         Args:
             lr: learning rate of phi.
@@ -78,7 +79,7 @@ class AugmentationPanel(nn.Module):
         return [
             {"params": phi, "lr": lr, "weight_decay": weight_decay},
             {"params": logits, "lr": selection_lr, "weight_decay": 0.0},
-            {"params": [self.multipliers], "lr": 0.0, "weight_decay": 0.0},
+            {"params": [self.multipliers, self.excess], "lr": 0.0, "weight_decay": 0.0},
         ]
 
     def selection(self) -> Selection:

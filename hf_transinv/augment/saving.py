@@ -72,7 +72,7 @@ def load_augmentation(folder: str | Path) -> AugmentationPanel:
     with no_larger_than(num_stored, str(folder)):
         panel = AugmentationPanel(len(teachers), config)
     try:
-        panel.load_state_dict(state)
+        panel.load_state_dict({"excess": panel.excess, **state})  # of training alone; earlier versions had none
     except RuntimeError as error:  # a tensor is missing, unknown or of another shape
         raise InputError(f"{folder} holds no learned augmentation that can be loaded: {error}") from error
     return panel

@@ -160,6 +160,7 @@ def find_tolerated_range(
         torch.manual_seed(seed)
         panel = AugmentationPanel(1, AugmentationConfig(primitive=primitive)).to(device)
     panel.multipliers.requires_grad_(False)
+    panel.excess.requires_grad_(False)
     model = panel.models[0]
     groups = [
         {"params": [x for own in model.primitives for x in own.parameters()], "lr": config.range_learning_rate},

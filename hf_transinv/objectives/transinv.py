@@ -122,7 +122,8 @@ class TransInv(AdversarialAugmentation):
         self.teachers = cast(Sequence[Teacher], tuple(teachers))
         self.student = next(iter(task.students.values()))
         augmentation.logits_r.requires_grad_(config.selection == "r")
-        augmentation.multipliers.requires_grad_(config.objective == "constrained")
+        for parameter in (augmentation.multipliers, augmentation.excess):
+            parameter.requires_grad_(config.objective == "constrained")
         self._drawn_from: Selection | None = None
         # What is cropped here is float, of which there are no bicubic crops.
         crop = replace(ordinary, interpolation="bilinear")
@@ -193,6 +194,7 @@ class TransInv(AdversarialAugmentation):
             draws.deal.choice,
             draws.deal.share * batch.world_size * self.panel.link_weights(draws, selection),
             selection,
+            self.panel.excess,
             part,
             is_relaxed=draws.gumbel is not None,
             yardstick=yardstick,
@@ -248,7 +250,7 @@ class TransInv(AdversarialAugmentation):
 
     def after_step(self, player: str, nets: Mapping[str, nn.Module]) -> None:
         if player == AUGMENTATION and self.config.objective == "constrained":
-            ascend_dual(self.panel.multipliers, self.config.dual_learning_rate)
+            ascend_dual(self.panel.multipliers, self.panel.excess, self.config.dual_learning_rate)
         super().after_step(player, nets)
         if player == STUDENT:
             for teacher in self._averages():

@@ -20,7 +20,7 @@ class TransInvConfig:
             once more, as crop and flip say, at the cost of one more answer of the teacher per augmentation turn.
         multipliers: constrained form: one multiplier per "teacher", or one per "primitive" (each then learns its own
             range).
-        dual_learning_rate: constrained form: what a multiplier gains per turn for each nat beyond the tolerance.
+        dual_learning_rate: constrained form: what a multiplier gains in a turn where KL stays at twice the tolerance.
         keep: "kl", or "cross_entropy" as the paper has it.
         selection: "r" learns which teacher's augmentation an image gets; "sum" is eq. 6 without r: the student sees
             every image under each teacher's augmentation, at that many times the cost.
@@ -33,7 +33,7 @@ class TransInvConfig:
     tolerance: float = 0.1
     tolerance_relative_to: str = choice("none", ("none", "entropy", "crop"))
     multipliers: str = choice("teacher", ("teacher", "primitive"))
-    dual_learning_rate: float = 0.5
+    dual_learning_rate: float = 0.05
     keep: str = choice("kl", ("kl", "cross_entropy"))
     selection: str = choice("r", ("r", "sum"))
     r_entropy: float = 0.3

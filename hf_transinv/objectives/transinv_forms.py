@@ -10,7 +10,12 @@ by q p_i like the rest, so that p and q see a primitive's slack as a reward.
 
 The tolerance is in nats, or a share of a yardstick in nats, which is measured in the same turn on the same images: of
 every turn, the constraint is E[keep] - share E[yardstick] <= 0. All of it is linear in what is measured, so parts of a
-batch add up, the dual ascent averages over turns, and no running mean has to be kept.
+batch add up, and no running mean has to be kept.
+
+The multipliers follow how far keep is beyond its bound, as a share of the bound, and how that has changed: a PI
+controller, as in Stooke, Achiam and Abbeel, "Responsive Safety in Reinforcement Learning by PID Lagrangian Methods"
+(ICML 2020). The gradient of the dual objective alone goes on growing a multiplier for as long as phi, p and q take to
+meet the bound, and then holds them far below it for as long again.
 """
 
 import math
@@ -25,6 +30,12 @@ from torch import Tensor, nn
 from hf_transinv.augment.selection import Selection, expected_objectives, mean_by_model
 from hf_transinv.objectives.transinv_config import TransInvConfig
 
+LARGEST_EXCESS = 4.0
+"""Of keep over its bound, as a share of the bound; what is more counts as this."""
+
+DAMPING = 60
+"""Turns of an unchanged excess in which a multiplier gains as much as by the change that brought it there."""
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -37,6 +48,7 @@ class Measured:
         choice: i, its primitive, K: none, [B].
         share: its weight within its (model, choice), [B].
         selection: p, q, r and the multipliers, in the graph.
+        excess: the panel's, [L, K], in the graph.
         part: this process's and micro-batch's part of the batch, in [0, 1] times the number of processes.
         is_relaxed: the choice of the primitive is in the image already (Gumbel), not in `choice`.
         yardstick: what the tolerance is a share of, [B], 0 for images that no teacher judged; None: it is in nats.
@@ -48,6 +60,7 @@ class Measured:
     choice: Tensor
     share: Tensor
     selection: Selection
+    excess: Tensor
     part: float
     is_relaxed: bool
     yardstick: Tensor | None = None
@@ -73,7 +86,8 @@ class Ascent:
         objectives: O_k, [L].
         hard: mean of hard under A^k, [L].
         keep: mean of keep under A^k, [L].
-        dual: what the multipliers ascend, a scalar; 0 where there is no constraint.
+        dual: a scalar whose gradients are the excess in nats (to the multipliers) and the bound (to `panel.excess`),
+            for `ascend_dual`; 0 where there is no constraint.
         bounds: of keep, in nats, [L]; None where there is no constraint, or the same one at all times.
     """
 
@@ -157,9 +171,9 @@ class TeacherConstraint(Constraint):
 
     def __call__(self, measured: Measured) -> Ascent:
         hard, keep = measured.mean(measured.hard), measured.mean(measured.keep)
-        multipliers = measured.selection.multipliers[:, 0]
-        excess = keep - self.of_models(measured)
-        dual = (multipliers * excess.detach()).sum()
+        multipliers, bounds = measured.selection.multipliers[:, 0], self.of_models(measured)
+        excess = keep - bounds
+        dual = (multipliers * excess.detach()).sum() + (_at_zero(measured.excess[:, 0]) * bounds).sum()
         return Ascent(hard - multipliers.detach() * excess, hard, keep, dual, self.shown(measured))
 
 
@@ -170,19 +184,40 @@ class PrimitiveConstraint(Constraint):
         hard, keep = measured.mean(measured.hard), measured.mean(measured.keep)
         selection, choice = measured.selection, measured.choice
         num_primitives = selection.p.shape[1]
-        excess = torch.where(choice < num_primitives, measured.keep - self.of_images(measured), 0.0)
-        weight = selection.multipliers[measured.model, choice.clamp_max(num_primitives - 1)]
-        dual = (weight * excess.detach() * measured.share).sum()
+        is_deformed, bounds = choice < num_primitives, self.of_images(measured)
+        excess = torch.where(is_deformed, measured.keep - bounds, 0.0)
+        own = measured.model, choice.clamp_max(num_primitives - 1)
+        weight = selection.multipliers[own]
+        collected = torch.where(is_deformed, _at_zero(measured.excess[own]) * bounds, 0.0)
+        dual = ((weight * excess.detach() + collected) * measured.share).sum()
         objectives = measured.mean(measured.hard - weight.detach() * excess)
         return Ascent(objectives, hard, keep, dual, self.shown(measured))
 
 
+def _at_zero(parameter: Tensor) -> Tensor:
+    """Zeros with the parameter's gradient."""
+    return parameter - parameter.detach()
+
+
 @torch.no_grad()
-def ascend_dual(multipliers: nn.Parameter, rate: float) -> None:
-    """One step of projected dual ascent along the gradient of the turn, of rate `rate`."""
-    if multipliers.grad is not None:
-        # Float16's loss scaling begins with gradients that overflow, and skips those steps.
-        multipliers.sub_(rate * multipliers.grad.nan_to_num(0.0, 0.0, 0.0)).clamp_(min=0)
+def ascend_dual(multipliers: nn.Parameter, excess: nn.Parameter, rate: float) -> None:
+    """One turn of the multipliers: lambda gains rate (e + DAMPING (e - e before)), and stays at 0 or more.
+
+    e is how far keep is beyond its bound, as a share of the bound, from -1 (keep 0) to `LARGEST_EXCESS`: so the same
+    rate suits bounds of a tenth of a nat and of two.
+
+    Args:
+        multipliers: lambda, [L, K]; its gradient is the turn's -(keep - bound), in nats.
+        excess: e of the turn before, [L, K], replaced by this turn's; its gradient is -bound.
+        rate: what a multiplier gains in a turn where keep is at twice its bound, as before.
+    """
+    if multipliers.grad is None or excess.grad is None:
+        return
+    found = (-multipliers.grad / excess.grad.abs()).clamp(-1, LARGEST_EXCESS)
+    # 0 / 0 where there is no constraint. Float16's loss scaling begins with gradients that overflow, and skips those.
+    found = torch.where(found.isfinite() & multipliers.grad.isfinite() & excess.grad.isfinite(), found, excess)
+    multipliers.add_(rate * (found + DAMPING * (found - excess))).clamp_(min=0)
+    excess.copy_(found)
 
 
 def build_form(config: TransInvConfig, student_classes: int, teacher_classes: Sequence[int]) -> Form:

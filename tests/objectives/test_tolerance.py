@@ -65,6 +65,7 @@ def slow_total(objective, batch, draws):
     for k, model in enumerate(augmentation.models):
         p, q, classes = list(model.p.double()), model.q.double(), (CLASSES, objective.teachers[k].num_classes)
         multipliers = list(augmentation.multipliers[k].double())[: 1 if form == "teacher" else K]
+        excess = list(augmentation.excess[k].double())[: len(multipliers)]
         bound = tolerance * sum(yardsticks[k]) / K
         if form == "primitive":
             keep[k] = [value - tolerance * own for value, own in zip(keep[k], yardsticks[k], strict=False)] + [0.0]
@@ -73,6 +74,8 @@ def slow_total(objective, batch, draws):
         found.append(oracle.objective(form, hard[k], keep[k], p, q, classes, threshold, fixed))
         held, p, q = [torch.as_tensor(value).detach() for value in keep[k]], [x.detach() for x in p], q.detach()
         total = total + oracle.dual(form, held, p, q, threshold, multipliers)
+        of_each = [bound] if form == "teacher" else [tolerance * own for own in yardsticks[k]]
+        total = total + oracle.collected(excess, of_each)
         bounds.append(bound)
     r = augmentation.logits_r.double().softmax(0)
     return -(total + sum(found) + sum(r[k] * found[k].detach() for k in range(2))), bounds

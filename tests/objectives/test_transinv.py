@@ -15,6 +15,7 @@ from hf_transinv.models.classifier import Classifier
 from hf_transinv.objectives.adversarial import TaskDraws
 from hf_transinv.objectives.supervised import Supervised
 from hf_transinv.objectives.transinv import DeformationDraws, TransInv, TransInvConfig
+from hf_transinv.objectives.transinv_forms import DAMPING, ascend_dual
 from hf_transinv.objectives.turns import Batch, only_training
 from tests.objectives.tiny import K, classifier, panel, pixels, seeded, teacher
 from tests.oracles import transinv as oracle
@@ -108,6 +109,8 @@ def slow_objectives(objective, form, hard, keep):
             held = [value.detach() for value in keep[k]]
             p, q = p.detach(), q.detach()
             duals.append(oracle.dual(form, held, list(p), q, tolerance, list(multipliers[: len(fixed)])))
+            excess = objective.players["augmentation"].excess[k].double()[: len(fixed)]
+            duals.append(oracle.collected(list(excess), [tolerance] * len(fixed)))
     return objectives, duals
 
 
@@ -129,7 +132,7 @@ class TestOracle:
     @pytest.mark.parametrize("form", FORMS)
     @pytest.mark.parametrize("selection", ["r", "sum"])
     def test_augmentation(self, form, selection):
-        """Value, and gradient to phi, p, q, r and the multipliers; uneven strata."""
+        """Value, and gradient to phi, p, q, r, the multipliers and where bounds add up; uneven strata."""
         objective = build(**FORMS[form], selection=selection, p_entropy=0.1)
         batch = batch_of(19)
         draws = objective.draw("augmentation", batch.images.shape, seeded(5))
@@ -143,7 +146,8 @@ class TestOracle:
         expected.backward()
         assert_same_gradients(actual, {name: p.grad for name, p in augmentation.named_parameters()})
         assert (actual["logits_r"] is None) == (selection == "sum")
-        assert (actual["multipliers"] is None) == (FORMS[form]["objective"] != "constrained")
+        for name in ("multipliers", "excess"):
+            assert (actual[name] is None) == (FORMS[form]["objective"] != "constrained")
         moving = [name for name, gradient in actual.items() if gradient is not None and gradient.abs().max() > 0]
         assert {f"models.{k}.{which}" for k in (0, 1) for which in ("logits_p", "logit_q")} <= set(moving)
         assert sum("primitives" in name for name in moving) == 2 * K * 4
@@ -201,6 +205,7 @@ class TestOracle:
             if objective.config.objective == "constrained":
                 weight, threshold = augmentation.multipliers[k, 0].double(), objective.config.tolerance
                 dual = dual + weight * (keep.detach() - threshold)
+                dual = dual + oracle.collected([augmentation.excess[k, 0].double()], [threshold])
                 weight = weight.detach()
             objectives.append(hard - weight * (keep - threshold))
         r = augmentation.logits_r.softmax(0)
@@ -327,13 +332,33 @@ def test_multipliers_rise_above_the_tolerance_and_fall_below(form):
         )
 
 
+@pytest.mark.parametrize("scale", [1.0, 20.0])
+def test_multipliers_are_those_of_a_controller_and_do_not_depend_on_the_unit_of_the_bound(scale):
+    """keep of six turns: far beyond the bound, back to it, within it; a second constraint is not there at all."""
+    multipliers, excess = nn.Parameter(torch.ones(1, 2)), nn.Parameter(torch.zeros(1, 2))
+    expected, before = 1.0, 0.0
+    for keep in (0.9, 0.3, 0.12, 0.1, 0.02, 0.0):
+        bound = 0.1 * scale
+        multipliers.grad = torch.tensor([[bound - keep * scale, 0.0]])
+        excess.grad = torch.tensor([[-bound, 0.0]])
+        ascend_dual(multipliers, excess, 0.05)
+        expected, before = oracle.next_multiplier(expected, before, keep * scale, bound, 0.05, DAMPING)
+        assert multipliers.tolist() == [pytest.approx([expected, 1.0])]
+        assert excess.tolist() == [pytest.approx([before, 0.0])]
+    assert expected == 0, "what was far beyond its bound for two turns has no price when it is within"
+
+
 def test_multipliers_stay_where_a_gradient_overflowed():
-    objective = build()
-    multipliers = objective.players["augmentation"].multipliers
+    augmentation = build().players["augmentation"]
+    multipliers, excess = augmentation.multipliers, augmentation.excess
     before = multipliers.detach().clone()
-    multipliers.grad = torch.tensor([[math.inf, -math.inf, math.nan]] * 2)
-    objective.after_step("augmentation", objective.players)
-    assert torch.equal(multipliers, before)
+    for gradients in (
+        (torch.full((2, K), math.inf), -torch.ones(2, K)),
+        (torch.ones(2, K), torch.full((2, K), math.nan)),
+    ):
+        multipliers.grad, excess.grad = gradients
+        ascend_dual(multipliers, excess, 0.05)
+        assert torch.equal(multipliers, before) and not excess.any()
 
 
 CASES = [("expectation", form) for form in FORMS] + [("gumbel", "normalised"), ("gumbel", "a multiplier a teacher")]
@@ -489,7 +514,7 @@ class Hole:
 
     def ascend(self, turns):
         augmentation, generator = self.objective.players["augmentation"], seeded(1)
-        moving = [x for name, x in augmentation.named_parameters() if name != "multipliers"]
+        moving = [x for name, x in augmentation.named_parameters() if name not in ("multipliers", "excess")]
         optimizer = torch.optim.Adam(moving, lr=0.1)
         for _ in range(turns):
             batch = Batch(self.images, self.labels, 32)

@@ -154,6 +154,20 @@ def dual(form, keep, p, q, tolerance, multipliers):
     return sum(multipliers[i] * (keep[i] - tolerance) for i in range(len(multipliers)))
 
 
+def collected(excess, bounds):
+    """A term of value 0, by whose gradient the bounds, in nats, add up over the parts of a batch."""
+    return sum((own - own.detach()) * bound for own, bound in zip(excess, bounds, strict=True))
+
+
+def next_multiplier(multiplier, before, keep, bound, rate, damping):
+    """A multiplier after a turn, and e of the turn: the share by which keep is beyond its bound, at most 4.
+
+    Proportional and integral control: lambda + rate e + rate damping (e - before), at least 0.
+    """
+    excess = min((keep - bound) / bound, 4.0)
+    return max(multiplier + rate * excess + rate * damping * (excess - before), 0.0), excess
+
+
 def entropy(probabilities):
     """-sum p ln p."""
     return -sum(value * log(value) for value in probabilities)

@@ -75,7 +75,7 @@ def test_the_augmentation_has_three_groups():
     named = [{names[id(x)] for x in group["params"]} for group in (phi, logits, multipliers)]
     assert all(".primitives." in name for name in named[0])
     assert named[1] == {"logits_r", *(f"models.{k}.{name}" for k in (0, 1) for name in ("logits_p", "logit_q"))}
-    assert named[2] == {"multipliers"}
+    assert named[2] == {"multipliers", "excess"}
     assert set().union(*named) == set(names.values())
     assert [group["lr"] for group in (phi, logits, multipliers)] == [1e-3, 0.03, 0.0]
     assert [group["weight_decay"] for group in (phi, logits, multipliers)] == [0.02, 0.0, 0.0]
