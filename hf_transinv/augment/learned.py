@@ -46,7 +46,7 @@ class AugmentationPanel(nn.Module):
         self.models = cast(Sequence[AugmentationModel], models)
         self.logits_r = nn.Parameter(torch.zeros(num_models))
         self.multipliers = nn.Parameter(torch.ones(num_models, len(config.primitives)))
-        self.excess = nn.Parameter(torch.zeros_like(self.multipliers))  # of the turn before, for those who move them
+        self.excess = nn.Parameter(torch.zeros_like(self.multipliers))
         primitives = self.models[0].primitives
         self.noisy = torch.tensor([primitive.uses_noise for primitive in primitives] + [False])
         self.needs_seed = any(isinstance(primitive, FixedPrimitive) for primitive in primitives)
@@ -83,10 +83,10 @@ class AugmentationPanel(nn.Module):
         ]
 
     def selection(self) -> Selection:
-        """The current p, q, r and multipliers, in the graph."""
+        """The current p, q, r, multipliers and excess, in the graph."""
         p = torch.softmax(torch.stack([model.logits_p for model in self.models]), dim=1)
         q = torch.sigmoid(torch.stack([model.logit_q for model in self.models]))
-        return Selection(p, q, torch.softmax(self.logits_r, dim=0), self.multipliers)
+        return Selection(p, q, torch.softmax(self.logits_r, dim=0), self.multipliers, self.excess)
 
     @torch.no_grad()
     def selection_on_host(self) -> Selection:

@@ -90,7 +90,7 @@ class LearnedAugmentation(nn.Module):
         return self
 
     def selection(self) -> Selection:
-        """The learned p [L, K], q [L] and r [L], and the multipliers [L, K], on the CPU."""
+        """The learned p [L, K], q [L] and r [L], and the multipliers and excess [L, K], on the CPU."""
         with torch.no_grad():
             return Selection(*(values.float().cpu() for values in self.panel.selection()))
 
@@ -288,7 +288,7 @@ class LearnedAugmentation(nn.Module):
         super().__setstate__({**state, "generator": generator.set_state(drawn)})
 
     def __repr__(self) -> str:
-        p, q, r, _ = self.selection()
+        p, q, r, *_ = self.selection()
         most = [self.panel.config.primitives[index] for index in p.argmax(1)]
         lines = [
             f"  {name}: r {r[k]:.2f}, q {q[k]:.2f}, most often {most[k]} (p {p[k].max():.2f})"

@@ -33,7 +33,7 @@ def save_augmentation(panel: AugmentationPanel, teacher_names: Sequence[str], fo
         InputError: the disk is full.
     """
     save_weights(panel, folder)
-    p, q, r, _ = (values.tolist() for values in panel.selection())
+    p, q, r, *_ = (values.tolist() for values in panel.selection())
     learned = {"teachers": list(teacher_names), "p": p, "q": q, "r": r}
     write_json(folder / CONFIG, {"augmentation": asdict(panel.config), **learned})
     return folder

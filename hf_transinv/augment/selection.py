@@ -33,12 +33,14 @@ class Selection(NamedTuple):
         q: of deforming an image at all, [L].
         r: of the models, [L]; it sums to 1.
         multipliers: lambda, [L, K], at least 0.
+        excess: how far keep was beyond its bound in the turn before, as a share of the bound, [L, K].
     """
 
     p: Tensor
     q: Tensor
     r: Tensor
     multipliers: Tensor
+    excess: Tensor
 
 
 class Choices(NamedTuple):

@@ -194,7 +194,6 @@ class TransInv(AdversarialAugmentation):
             draws.deal.choice,
             draws.deal.share * batch.world_size * self.panel.link_weights(draws, selection),
             selection,
-            self.panel.excess,
             part,
             is_relaxed=draws.gumbel is not None,
             yardstick=yardstick,
@@ -279,7 +278,7 @@ class TransInv(AdversarialAugmentation):
         return seen
 
     def warnings(self, recent: Mapping[str, float]) -> dict[str, str]:
-        p, q, r, _ = self.selection()
+        p, q, r, *_ = self.selection()
         found = {}
         loss, chance = recent.get("augmentation/hard", 0.0), math.log(self.student.num_classes)
         if q.max() > 0.95 and loss > 0.95 * chance:

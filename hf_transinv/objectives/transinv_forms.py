@@ -33,6 +33,9 @@ from hf_transinv.objectives.transinv_config import TransInvConfig
 LARGEST_EXCESS = 4.0
 """Of keep over its bound, as a share of the bound; what is more counts as this."""
 
+SMALLEST_BOUND = 1e-3
+"""In nats; shares are of no less, of which rounding would be one."""
+
 DAMPING = 60
 """Turns of an unchanged excess in which a multiplier gains as much as by the change that brought it there."""
 
@@ -47,8 +50,7 @@ class Measured:
         model: k, the augmentation model that deformed it, [B].
         choice: i, its primitive, K: none, [B].
         share: its weight within its (model, choice), [B].
-        selection: p, q, r and the multipliers, in the graph.
-        excess: the panel's, [L, K], in the graph.
+        selection: p, q, r, the multipliers and the excess, in the graph.
         part: this process's and micro-batch's part of the batch, in [0, 1] times the number of processes.
         is_relaxed: the choice of the primitive is in the image already (Gumbel), not in `choice`.
         yardstick: what the tolerance is a share of, [B], 0 for images that no teacher judged; None: it is in nats.
@@ -60,7 +62,6 @@ class Measured:
     choice: Tensor
     share: Tensor
     selection: Selection
-    excess: Tensor
     part: float
     is_relaxed: bool
     yardstick: Tensor | None = None
@@ -173,7 +174,7 @@ class TeacherConstraint(Constraint):
         hard, keep = measured.mean(measured.hard), measured.mean(measured.keep)
         multipliers, bounds = measured.selection.multipliers[:, 0], self.of_models(measured)
         excess = keep - bounds
-        dual = (multipliers * excess.detach()).sum() + (_at_zero(measured.excess[:, 0]) * bounds).sum()
+        dual = (multipliers * excess.detach()).sum() + (_at_zero(measured.selection.excess[:, 0]) * bounds).sum()
         return Ascent(hard - multipliers.detach() * excess, hard, keep, dual, self.shown(measured))
 
 
@@ -188,7 +189,7 @@ class PrimitiveConstraint(Constraint):
         excess = torch.where(is_deformed, measured.keep - bounds, 0.0)
         own = measured.model, choice.clamp_max(num_primitives - 1)
         weight = selection.multipliers[own]
-        collected = torch.where(is_deformed, _at_zero(measured.excess[own]) * bounds, 0.0)
+        collected = torch.where(is_deformed, _at_zero(selection.excess[own]) * bounds, 0.0)
         dual = ((weight * excess.detach() + collected) * measured.share).sum()
         objectives = measured.mean(measured.hard - weight.detach() * excess)
         return Ascent(objectives, hard, keep, dual, self.shown(measured))
@@ -213,9 +214,9 @@ def ascend_dual(multipliers: nn.Parameter, excess: nn.Parameter, rate: float) ->
     """
     if multipliers.grad is None or excess.grad is None:
         return
-    found = (-multipliers.grad / excess.grad.abs()).clamp(-1, LARGEST_EXCESS)
-    # 0 / 0 where there is no constraint. Float16's loss scaling begins with gradients that overflow, and skips those.
-    found = torch.where(found.isfinite() & multipliers.grad.isfinite() & excess.grad.isfinite(), found, excess)
+    found = (-multipliers.grad / excess.grad.abs().clamp_min(SMALLEST_BOUND)).clamp(-1, LARGEST_EXCESS)
+    # Float16's loss scaling begins with gradients that overflow, and skips those steps.
+    found = torch.where(multipliers.grad.isfinite() & excess.grad.isfinite(), found, excess)
     multipliers.add_(rate * (found + DAMPING * (found - excess))).clamp_(min=0)
     excess.copy_(found)
 

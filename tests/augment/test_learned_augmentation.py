@@ -59,7 +59,7 @@ def share_of(augment: LearnedAugmentation, n: int = 3_000) -> float:
 
 def test_as_many_images_are_changed_as_r_and_q_say():
     augment = build()
-    _, q, r, _ = augment.selection()
+    _, q, r, *_ = augment.selection()
     expected = (r * q).sum().item()
     assert abs(q[0] - q[1]) > 0.3 and abs(r[0] - r[1]) > 0.3
     error = (expected * (1 - expected) / 3_000) ** 0.5
@@ -68,7 +68,7 @@ def test_as_many_images_are_changed_as_r_and_q_say():
 
 def test_primitives_are_as_frequent_as_p_says():
     """Primitive i alone: what is changed under it is what was drawn for it; the others are switched off."""
-    p, q, r, _ = build().selection()
+    p, q, r, *_ = build().selection()
     for index in range(K):
         augment = build()
         for model in augment.panel.models:

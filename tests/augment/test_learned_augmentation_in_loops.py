@@ -115,7 +115,7 @@ def test_it_is_a_transform_of_a_data_set():
 
 
 def test_what_it_is_can_be_read():
-    p, q, r, _ = build().selection()
+    p, q, r, *_ = build().selection()
     shown = repr(build())
     for k, name in enumerate(TEACHERS):
         most = AugmentationConfig().primitives[int(p[k].argmax())]

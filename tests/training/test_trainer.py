@@ -125,7 +125,7 @@ def test_two_micro_batches_of_four_are_one_batch_of_eight(tmp_path, method, augm
         lines.append({name: torch.stack(values) for name, values in trainer.losses.values.items()})
     whole, pieces = ends
     differences = {name: (whole[name].float() - pieces[name].float()).abs().max().item() for name in whole}
-    assert max(differences.values()) < 2e-6, max(differences, key=differences.get)
+    assert max(differences.values()) < 5e-6, max(differences, key=differences.get)
     assert (
         lines[0].keys()
         == lines[1].keys()
