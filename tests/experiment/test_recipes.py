@@ -158,7 +158,7 @@ def test_a_hub_that_cannot_be_reached_costs_nothing(finished):
 def test_the_augmentation_loads_again(finished):
     out = finished[1]
     panel = load_augmentation(out / "augmentation")
-    p, q, r, _ = panel.selection()
+    p, q, r, *_ = panel.selection()
     last = read_metrics(out / "metrics.jsonl")[-1]
     assert r.tolist() == last["r"] and q.tolist() == last["q"] and p.tolist() == last["p"]
     trained = load_file(out / "checkpoints" / "step_00000012" / "augmentation.safetensors")
