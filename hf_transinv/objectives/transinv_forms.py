@@ -190,7 +190,7 @@ class PrimitiveConstraint(Constraint):
         own = measured.model, choice.clamp_max(num_primitives - 1)
         weight = selection.multipliers[own]
         collected = torch.where(is_deformed, _at_zero(selection.excess[own]) * bounds, 0.0)
-        dual = ((weight * excess.detach() + collected) * measured.share).sum()
+        dual = ((weight * excess.detach() + collected) * measured.share.detach()).sum()
         objectives = measured.mean(measured.hard - weight.detach() * excess)
         return Ascent(objectives, hard, keep, dual, self.shown(measured))
 

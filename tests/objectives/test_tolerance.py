@@ -4,11 +4,13 @@ import pytest
 import torch
 from torch import nn
 
+from hf_transinv.augment.selection import Selection
 from hf_transinv.data.transforms import CropFlip
 from hf_transinv.errors import InputError
 from hf_transinv.models import EMATeacher
 from hf_transinv.objectives.supervised import Supervised
 from hf_transinv.objectives.transinv import TransInv, TransInvConfig
+from hf_transinv.objectives.transinv_forms import Measured, PrimitiveConstraint, TeacherConstraint
 from hf_transinv.objectives.turns import only_training
 from tests.objectives.test_transinv import (
     CLASSES,
@@ -132,6 +134,25 @@ def test_parts_add_up(relative, multipliers, scale):
                 summed[name] = summed[name] + gradient / scale
     assert found == pytest.approx({name: value.item() for name, value in expected.items()}, rel=1e-5, abs=1e-5)
     assert_same_gradients(summed, whole)
+
+
+@pytest.mark.parametrize("form", [TeacherConstraint, PrimitiveConstraint])
+@pytest.mark.parametrize("is_relative", [False, True])
+def test_the_multipliers_terms_move_nothing_else(form, is_relative):
+    """Shares are in the graph of p where chains are: p must learn from O_k alone."""
+    one, own = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 0, K])
+    share = torch.rand(4, generator=seeded(1)).requires_grad_()
+    p, q = torch.full((2, K), 1 / K, requires_grad=True), torch.full((2,), 0.5, requires_grad=True)
+    multipliers, excess = torch.ones(2, K, requires_grad=True), torch.zeros(2, K, requires_grad=True)
+    selection = Selection(p, q, torch.full((2,), 0.5), multipliers, excess)
+    yardstick = torch.tensor([0.1, 0.2, 0.3, 0.0]) if is_relative else None
+    hard, keep = torch.rand(2, 4, generator=seeded(2)).requires_grad_()
+    measured = Measured(hard, keep, one, own, share, selection, 1.0, False, yardstick)
+    ascent = form(0.2, is_relative, 2)(measured)
+    inputs = (share, p, q, hard, keep, multipliers, excess)
+    *others, of_multipliers, of_bounds = torch.autograd.grad(ascent.dual, inputs, allow_unused=True)
+    assert others == [None] * 5
+    assert of_multipliers.abs().max() > 0 and of_bounds.min() >= 0 < of_bounds.max()
 
 
 def test_the_yardstick_costs_what_it_says():
